@@ -1,0 +1,108 @@
+import type { Path, StartKind } from "./function.ts";
+
+/** What the gateway puts in the queue for one invocation. Times are wall-clock ms with fractions. */
+export interface InvocationJob {
+  id: string;
+  tenantId: string;
+  functionId: string;
+  /** The worker reads the immutable VersionSpec by this id and caches it. */
+  versionId: string;
+  kind: "http" | "event";
+  head: {
+    method: string;
+    url: string;
+    path: string;
+    /** Lower-case names; hop-by-hop and Cloister's own headers are already taken out. */
+    headers: [string, string][];
+  };
+  /** The whole body when it is at most LIMITS.inlineBodyBytes, else absent and `bodyFollows` is true. */
+  body?: { text: string } | { base64: string };
+  /** The body is streamed by the gateway over the reply link once the worker has announced itself. */
+  bodyFollows: boolean;
+  /** Where the gateway that holds the caller listens: `unix:/path` or `tcp:host:port`. */
+  replyTo: string;
+  acceptedAtMs: number;
+  /** After this moment nobody waits any more; a worker drops the job. */
+  expiresAtMs: number;
+  /** The caller's `Cloister-Isolation` header, when there is one. */
+  wantedPath?: Path;
+}
+
+/** Phases of one invocation, ms. Absent means the phase did not happen. Names are those of Server-Timing. */
+export interface Phases {
+  queue_ms?: number;
+  place_ms?: number;
+  acquire_ms?: number;
+  /** Parts of acquire. */
+  create_ms?: number;
+  runtime_ms?: number;
+  assign_ms?: number;
+  init_ms?: number;
+  handler_ms?: number;
+  reply_ms?: number;
+}
+
+/** Rides in the HEAD frame of the reply link as `meta`, beside the function's own status and headers. */
+export interface ReplyMeta {
+  path: Path;
+  start: StartKind;
+  version: number;
+  phases: Phases;
+}
+
+export type InvocationStatus =
+  | "ok"
+  | "function_error"
+  | "function_timeout"
+  | "function_out_of_memory"
+  | "function_exited"
+  | "cancelled"
+  | "platform_error";
+
+/** One row of `invocations`. */
+export interface InvocationRecord {
+  id: string;
+  tenantId: string;
+  functionId: string;
+  versionId: string;
+  acceptedAtMs: number;
+  finishedAtMs: number;
+  status: InvocationStatus;
+  /** HTTP status the function answered; absent when it did not. */
+  httpStatus?: number;
+  errorCode?: string;
+  path?: Path;
+  start?: StartKind;
+  placementReasons: string[];
+  phases: Phases;
+  durationMs: number;
+  billedMs: number;
+  memoryMb: number;
+  cpuMs?: number;
+  memoryPeakBytes?: number;
+  requestBytes: number;
+  responseBytes: number;
+  sandboxId?: string;
+  nodeId: string;
+}
+
+/** One line (or chunk of lines) a function wrote while serving an invocation. */
+export interface LogEntry {
+  tenantId: string;
+  functionId: string;
+  invocationId?: string;
+  version: number;
+  atMs: number;
+  stream: "stdout" | "stderr" | "system";
+  text: string;
+}
+
+/** Redis pub/sub channel that carries `LogEntry[]` of one function as JSON, for `logs -f`. */
+export const logChannel = (functionId: string): string => `cloister:logs:${functionId}`;
+
+/** Redis pub/sub channel on which a gateway tells the others what to drop from their caches. */
+export const CHANGES_CHANNEL = "cloister:changes";
+export interface Change {
+  kind: "function" | "key" | "tenant";
+  id: string;
+}
