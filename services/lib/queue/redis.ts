@@ -1,0 +1,82 @@
+import { Redis, type RedisOptions } from "ioredis";
+
+/**
+ * What a connection is for decides how it behaves while Redis is away:
+ * - `request`: somebody waits for the answer, so a command fails after a few quick attempts, and one whose answer was
+ *   lost is never sent again (an `add` that did arrive must not run a function twice);
+ * - `background`: loops that must outlive any outage, so commands wait for the next connection.
+ */
+export type RedisUse = "request" | "background";
+
+/** Wait before attempt n of a reconnect, ms: 50, 100, 200 … 1000. */
+const retryDelayMs = (attempt: number): number => Math.min(1000, 25 * 2 ** Math.min(attempt, 6));
+
+/** Longest a command of a `request` connection may take, ms. */
+const REQUEST_TIMEOUT_MS = 5000;
+
+function address(url: string): RedisOptions {
+  if (url.startsWith("unix:")) {
+    const path = url.slice("unix:".length).replace(/^\/\/(?=\/)/, "");
+    if (!path.startsWith("/"))
+      throw new Error(
+        "CLOISTER_REDIS_URL: unix: needs an absolute path, e.g. unix:/run/redis.sock",
+      );
+    return { path };
+  }
+  const parsed = URL.canParse(url) ? new URL(url) : undefined;
+  if (!parsed || (parsed.protocol !== "redis:" && parsed.protocol !== "rediss:"))
+    throw new Error(
+      "CLOISTER_REDIS_URL must be redis://host:port, rediss://host:port or unix:/path",
+    );
+  const database = parsed.pathname.length > 1 ? Number(parsed.pathname.slice(1)) : 0;
+  if (!Number.isInteger(database) || database < 0)
+    throw new Error(
+      "CLOISTER_REDIS_URL: the path must be a database number, e.g. redis://host:6379/0",
+    );
+  return {
+    host: parsed.hostname.replace(/^\[|\]$/g, "") || "127.0.0.1",
+    port: parsed.port ? Number(parsed.port) : 6379,
+    db: database,
+    ...(parsed.username ? { username: decodeURIComponent(parsed.username) } : {}),
+    ...(parsed.password ? { password: decodeURIComponent(parsed.password) } : {}),
+    ...(parsed.protocol === "rediss:" ? { tls: {} } : {}),
+  };
+}
+
+/**
+ * Connects to `redis://…`, `rediss://…` or `unix:/path`. Reconnects for ever; `onError` hears each failed attempt, so
+ * that an outage is in the log and never an unhandled event.
+ */
+export function connectRedis(
+  url: string,
+  use: RedisUse,
+  onError: (error: Error) => void = () => {},
+): Redis {
+  const redis = new Redis({
+    ...address(url),
+    connectTimeout: 3000,
+    retryStrategy: retryDelayMs,
+    enableReadyCheck: true,
+    ...(use === "request"
+      ? {
+          maxRetriesPerRequest: 3,
+          commandTimeout: REQUEST_TIMEOUT_MS,
+          autoResendUnfulfilledCommands: false,
+        }
+      : { maxRetriesPerRequest: null }),
+  });
+  redis.on("error", onError);
+  return redis;
+}
+
+/** Ends a connection; gives up on a polite end after 1 s. */
+export async function disconnectRedis(redis: Redis): Promise<void> {
+  if (redis.status === "end") return;
+  if (redis.status !== "ready") {
+    redis.disconnect();
+    return;
+  }
+  const timer = setTimeout(() => redis.disconnect(), 1000);
+  await redis.quit().catch(() => redis.disconnect());
+  clearTimeout(timer);
+}
