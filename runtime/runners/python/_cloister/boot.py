@@ -1,0 +1,177 @@
+"""From process start to serving."""
+
+import fcntl
+import os
+import select
+import sys
+import threading
+import time
+
+from . import faults
+from .loading import load
+from .logs import Logs, capture
+from .wire import (
+    ERROR,
+    EXIT_PROTOCOL,
+    INIT,
+    INIT_DONE,
+    INVOKE,
+    READY,
+    RESTORED,
+    SOCKET_FD,
+    ProtocolError,
+    Wire,
+    json_frame,
+    parse_json,
+)
+
+# Loaded one by one while nothing else is to do, small ones first: what most functions import, and all that async ones need.
+_PRELOADED = (
+    "urllib.parse", "traceback", "inspect", "queue", "_cloister.threaded", "logging", "datetime",
+    "selectors", "socket", "concurrent.futures", "subprocess", "ssl", "asyncio", "_cloister.evented",
+)  # fmt: skip
+
+
+def main():
+    """Serves the function of one INIT until the socket closes. Never returns."""
+    try:
+        fcntl.fcntl(SOCKET_FD, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
+    except OSError:
+        os.write(2, b"File descriptor 3 is not open: this program is started by sandboxd.\n")
+        os._exit(64)
+    wire = Wire()
+    logs = Logs(wire)
+    capture(logs)
+    wire.send(json_frame(READY, 0, {"runner": "python", "version": sys.version.split()[0], "bootMs": _boot_ms()}))
+    try:
+        init, early = _await_init(wire)
+        engine = _load(wire, logs, init)
+        engine.frames(early)
+    except ProtocolError as error:
+        os.write(2, f"[cloister] protocol error: {error}\n".encode("utf-8", "replace"))
+        os._exit(EXIT_PROTOCOL)
+    engine.run()
+
+
+def _await_init(wire):
+    """The INIT payload and the frames that came with it. Uses the time until then to load modules."""
+    poller = select.poll()
+    poller.register(wire.fd, select.POLLIN)
+    for name in _PRELOADED:
+        if poller.poll(0):
+            break
+        __import__(name)
+    while True:
+        frames = wire.read()
+        if frames is None:
+            os._exit(0)
+        while frames and frames[0][0] == RESTORED:
+            frames.pop(0)
+        if not frames:
+            continue
+        kind, stream, payload = frames[0]
+        if kind != INIT or stream != 0:
+            raise ProtocolError(f"frame type 0x{kind:02x} before INIT")
+        return _checked_init(payload), frames[1:]
+
+
+def _checked_init(payload):
+    init = parse_json(payload, "INIT")
+    entry, env = init.get("entry"), init.get("env", {})
+    texts = [init.get("function"), init.get("root"), "" if entry is None else entry]
+    if not all(isinstance(text, str) for text in texts) or not isinstance(env, dict):
+        raise ProtocolError("INIT lacks function, root, entry or env")
+    if not isinstance(init.get("version"), (int, str)):
+        raise ProtocolError("INIT lacks version")
+    return init
+
+
+def _load(wire, logs, init):
+    """Loads the function, says INIT_DONE and gives the engine that serves it."""
+    started = time.monotonic()
+    try:
+        engine = _make_engine(wire, logs, init)
+    except BaseException as error:
+        logs.outside.finish()
+        fault = faults.describe(error, "function_init_error")
+        wire.send(json_frame(INIT_DONE, 0, {"ok": False, "error": fault}))
+        return _RefusingEngine(wire, fault)
+    logs.outside.finish()
+    took_ms = round((time.monotonic() - started) * 1000, 3)
+    wire.send(json_frame(INIT_DONE, 0, {"ok": True, "initMs": took_ms}))
+    return engine
+
+
+def _make_engine(wire, logs, init):
+    _watch_hangup(wire.fd)
+    os.environ.update(_checked_env(init))
+    time.tzset()
+    os.chdir(init["root"])
+    _add_site_builtins()
+    target = load(init["root"], init.get("entry"))
+    if not target.is_async:
+        from .threaded import ThreadedEngine
+
+        return ThreadedEngine(wire, logs, init, target)
+    from .evented import EventedEngine
+
+    return EventedEngine(wire, logs, init, target)
+
+
+class _RefusingEngine:
+    """Answers every invocation of a function that could not be loaded with the reason."""
+
+    def __init__(self, wire, fault):
+        self._wire = wire
+        self._fault = fault
+
+    def frames(self, frames):
+        for kind, stream, _payload in frames:
+            if kind == INVOKE:
+                self._wire.send(json_frame(ERROR, stream, self._fault))
+
+    def run(self):
+        while (frames := self._wire.read()) is not None:
+            self.frames(frames)
+        os._exit(0)
+
+
+def _watch_hangup(fd):
+    """Ends the process when the socket closes, even while user code keeps the main thread busy."""
+
+    def watch():
+        poller = select.poll()
+        poller.register(fd, select.POLLRDHUP)
+        poller.poll()
+        os._exit(0)
+
+    threading.Thread(target=watch, name="cloister-hangup", daemon=True).start()
+
+
+def _checked_env(init):
+    for name, value in init.get("env", {}).items():
+        if not name or "=" in name or "\0" in f"{name}{value}" or not isinstance(value, str):
+            raise faults.LoadFailed(f"The environment variable {name!r} cannot be set. Rename it.")
+    own = {"CLOISTER_FUNCTION_NAME": init["function"], "CLOISTER_FUNCTION_VERSION": str(init["version"])}
+    return {**own, **init.get("env", {})}
+
+
+def _add_site_builtins():
+    """What the site module, which is not run, would give: exit, quit and help."""
+    import _sitebuiltins
+    import builtins
+
+    builtins.exit = _sitebuiltins.Quitter("exit", "")
+    builtins.quit = _sitebuiltins.Quitter("quit", "")
+    builtins.help = _sitebuiltins._Helper()
+
+
+def _boot_ms():
+    """Time since the process was made, in ms; clock ticks since boot are field 22 of proc(5) stat."""
+    try:
+        with open("/proc/self/stat", "rb") as file:
+            ticks = int(file.read().rpartition(b")")[2].split()[19])
+        started = ticks / os.sysconf("SC_CLK_TCK")
+        return round((time.clock_gettime(time.CLOCK_BOOTTIME) - started) * 1000, 1)
+    except (OSError, ValueError, IndexError):
+        return 0.0

@@ -1,0 +1,234 @@
+"""One invocation, and what both engines do with the frames of a stream."""
+
+import time
+from collections import deque
+
+from . import faults
+from .logs import CallLog
+from .wire import (
+    CANCEL,
+    DATA,
+    END,
+    ERROR,
+    HEAD,
+    INVOKE,
+    MAX_DATA_BYTES,
+    RESTORED,
+    WINDOW,
+    WINDOW_BYTES,
+    ProtocolError,
+    frame,
+    json_frame,
+    parse_json,
+)
+
+# An event, or the request a handler gets whole, is at most this: the platform's limit for synchronous bodies.
+MAX_WHOLE_BYTES = 6 << 20
+_HALF_WINDOW_BYTES = WINDOW_BYTES // 2
+
+
+class Call:
+    """State of one stream. The engine decides how to wait for a change of it."""
+
+    __slots__ = (
+        "stream", "id", "kind", "method", "url", "path", "headers", "deadline", "started", "log",
+        "chunks", "body_bytes", "body_ended", "receive_window", "ungranted", "send_window",
+        "head_sent", "cancelled", "interrupted", "closed", "waiter", "task",
+    )  # fmt: skip
+
+    def __init__(self, wire, stream, head):
+        self.started = time.monotonic()
+        self.stream = stream
+        self.id = _text(head, "id")
+        self.kind = head.get("kind")
+        if self.kind == "event":
+            # What an app sees of an event; a handler gets the event itself.
+            self.method = "POST"
+            self.url = self.path = "/"
+            self.headers = [["content-type", "application/json"]]
+        elif self.kind == "http":
+            self.method = _text(head, "method")
+            self.url = _text(head, "url")
+            self.path = _text(head, "path")
+            self.headers = head.get("headers")
+        else:
+            raise ProtocolError(f"an invocation of kind {self.kind!r}")
+        if not isinstance(self.headers, list) or not all(map(_is_pair, self.headers)):
+            raise ProtocolError("the headers of an invocation are no list of pairs")
+        left_ms = head.get("deadlineMs")
+        if not isinstance(left_ms, (int, float)):
+            raise ProtocolError("an invocation without deadline")
+        self.deadline = self.started + left_ms / 1000
+        self.log = CallLog(wire, stream)
+        self.chunks = deque()
+        self.body_bytes = 0
+        self.body_ended = False
+        self.receive_window = WINDOW_BYTES
+        self.ungranted = 0
+        self.send_window = WINDOW_BYTES
+        self.head_sent = False
+        self.cancelled = False
+        self.interrupted = False
+        self.closed = False
+        self.waiter = None
+        self.task = None
+
+    def take_data(self, payload):
+        """Keeps a piece of the request body."""
+        size = len(payload)
+        if not 1 <= size <= MAX_DATA_BYTES:
+            raise ProtocolError(f"a DATA frame of {size} bytes")
+        if self.body_ended:
+            raise ProtocolError("DATA after END")
+        self.receive_window -= size
+        if self.receive_window < 0:
+            raise ProtocolError("more DATA than the window allows")
+        self.body_bytes += size
+        self.chunks.append(payload)
+
+    def consumed(self, size):
+        """Says that `size` bytes of the body were read; gives a WINDOW frame when it is time for one."""
+        self.ungranted += size
+        if self.ungranted < _HALF_WINDOW_BYTES or self.body_ended:
+            return b""
+        granted, self.ungranted = self.ungranted, 0
+        self.receive_window += granted
+        return frame(WINDOW, self.stream, granted.to_bytes(4, "little"))
+
+
+class Engine:
+    """Dispatches frames to calls. Subclasses run user code."""
+
+    def __init__(self, wire, logs, init, target):
+        self.wire = wire
+        self.logs = logs
+        self.init = init
+        self.target = target
+        self.calls = logs.open
+        self.last_stream = 0
+        # A handler starts when its request is whole; an app at once.
+        self.wants_whole = target.kind == "handler"
+
+    def frames(self, frames):
+        for kind, stream, payload in frames:
+            if kind == INVOKE:
+                self._open(stream, payload)
+            elif kind in (DATA, END):
+                call = self.calls.get(stream)
+                if call is None:
+                    if not 0 < stream <= self.last_stream:
+                        raise ProtocolError(f"a body for stream {stream}, which is not open")
+                elif kind == DATA:
+                    self._data(call, payload)
+                else:
+                    call.body_ended = True
+                    if self.wants_whole:
+                        self.start(call)
+                    else:
+                        self.changed(call)
+            elif kind == WINDOW:
+                if len(payload) != 4:
+                    raise ProtocolError("a WINDOW frame of the wrong size")
+                call = self.calls.get(stream)
+                if call is not None:
+                    call.send_window += int.from_bytes(payload, "little")
+                    self.changed(call)
+            elif kind == CANCEL:
+                call = self.calls.get(stream)
+                if call is not None and not call.cancelled:
+                    call.cancelled = True
+                    self.cancel(call)
+            elif kind == RESTORED:
+                renew(parse_json(payload, "RESTORED"))
+            else:
+                raise ProtocolError("a second INIT")
+
+    def _open(self, stream, payload):
+        if stream <= self.last_stream:
+            raise ProtocolError(f"stream {stream} was opened before")
+        self.last_stream = stream
+        call = Call(self.wire, stream, parse_json(payload, "INVOKE"))
+        self.calls[stream] = call
+        if not self.wants_whole:
+            self.start(call)
+
+    def _data(self, call, payload):
+        call.take_data(payload)
+        if not self.wants_whole:
+            self.changed(call)
+            return
+        if call.body_bytes > MAX_WHOLE_BYTES:
+            message = "The request body is over 6 MiB, more than a handler's event can carry. Use an ASGI or WSGI app."
+            self.fail(call, faults.plain("BodyTooLarge", message, "function_error"))
+            return
+        grant = call.consumed(len(payload))
+        if grant:
+            self.wire.send(grant)
+
+    def start(self, call):
+        """Begins to run user code for a call."""
+        raise NotImplementedError
+
+    def changed(self, call):
+        """Body, window or cancellation of a call have changed."""
+        raise NotImplementedError
+
+    def cancel(self, call):
+        """Tries to stop user code."""
+        raise NotImplementedError
+
+    def close(self, call, last=b""):
+        """Sends the last frame of a stream after its log. False if the stream was closed before."""
+        call.log.finish()
+        if call.closed:
+            return False
+        call.closed = True
+        self.calls.pop(call.stream, None)
+        if last:
+            self.wire.send(last)
+        return True
+
+    def fail(self, call, fault):
+        """Ends a stream with an error."""
+        if call.cancelled:
+            fault = faults.cancelled()
+        self.close(call, json_frame(ERROR, call.stream, fault))
+
+    def answer_whole(self, call, status, headers, body):
+        """Sends a short answer in one write. False if it does not fit and must be sent in pieces."""
+        size = len(body)
+        if size > MAX_DATA_BYTES or size > call.send_window or call.head_sent:
+            return False
+        head = head_frame(call.stream, status, headers)
+        data = frame(DATA, call.stream, body) if size else b""
+        self.close(call, b"".join((head, data, end_frame(call))))
+        return True
+
+
+def head_frame(stream, status, headers):
+    return json_frame(HEAD, stream, {"status": status, "headers": headers})
+
+
+def end_frame(call):
+    took_ms = (time.monotonic() - call.started) * 1000
+    return frame(END, call.stream, b'{"handlerMs":%.3f}' % took_ms)
+
+
+def renew(restored):
+    """After a restore from a snapshot: every clone needs randomness of its own."""
+    import sys
+
+    random = sys.modules.get("random")
+    if random:
+        random.seed(f"{restored.get('seed')}{restored.get('pid')}{time.time_ns()}")
+
+
+def _text(head, name):
+    value = head.get(name)
+    if not isinstance(value, str):
+        raise ProtocolError(f"an invocation without {name}")
+    return value
+
+
+def _is_pair(value):
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(part, str) for part in value)
