@@ -1,0 +1,485 @@
+import type { Path, StartKind, VersionSpec } from "#contracts/function";
+import type {
+  InvocationJob,
+  InvocationRecord,
+  InvocationStatus,
+  LogEntry,
+  Phases,
+  ReplyMeta,
+} from "#contracts/invocation";
+import { CloisterError, type ErrorCode } from "#errors/catalogue";
+import type { Lease } from "../pool/function-pool.ts";
+import type { PendingLease, SandboxPool } from "../pool/sandbox-pool.ts";
+import type { CallerHandler, ReplyLink, ReplyStream } from "../reply/reply-link.ts";
+import type { ReplyLinks } from "../reply/reply-links.ts";
+import { type AnswerHandler, functionError, Pump, type RunnerStream } from "../sandbox/index.ts";
+import { checkAnswerHead } from "./answer-head.ts";
+
+export interface Placement {
+  path: Path;
+  reasons: string[];
+}
+
+/** What an invocation needs of its worker. */
+export interface InvocationContext {
+  nodeId: string;
+  pool: Pick<SandboxPool, "acquire">;
+  links: Pick<ReplyLinks, "get">;
+  versions: {
+    cached(versionId: string): VersionSpec | undefined;
+    load(versionId: string): Promise<VersionSpec>;
+  };
+  /** Throws a CloisterError when no allowed path can be had. */
+  place(job: InvocationJob, spec: VersionSpec): Placement;
+  records: { record(record: InvocationRecord): void; log(entry: LogEntry): void };
+  /** Longest wait for a sandbox, counted from when the gateway accepted the request, ms. */
+  queueWaitMs: number;
+  finished?: (outcome: InvocationOutcome) => void;
+  onProblem?: (error: Error) => void;
+}
+
+export interface InvocationOutcome {
+  status: InvocationStatus;
+  start: StartKind | undefined;
+  phases: Phases;
+  errorCode: ErrorCode | undefined;
+  durationMs: number;
+}
+
+/** A runner that was told to cancel is given this long before its sandbox is ended, ms. */
+const CANCEL_GRACE_MS = 250;
+
+/** Wall clock in ms with fractions, comparable between processes of one machine. */
+const wallMs = (): number => performance.timeOrigin + performance.now();
+const sinceMs = (began: number): number => round(performance.now() - began);
+const round = (ms: number): number => Math.round(ms * 1000) / 1000;
+
+/**
+ * One invocation, from the queue to its record. It sits between two connections, hears both, and ends exactly once for its
+ * caller (`#finish`) and exactly once for its sandbox (`#letGo`); either may come first.
+ */
+export class Invocation implements AnswerHandler, CallerHandler {
+  readonly #context: InvocationContext;
+  readonly #job: InvocationJob;
+  readonly #done = Promise.withResolvers<void>();
+  readonly #phases: Phases = {};
+  #spec: VersionSpec | undefined;
+  #placement: Placement | undefined;
+  #reply: ReplyStream | undefined;
+  #pending: PendingLease | undefined;
+  #lease: Lease | undefined;
+  #start: StartKind | undefined;
+  #sandboxId: string | undefined;
+  #runner: RunnerStream | undefined;
+  #requestPump: Pump | undefined;
+  #answerPump: Pump | undefined;
+  #timer: NodeJS.Timeout | undefined;
+  #finished = false;
+  #invokedAt = 0;
+  #headAt = 0;
+  #httpStatus: number | undefined;
+  #requestBytes = 0;
+  #responseBytes = 0;
+  #bodyEnded = false;
+  #cpuMs: number | undefined;
+  #memoryPeakBytes: number | undefined;
+
+  constructor(context: InvocationContext, job: InvocationJob) {
+    this.#context = context;
+    this.#job = job;
+  }
+
+  get id(): string {
+    return this.#job.id;
+  }
+
+  /** Resolves when the caller has the whole answer, an error, or is gone. Never rejects. */
+  run(): Promise<void> {
+    const now = wallMs();
+    this.#phases.queue_ms = round(Math.max(0, now - this.#job.acceptedAtMs));
+    if (now >= this.#job.expiresAtMs) return Promise.resolve();
+    const link = this.#context.links.get(this.#job.replyTo);
+    if (link instanceof Promise)
+      link.then(
+        (open) => this.#announce(open),
+        (error: Error) => {
+          // Whoever held the caller cannot be reached, so nobody is left to be told.
+          this.#context.onProblem?.(error);
+          this.#finish("cancelled", "worker_lost");
+        },
+      );
+    else this.#announce(link);
+    return this.#done.promise;
+  }
+
+  #announce(link: ReplyLink): void {
+    this.#reply = link.announce(this.#job.id, this);
+    const spec = this.#context.versions.cached(this.#job.versionId);
+    if (spec) this.#place(spec);
+    else
+      this.#context.versions.load(this.#job.versionId).then(
+        (loaded) => this.#place(loaded),
+        (error: Error) => this.#fail(error),
+      );
+  }
+
+  #place(spec: VersionSpec): void {
+    if (this.#finished) return;
+    this.#spec = spec;
+    const began = performance.now();
+    try {
+      if (spec.tenantId !== this.#job.tenantId)
+        throw new CloisterError("internal", "The job's tenant is not the version's");
+      this.#placement = this.#context.place(this.#job, spec);
+      this.#phases.place_ms = sinceMs(began);
+      this.#acquire(spec);
+    } catch (error) {
+      this.#fail(error);
+    }
+  }
+
+  #acquire(spec: VersionSpec): void {
+    const began = performance.now();
+    const now = wallMs();
+    const latest = Math.min(
+      this.#job.expiresAtMs,
+      this.#job.acceptedAtMs + this.#context.queueWaitMs,
+    );
+    const got = this.#context.pool.acquire(spec, latest - now);
+    if (!("promise" in got)) {
+      this.#phases.acquire_ms = sinceMs(began);
+      this.#invoke(spec, got);
+      return;
+    }
+    this.#pending = got;
+    got.promise.then(
+      (lease) => {
+        this.#pending = undefined;
+        this.#phases.acquire_ms = sinceMs(began);
+        for (const [name, ms] of Object.entries(lease.phases))
+          this.#phases[name as keyof Phases] = round(ms);
+        if (this.#finished) lease.release(true);
+        else this.#invoke(spec, lease);
+      },
+      (error: Error) => {
+        this.#pending = undefined;
+        this.#phases.acquire_ms = sinceMs(began);
+        this.#fail(error);
+      },
+    );
+  }
+
+  #invoke(spec: VersionSpec, lease: Lease): void {
+    const job = this.#job;
+    this.#lease = lease;
+    this.#start = lease.start;
+    this.#sandboxId = lease.sandbox.id;
+    const body = inlineBody(job);
+    const { timeoutMs } = spec.config;
+    this.#invokedAt = performance.now();
+    let runner: RunnerStream;
+    try {
+      runner = lease.sandbox.invoke(
+        {
+          id: job.id,
+          kind: job.kind,
+          method: job.head.method,
+          url: job.head.url,
+          path: job.head.path,
+          headers: job.head.headers,
+          deadlineMs: timeoutMs,
+          hasBody: job.bodyFollows || body !== undefined,
+        },
+        this,
+      );
+    } catch (error) {
+      this.#letGo(true);
+      this.#fail(error);
+      return;
+    }
+    this.#runner = runner;
+    this.#timer = setTimeout(() => this.#timedOut(timeoutMs), timeoutMs);
+    if (job.bodyFollows) {
+      this.#requestPump?.resume();
+      if (this.#bodyEnded) this.#endBody();
+      return;
+    }
+    if (body) {
+      this.#requestBytes = body.length;
+      runner.sendData(body);
+    }
+    runner.endBody();
+  }
+
+  // What the gateway says.
+
+  requestData(bytes: Buffer): void {
+    if (this.#finished) {
+      this.#reply?.consumed(bytes.length);
+      return;
+    }
+    this.#requestBytes += bytes.length;
+    const reply = this.#reply as ReplyStream;
+    this.#requestPump ??= new Pump(reply, {
+      // Without a sandbox yet, the window of the reply link bounds what is held here.
+      credit: () => this.#runner?.credit ?? 0,
+      sendData: (data) => this.#runner?.sendData(data),
+    });
+    this.#requestPump.push(bytes);
+  }
+
+  requestEnd(): void {
+    this.#bodyEnded = true;
+    if (this.#runner) this.#endBody();
+  }
+
+  answerCredit(): void {
+    this.#answerPump?.resume();
+  }
+
+  callerGone(lost: boolean): void {
+    if (this.#finished) return;
+    this.#reply = undefined;
+    this.#pending?.cancel();
+    this.#finish("cancelled", lost ? "worker_lost" : "invocation_cancelled");
+    this.#stopRunner();
+  }
+
+  // What the runner says.
+
+  head(raw: Record<string, unknown>): void {
+    if (this.#finished) return;
+    const head = checkAnswerHead(raw);
+    if (typeof head === "string") {
+      this.#fail(new CloisterError("function_bad_response", head));
+      this.#stopRunner();
+      return;
+    }
+    this.#headAt = performance.now();
+    this.#phases.handler_ms = round(this.#headAt - this.#invokedAt);
+    this.#httpStatus = head.status;
+    const meta: ReplyMeta = {
+      path: (this.#placement as Placement).path,
+      start: this.#start as StartKind,
+      version: (this.#spec as VersionSpec).version,
+      phases: this.#phases,
+    };
+    this.#reply?.head({ status: head.status, headers: head.headers, meta });
+  }
+
+  data(bytes: Buffer): void {
+    const runner = this.#runner as RunnerStream;
+    if (this.#finished || !this.#reply) {
+      // Nobody reads it, but the runner may go on until its CANCEL arrives.
+      runner.consumed(bytes.length);
+      return;
+    }
+    const reply = this.#reply;
+    this.#answerPump ??= new Pump(runner, {
+      credit: () => reply.credit,
+      sendData: (data) => reply.sendData(data),
+    });
+    this.#responseBytes += bytes.length;
+    this.#answerPump.push(bytes);
+  }
+
+  end(trailer: Record<string, unknown>): void {
+    this.#letGo(true);
+    if (this.#finished) return;
+    const handlerMs = typeof trailer.handlerMs === "number" ? round(trailer.handlerMs) : undefined;
+    const finish = (): void => {
+      if (this.#finished) return;
+      this.#phases.reply_ms = sinceMs(this.#headAt);
+      this.#reply?.end({ ...(handlerMs === undefined ? {} : { handlerMs }), phases: this.#phases });
+      this.#finish("ok");
+    };
+    if (this.#answerPump) this.#answerPump.whenDrained(finish);
+    else finish();
+  }
+
+  error(raw: Record<string, unknown>): void {
+    // An ERROR ends the invocation, not the sandbox: the runner goes on serving.
+    this.#letGo(true);
+    if (!this.#finished) this.#fail(functionError(raw, "function_error"));
+  }
+
+  log(fd: 1 | 2, text: Buffer): void {
+    this.output(fd, text.toString("utf8"));
+  }
+
+  /** Output of this invocation, in frames or raw. */
+  output(fd: 1 | 2, text: string): void {
+    const spec = this.#spec;
+    if (!spec) return;
+    this.#context.records.log({
+      tenantId: spec.tenantId,
+      functionId: spec.functionId,
+      invocationId: this.#job.id,
+      version: spec.version,
+      atMs: Date.now(),
+      stream: fd === 1 ? "stdout" : "stderr",
+      text: text.endsWith("\n") ? text.slice(0, -1) : text,
+    });
+  }
+
+  credit(): void {
+    this.#requestPump?.resume();
+  }
+
+  down(): void {
+    const lease = this.#lease;
+    if (!lease) return;
+    this.#letGo(false);
+    if (this.#finished) return;
+    clearTimeout(this.#timer);
+    lease.sandbox
+      .exitError((this.#spec as VersionSpec).config.memoryMb)
+      .then((error) => this.#fail(error));
+  }
+
+  // Endings.
+
+  #endBody(): void {
+    const runner = this.#runner as RunnerStream;
+    if (this.#requestPump) this.#requestPump.whenDrained(() => runner.endBody());
+    else runner.endBody();
+  }
+
+  #timedOut(timeoutMs: number): void {
+    if (this.#finished) return;
+    this.#fail(
+      new CloisterError("function_timeout", `The function did not end within ${timeoutMs} ms`),
+    );
+    const sandbox = this.#lease?.sandbox;
+    if (!sandbox) return;
+    if (sandbox.invocations > 1) {
+      // Others are served in the same sandbox: it goes when they are done, or now if it does not even hear CANCEL.
+      this.#runner?.cancel();
+      setTimeout(() => this.#endSandbox(), 4 * CANCEL_GRACE_MS).unref();
+    } else this.#endSandbox();
+  }
+
+  /** Tells the runner that nobody listens; a sandbox whose runner does not obey soon is ended. */
+  #stopRunner(): void {
+    if (!this.#lease) return;
+    this.#runner?.cancel();
+    setTimeout(() => {
+      // With others in the same sandbox it only takes no new ones; they are not to suffer.
+      if (this.#lease && this.#lease.sandbox.invocations > 1) this.#letGo(false);
+      else this.#endSandbox();
+    }, CANCEL_GRACE_MS).unref();
+  }
+
+  #endSandbox(): void {
+    const lease = this.#lease;
+    if (!lease) return;
+    this.#letGo(false);
+    void lease.sandbox.end();
+  }
+
+  /** Gives the sandbox back, once. */
+  #letGo(keep: boolean): void {
+    const lease = this.#lease;
+    if (!lease) return;
+    this.#lease = undefined;
+    this.#cpuMs = lease.sandbox.cpuDeltaMs();
+    this.#memoryPeakBytes = lease.sandbox.memoryPeakBytes();
+    lease.release(keep);
+  }
+
+  #fail(error: unknown): void {
+    if (this.#finished) return;
+    const known =
+      error instanceof CloisterError
+        ? error
+        : new CloisterError("internal", "The worker met an error of its own");
+    if (known !== error)
+      this.#context.onProblem?.(error instanceof Error ? error : new Error(String(error)));
+    const { type, stack, memoryPeakBytes } = known.extra;
+    if (typeof memoryPeakBytes === "number") this.#memoryPeakBytes = memoryPeakBytes;
+    this.#answerPump?.stop();
+    this.#reply?.error({
+      code: known.code,
+      message: known.message,
+      ...(typeof type === "string" ? { type } : {}),
+      ...(typeof stack === "string" ? { stack } : {}),
+    });
+    if (typeof stack === "string") this.output(2, stack);
+    this.#finish(statusOf(known.code), known.code);
+  }
+
+  #finish(status: InvocationStatus, errorCode?: ErrorCode): void {
+    if (this.#finished) return;
+    this.#finished = true;
+    clearTimeout(this.#timer);
+    this.#requestPump?.stop();
+    this.#answerPump?.stop();
+    const durationMs = this.#invokedAt === 0 ? 0 : sinceMs(this.#invokedAt);
+    // The sandbox may be let go later than the caller (or never have been); figures are read while they are to be had.
+    if (this.#lease) {
+      this.#cpuMs = this.#lease.sandbox.cpuDeltaMs();
+      this.#memoryPeakBytes ??= this.#lease.sandbox.memoryPeakBytes();
+    }
+    const job = this.#job;
+    const memoryMb = this.#spec?.config.memoryMb ?? 0;
+    this.#context.records.record({
+      id: job.id,
+      tenantId: job.tenantId,
+      functionId: job.functionId,
+      versionId: job.versionId,
+      acceptedAtMs: job.acceptedAtMs,
+      finishedAtMs: wallMs(),
+      status,
+      ...(this.#httpStatus === undefined ? {} : { httpStatus: this.#httpStatus }),
+      ...(errorCode === undefined ? {} : { errorCode }),
+      ...(this.#placement ? { path: this.#placement.path } : {}),
+      ...(this.#start ? { start: this.#start } : {}),
+      placementReasons: this.#placement?.reasons ?? [],
+      phases: this.#phases,
+      durationMs,
+      billedMs: Math.ceil(durationMs + (this.#phases.init_ms ?? 0)),
+      memoryMb,
+      ...(this.#cpuMs === undefined ? {} : { cpuMs: round(this.#cpuMs) }),
+      ...(this.#memoryPeakBytes === undefined ? {} : { memoryPeakBytes: this.#memoryPeakBytes }),
+      requestBytes: this.#requestBytes,
+      responseBytes: this.#responseBytes,
+      ...(this.#sandboxId ? { sandboxId: this.#sandboxId } : {}),
+      nodeId: this.#context.nodeId,
+    });
+    this.#context.finished?.({
+      status,
+      start: this.#start,
+      phases: this.#phases,
+      errorCode,
+      durationMs,
+    });
+    this.#done.resolve();
+  }
+}
+
+function inlineBody(job: InvocationJob): Buffer | undefined {
+  if (!job.body) return undefined;
+  const body =
+    "text" in job.body
+      ? Buffer.from(job.body.text, "utf8")
+      : Buffer.from(job.body.base64, "base64");
+  return body.length > 0 ? body : undefined;
+}
+
+function statusOf(code: ErrorCode): InvocationStatus {
+  switch (code) {
+    case "function_timeout":
+    case "function_out_of_memory":
+    case "function_exited":
+      return code;
+    case "function_error":
+    case "function_init_error":
+    case "function_no_handler":
+    case "function_bad_response":
+      return "function_error";
+    case "invocation_cancelled":
+      return "cancelled";
+    default:
+      return "platform_error";
+  }
+}

@@ -1,0 +1,546 @@
+import { availableParallelism } from "node:os";
+import type { StartKind, VersionSpec } from "#contracts/function";
+import { CloisterError } from "#errors/catalogue";
+import type { BundleHold } from "../bundles/bundle-cache.ts";
+import {
+  type AssignedSandbox,
+  type BootedSandbox,
+  initOf,
+  type SandboxLauncher,
+  type SandboxShape,
+  type ServingSandbox,
+  type StartPhases,
+  shapeOf,
+} from "../sandbox/index.ts";
+import {
+  type BundleSource,
+  type Entry,
+  FunctionPool,
+  type Lease,
+  type Start,
+  type Waiter,
+} from "./function-pool.ts";
+import { IdleSet } from "./idle-set.ts";
+import { MemoryBudget, type Reservation } from "./memory-budget.ts";
+import { type Cell, PreparedCells, type PreparedTarget } from "./prepared-cells.ts";
+
+export interface SandboxPoolOptions {
+  launcher: SandboxLauncher;
+  bundles: BundleSource;
+  /** All sandboxes of the node together, MiB. */
+  memoryMb: number;
+  /** A warm sandbox nobody asked for this long is ended, ms. */
+  idleMs: number;
+  prepared: readonly PreparedTarget[];
+  /** Sandboxes that boot at once; more would only slow each other down. */
+  maxBooting?: number;
+  /** Hears what a function's sandbox says outside its answers, from its first line on. */
+  observe?: (sandbox: AssignedSandbox, spec: VersionSpec) => void;
+  onProblem?: (error: Error) => void;
+}
+
+/** An invocation that waits for its sandbox. */
+export interface PendingLease {
+  readonly promise: Promise<Lease>;
+  /** The invocation is not wanted any more; the promise then never settles. */
+  cancel(): void;
+}
+
+export interface PoolStats {
+  warm: number;
+  busy: number;
+  prepared: number;
+  starting: number;
+  waiting: number;
+  memoryReservedMb: number;
+}
+
+const NO_PHASES: StartPhases = Object.freeze({});
+/** Idle sandboxes of a version that a newer one has replaced, ms. */
+const SUPERSEDED_IDLE_MS = 10_000;
+/** Cells are made this long after the last start, so that they do not slow down the answer that is being made, ms. */
+const REPLENISH_DELAY_MS = 10;
+/** A prepared cell can die between being taken and being assigned; then the next one is tried. */
+const MAX_ATTEMPTS = 3;
+
+/**
+ * Hands sandboxes to invocations. Invariants: a sandbox serves one version of one tenant's function for all its life; memory is
+ * reserved before a sandbox is made and until its last process is gone; there is never more than one start per waiting
+ * invocation, and a start that nobody needs any more does not begin.
+ */
+export class SandboxPool {
+  readonly #options: SandboxPoolOptions;
+  readonly #budget: MemoryBudget;
+  readonly #cells: PreparedCells;
+  readonly #cellMemory = new WeakMap<Cell, Reservation>();
+  readonly #functions = new Map<string, FunctionPool>();
+  /** By function, to find other versions. */
+  readonly #versions = new Map<string, Set<FunctionPool>>();
+  /** Starts that wait for memory or for their turn to boot, first come first served. */
+  readonly #room = new Set<Start>();
+  readonly #idle: IdleSet<Entry>;
+  readonly #idleSuperseded: IdleSet<Entry>;
+  readonly #maxBooting: number;
+  readonly #ending = new Set<Promise<void>>();
+  #booting = 0;
+  #busy = 0;
+  #replenishTimer: NodeJS.Timeout | undefined;
+  #closed = false;
+
+  constructor(options: SandboxPoolOptions) {
+    this.#options = options;
+    this.#budget = new MemoryBudget(options.memoryMb);
+    this.#cells = new PreparedCells(options.prepared);
+    this.#maxBooting = options.maxBooting ?? Math.max(4, 2 * availableParallelism());
+    this.#idle = new IdleSet(options.idleMs, (entry) => this.#retire(entry));
+    this.#idleSuperseded = new IdleSet(Math.min(options.idleMs, SUPERSEDED_IDLE_MS), (entry) =>
+      this.#retire(entry),
+    );
+  }
+
+  stats(): PoolStats {
+    let starting = 0;
+    let waiting = 0;
+    for (const owner of this.#functions.values()) {
+      starting += owner.running;
+      waiting += owner.waiters.size;
+    }
+    return {
+      warm: this.#idle.size + this.#idleSuperseded.size,
+      busy: this.#busy,
+      prepared: this.#cells.ready,
+      starting,
+      waiting,
+      memoryReservedMb: this.#budget.reservedMb,
+    };
+  }
+
+  /** Begins to make prepared cells. */
+  start(): void {
+    this.#replenishSoon();
+  }
+
+  /**
+   * A warm sandbox at once, or one that comes later: freed by another invocation or newly made. The promise rejects with
+   * `capacity_exhausted` after `waitMs`, or with what went wrong with the start. Throws when it can never be served.
+   */
+  acquire(spec: VersionSpec, waitMs: number): Lease | PendingLease {
+    if (this.#closed) throw new CloisterError("draining");
+    const key = `${spec.tenantId}/${spec.versionId}`;
+    const owner = this.#functions.get(key) ?? this.#addFunction(key, spec);
+    for (;;) {
+      const entry = owner.open[owner.open.length - 1];
+      if (!entry) break;
+      if (entry.sandbox.alive) return this.#lease(entry);
+      this.#retire(entry);
+    }
+    return this.#wait(owner, waitMs);
+  }
+
+  /** Called when a function was changed or deleted: what is idle of it leaves early. */
+  supersede(functionId: string): void {
+    for (const owner of this.#versions.get(functionId) ?? []) this.#setSuperseded(owner);
+  }
+
+  /** Refuses new work, ends what is idle at once and the rest as it is released; resolves when all are gone or after `boundMs`. */
+  async close(boundMs: number): Promise<void> {
+    this.#closed = true;
+    clearTimeout(this.#replenishTimer);
+    this.#room.clear();
+    for (const owner of this.#functions.values()) {
+      owner.queued.clear();
+      for (const waiter of [...owner.waiters])
+        this.#rejectWaiter(owner, waiter, new CloisterError("draining"));
+      for (const entry of [...owner.entries]) this.#retire(entry);
+    }
+    for (const cell of this.#cells.clear()) this.#endCell(cell);
+    let timer: NodeJS.Timeout | undefined;
+    const bound = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, boundMs);
+    });
+    const gone = (async () => {
+      while (this.#ending.size > 0) await Promise.all(this.#ending);
+    })();
+    await Promise.race([gone, bound]);
+    clearTimeout(timer);
+    this.#idle.clear();
+    this.#idleSuperseded.clear();
+  }
+
+  #addFunction(key: string, spec: VersionSpec): FunctionPool {
+    const owner = new FunctionPool(key, spec);
+    this.#functions.set(key, owner);
+    let versions = this.#versions.get(spec.functionId);
+    if (!versions) {
+      versions = new Set();
+      this.#versions.set(spec.functionId, versions);
+    }
+    for (const other of versions) {
+      if (other.spec.version < spec.version) this.#setSuperseded(other);
+      else owner.superseded = true;
+    }
+    versions.add(owner);
+    return owner;
+  }
+
+  #setSuperseded(owner: FunctionPool): void {
+    if (owner.superseded) return;
+    owner.superseded = true;
+    for (const entry of owner.entries)
+      if (this.#idle.delete(entry)) this.#idleSuperseded.add(entry);
+  }
+
+  #forgetIfEmpty(owner: FunctionPool): void {
+    if (!owner.empty || this.#functions.get(owner.key) !== owner) return;
+    this.#functions.delete(owner.key);
+    const versions = this.#versions.get(owner.spec.functionId);
+    versions?.delete(owner);
+    if (versions?.size === 0) this.#versions.delete(owner.spec.functionId);
+  }
+
+  #wait(owner: FunctionPool, waitMs: number): PendingLease {
+    const memoryMb = owner.spec.config.memoryMb;
+    if (memoryMb > this.#budget.totalMb) {
+      this.#forgetIfEmpty(owner);
+      throw new CloisterError(
+        "capacity_exhausted",
+        `The function needs ${memoryMb} MiB and this node has ${this.#budget.totalMb} MiB for all sandboxes`,
+      );
+    }
+    const { promise, resolve, reject } = Promise.withResolvers<Lease>();
+    const waiter: Waiter = { resolve, reject, timer: undefined };
+    waiter.timer = setTimeout(
+      () => {
+        const detail = `No sandbox became free within ${Math.round(waitMs)} ms`;
+        this.#rejectWaiter(owner, waiter, new CloisterError("capacity_exhausted", detail));
+        this.#balance(owner);
+      },
+      Math.max(0, waitMs),
+    );
+    owner.waiters.add(waiter);
+    this.#balance(owner);
+    return {
+      promise,
+      cancel: () => {
+        if (!owner.waiters.delete(waiter)) {
+          // Handed over in the same turn: give it back.
+          promise.then((lease) => lease.release(true)).catch(() => {});
+          return;
+        }
+        clearTimeout(waiter.timer);
+        this.#balance(owner);
+      },
+    };
+  }
+
+  #rejectWaiter(owner: FunctionPool, waiter: Waiter, error: Error): void {
+    owner.waiters.delete(waiter);
+    clearTimeout(waiter.timer);
+    waiter.reject(error);
+  }
+
+  #lease(entry: Entry): Lease {
+    const { owner } = entry;
+    if (entry.active++ === 0) {
+      if (!this.#idle.delete(entry)) this.#idleSuperseded.delete(entry);
+      this.#busy++;
+    }
+    if (entry.active >= owner.width) owner.unlist(entry);
+    const start = entry.firstStart ?? "warm";
+    const phases = entry.firstStart ? entry.firstPhases : NO_PHASES;
+    entry.firstStart = undefined;
+    let released = false;
+    return {
+      sandbox: entry.sandbox,
+      start,
+      phases,
+      release: (keep) => {
+        if (released) return;
+        released = true;
+        this.#release(entry, keep);
+      },
+    };
+  }
+
+  #release(entry: Entry, keep: boolean): void {
+    const { owner } = entry;
+    if (--entry.active === 0) this.#busy--;
+    if (!keep || this.#closed || owner.spec.config.reuse === "fresh" || !entry.sandbox.alive)
+      this.#retire(entry);
+    else if (!entry.retired) this.#offer(entry);
+    if (entry.retired && entry.active === 0) this.#end(entry);
+    if (owner.waiters.size > 0) this.#balance(owner);
+  }
+
+  /** Gives an entry with room to those who wait, else lists it as open. */
+  #offer(entry: Entry): void {
+    const { owner } = entry;
+    for (const waiter of owner.waiters) {
+      if (entry.active >= owner.width) break;
+      owner.waiters.delete(waiter);
+      clearTimeout(waiter.timer);
+      waiter.resolve(this.#lease(entry));
+    }
+    if (entry.active < owner.width) owner.list(entry);
+    if (entry.active === 0) (owner.superseded ? this.#idleSuperseded : this.#idle).add(entry);
+  }
+
+  #retire(entry: Entry): void {
+    if (entry.retired) return;
+    entry.retired = true;
+    entry.owner.unlist(entry);
+    if (!this.#idle.delete(entry)) this.#idleSuperseded.delete(entry);
+    if (entry.active === 0) this.#end(entry);
+  }
+
+  #end(entry: Entry): void {
+    entry.reservation.leaving();
+    this.#endSandbox(entry.sandbox);
+  }
+
+  #endSandbox(sandbox: ServingSandbox | BootedSandbox | AssignedSandbox): void {
+    const ending = sandbox.end().finally(() => this.#ending.delete(ending));
+    this.#ending.add(ending);
+  }
+
+  /** Makes the number of starts fit the number of waiters: never more than one start per waiter. */
+  #balance(owner: FunctionPool): void {
+    const needed = Math.ceil(owner.waiters.size / owner.width);
+    let starts = owner.running + owner.queued.size;
+    for (const start of owner.queued) {
+      if (starts <= needed) break;
+      owner.queued.delete(start);
+      this.#room.delete(start);
+      starts--;
+    }
+    for (; starts < needed; starts++) {
+      const start: Start = { owner, attempts: 0, sinceMs: performance.now() };
+      owner.queued.add(start);
+      this.#room.add(start);
+    }
+    this.#admit();
+    this.#forgetIfEmpty(owner);
+  }
+
+  /** Begins starts while there is room, oldest first; makes room by ending what is idle. */
+  #admit(): void {
+    if (this.#closed) return;
+    for (;;) {
+      const start: Start | undefined = this.#room.values().next().value;
+      if (!start) break;
+      const { image, memoryMb } = shapeOf(start.owner.spec);
+      if (this.#cells.has(image, memoryMb)) {
+        this.#begin(start, this.#cells.take(image, memoryMb));
+        continue;
+      }
+      if (this.#booting >= this.#maxBooting) return;
+      const reservation = this.#budget.reserve(memoryMb);
+      if (reservation) {
+        // A miss is demand too: later starts of this shape will find a cell.
+        this.#cells.take(image, memoryMb);
+        this.#begin(start, undefined, reservation);
+        continue;
+      }
+      if (this.#budget.freeSoonMb >= memoryMb || !this.#evictOne()) return;
+    }
+    this.#replenishSoon();
+  }
+
+  #evictOne(): boolean {
+    const entry = this.#idleSuperseded.oldest() ?? this.#idle.oldest();
+    if (entry) {
+      this.#retire(entry);
+      return true;
+    }
+    const cell = this.#cells.evict();
+    if (!cell) return false;
+    this.#cellMemory.get(cell)?.leaving();
+    this.#endCell(cell);
+    return true;
+  }
+
+  #begin(start: Start, cell: Cell | undefined, reservation?: Reservation): void {
+    this.#room.delete(start);
+    start.owner.queued.delete(start);
+    start.owner.running++;
+    start.attempts++;
+    void this.#run(start, cell, reservation);
+  }
+
+  async #run(start: Start, cell: Cell | undefined, reserved?: Reservation): Promise<void> {
+    const { owner } = start;
+    let failure: Error | undefined;
+    let retry = false;
+    let hold: BundleHold | undefined;
+    try {
+      const bundle = this.#options.bundles.hold(owner.spec.bundleDigest);
+      bundle.catch(() => {});
+      if (cell) {
+        const kind: StartKind = cell.booted ? "prepared" : "cold";
+        const booted = await cell.booting.catch(() => undefined);
+        if (!booted?.alive) {
+          retry = start.attempts < MAX_ATTEMPTS;
+          throw new CloisterError("sandbox_failed", "A prepared sandbox ended before it was used");
+        }
+        const reservation = this.#cellMemory.get(cell) as Reservation;
+        hold = await bundle.catch((error) => {
+          this.#endSandbox(booted);
+          throw error;
+        });
+        const assigned = await booted.assign(hold, labelOf(owner.spec));
+        await this.#serve(owner, assigned, reservation, hold, kind);
+      } else {
+        const reservation = reserved as Reservation;
+        let assigned: AssignedSandbox;
+        this.#booting++;
+        try {
+          hold = await bundle;
+          assigned = await this.#options.launcher.launch(
+            shapeOf(owner.spec),
+            labelOf(owner.spec),
+            hold,
+          );
+        } catch (error) {
+          reservation.release();
+          throw error;
+        } finally {
+          this.#booting--;
+        }
+        this.#releaseWhenGone(assigned, reservation);
+        this.#admit();
+        await this.#serve(owner, assigned, reservation, hold, "cold");
+      }
+    } catch (error) {
+      hold?.release();
+      failure = error instanceof Error ? error : new Error(String(error));
+    }
+    owner.running--;
+    if (failure && retry) {
+      const again: Start = { owner, attempts: start.attempts, sinceMs: start.sinceMs };
+      owner.queued.add(again);
+      this.#room.add(again);
+    } else if (failure) this.#failWaiters(owner, failure);
+    this.#balance(owner);
+  }
+
+  async #serve(
+    owner: FunctionPool,
+    assigned: AssignedSandbox,
+    reservation: Reservation,
+    hold: BundleHold,
+    kind: StartKind,
+  ): Promise<void> {
+    this.#options.observe?.(assigned, owner.spec);
+    // `initialise` ends the sandbox itself when the function cannot be loaded.
+    const sandbox = await assigned.initialise(initOf(owner.spec));
+    const entry: Entry = {
+      owner,
+      sandbox,
+      reservation,
+      active: 0,
+      retired: false,
+      listed: false,
+      firstStart: kind,
+      firstPhases: sandbox.phases,
+    };
+    owner.entries.add(entry);
+    void sandbox.down.then(() => this.#retire(entry));
+    void sandbox.ended.then(() => {
+      hold.release();
+      owner.entries.delete(entry);
+      this.#forgetIfEmpty(owner);
+    });
+    if (this.#closed) this.#retire(entry);
+    else this.#offer(entry);
+  }
+
+  /** A failed start is the answer for as many invocations as it would have served. */
+  #failWaiters(owner: FunctionPool, failure: Error): void {
+    let count = owner.width;
+    for (const waiter of owner.waiters) {
+      if (count-- <= 0) break;
+      this.#rejectWaiter(owner, waiter, failure);
+    }
+  }
+
+  #releaseWhenGone(sandbox: BootedSandbox | AssignedSandbox, reservation: Reservation): void {
+    void sandbox.ended.then(() => {
+      reservation.release();
+      this.#admit();
+    });
+  }
+
+  #replenishSoon(delayMs = REPLENISH_DELAY_MS): void {
+    if (this.#closed || this.#replenishTimer) return;
+    this.#replenishTimer = setTimeout(() => {
+      this.#replenishTimer = undefined;
+      this.#replenish();
+    }, delayMs);
+    this.#replenishTimer.unref();
+  }
+
+  /** Makes one cell at a time, only while nobody waits for room and never by ending anything. */
+  #replenish(): void {
+    if (this.#closed || this.#booting > 0 || this.#room.size > 0) return;
+    for (const cell of this.#cells.surplus()) this.#endCell(cell);
+    const wanted = this.#cells.wanted();
+    if (!wanted) return;
+    if ("waitMs" in wanted) {
+      this.#replenishSoon(wanted.waitMs + 1);
+      return;
+    }
+    const reservation = this.#budget.reserve(wanted.memoryMb);
+    if (!reservation) return;
+    const shape: SandboxShape = {
+      ...DEFAULT_SHAPE,
+      image: wanted.image,
+      memoryMb: wanted.memoryMb,
+    };
+    this.#booting++;
+    const booting = this.#options.launcher.prepare(shape, `prepared-${wanted.image}`);
+    const cell = this.#cells.add(wanted.image, wanted.memoryMb, booting);
+    this.#cellMemory.set(cell, reservation);
+    booting.then(
+      (booted) => {
+        this.#booting--;
+        cell.booted = booted;
+        this.#cells.outcome(cell, true);
+        void booted.down.then(() => {
+          if (this.#cells.remove(cell)) {
+            reservation.leaving();
+            this.#endSandbox(booted);
+            this.#cells.outcome(cell, false);
+            this.#replenishSoon();
+          }
+        });
+        this.#releaseWhenGone(booted, reservation);
+        this.#admit();
+      },
+      (error: Error) => {
+        this.#booting--;
+        reservation.release();
+        this.#cells.remove(cell);
+        this.#cells.outcome(cell, false);
+        this.#options.onProblem?.(error);
+        this.#admit();
+      },
+    );
+  }
+
+  #endCell(cell: Cell): void {
+    const ending = cell.booting
+      .then((booted) => booted.end())
+      .catch(() => {})
+      .finally(() => this.#ending.delete(ending));
+    this.#ending.add(ending);
+  }
+}
+
+const DEFAULT_SHAPE: Omit<SandboxShape, "image" | "memoryMb"> = {
+  cpuMilli: 1000,
+  pids: 128,
+  tmpMb: 64,
+};
+
+/** What `ps` and sandboxd's list call it. */
+const labelOf = (spec: VersionSpec): string => `${spec.name.slice(0, 48)}@${spec.version}`;

@@ -1,0 +1,231 @@
+import { type InvocationRecord, type LogEntry, logChannel } from "#contracts/invocation";
+
+/** Where rows go. Rejects with an error whose `code` is a SQLSTATE when the database refused them. */
+export interface RecordSink {
+  insertInvocations(records: InvocationRecord[]): Promise<void>;
+  insertLogs(entries: LogEntry[]): Promise<void>;
+}
+
+export interface RecordWriterOptions {
+  sink: RecordSink;
+  /** Live logs; what nobody hears is lost. */
+  publish?: (channel: string, message: unknown) => void;
+  onProblem?: (error: Error) => void;
+  flushMs?: number;
+  batchRows?: number;
+  /** Bounds while the database is away. */
+  maxRecords?: number;
+  maxLogBytes?: number;
+}
+
+/** Rough bytes of a log row beside its text. */
+const LOG_ROW_BYTES = 200;
+const MAX_BACKOFF_MS = 10_000;
+
+/**
+ * Takes invocation records and log lines off the hot path: adding one is a push, a timer writes them in batches. While the
+ * database is away everything waits in bounded memory; when that is full the oldest logs go first, then the oldest
+ * records, and both are counted.
+ */
+export class RecordWriter {
+  readonly #sink: RecordSink;
+  readonly #publish: (channel: string, message: unknown) => void;
+  readonly #onProblem: (error: Error) => void;
+  readonly #flushMs: number;
+  readonly #batchRows: number;
+  readonly #maxRecords: number;
+  readonly #maxLogBytes: number;
+  #records: InvocationRecord[] = [];
+  #logs: LogEntry[] = [];
+  #logBytes = 0;
+  /** Logs up to this index were published. */
+  #published = 0;
+  #timer: NodeJS.Timeout | undefined;
+  #flushing: Promise<void> | undefined;
+  #backoffMs = 0;
+  #closed = false;
+  readonly dropped = { records: 0, logs: 0 };
+
+  constructor(options: RecordWriterOptions) {
+    this.#sink = options.sink;
+    this.#publish = options.publish ?? (() => {});
+    this.#onProblem = options.onProblem ?? (() => {});
+    this.#flushMs = options.flushMs ?? 200;
+    this.#batchRows = options.batchRows ?? 500;
+    this.#maxRecords = options.maxRecords ?? 50_000;
+    this.#maxLogBytes = options.maxLogBytes ?? 32 * 1024 * 1024;
+  }
+
+  get waiting(): { records: number; logs: number } {
+    return { records: this.#records.length, logs: this.#logs.length };
+  }
+
+  record(record: InvocationRecord): void {
+    this.#records.push(record);
+    if (this.#records.length > this.#maxRecords) {
+      // Cut in large steps: shifting a long array one by one would cost more than the rows are worth.
+      const excess = Math.ceil(this.#maxRecords / 10);
+      this.#records.splice(0, excess);
+      this.dropped.records += excess;
+    }
+    this.#wake(this.#records.length >= this.#batchRows);
+  }
+
+  log(entry: LogEntry): void {
+    // PostgreSQL's text holds no NUL.
+    if (entry.text.includes("\0")) entry.text = entry.text.replaceAll("\0", "\uFFFD");
+    this.#logs.push(entry);
+    this.#logBytes += entry.text.length + LOG_ROW_BYTES;
+    if (this.#logBytes > this.#maxLogBytes) this.#dropOldLogs();
+    this.#wake(this.#logs.length >= this.#batchRows);
+  }
+
+  /** Writes what is there, at most `boundMs` long; what cannot be written then is counted as dropped. */
+  async close(boundMs: number): Promise<void> {
+    this.#closed = true;
+    clearTimeout(this.#timer);
+    const end = performance.now() + boundMs;
+    while (this.#records.length + this.#logs.length > 0 && performance.now() < end) {
+      let timer: NodeJS.Timeout | undefined;
+      const bound = new Promise<void>((resolve) => {
+        timer = setTimeout(resolve, end - performance.now());
+      });
+      await Promise.race([this.#flush(), bound]);
+      clearTimeout(timer);
+      if (this.#backoffMs > 0) break;
+    }
+    this.dropped.records += this.#records.length;
+    this.dropped.logs += this.#logs.length;
+  }
+
+  #dropOldLogs(): void {
+    const goal = this.#maxLogBytes * 0.9;
+    let count = 0;
+    while (this.#logBytes > goal && count < this.#logs.length) {
+      this.#logBytes -= (this.#logs[count]?.text.length ?? 0) + LOG_ROW_BYTES;
+      count++;
+    }
+    this.#logs.splice(0, count);
+    this.#published = Math.max(0, this.#published - count);
+    this.dropped.logs += count;
+  }
+
+  #wake(full: boolean): void {
+    if (this.#closed) return;
+    if (full && this.#backoffMs === 0 && !this.#flushing) {
+      clearTimeout(this.#timer);
+      this.#timer = undefined;
+      void this.#flush();
+      return;
+    }
+    if (this.#timer || this.#flushing) return;
+    this.#timer = setTimeout(() => {
+      this.#timer = undefined;
+      void this.#flush();
+    }, this.#backoffMs || this.#flushMs);
+  }
+
+  #flush(): Promise<void> {
+    this.#flushing ??= this.#flushOnce().finally(() => {
+      this.#flushing = undefined;
+      if (this.#records.length + this.#logs.length > 0) this.#wake(false);
+    });
+    return this.#flushing;
+  }
+
+  async #flushOnce(): Promise<void> {
+    this.#publishLogs();
+    try {
+      while (this.#records.length > 0 || this.#logs.length > 0) {
+        if (this.#records.length > 0) {
+          const batch = this.#records.splice(0, this.#batchRows);
+          await this.#write(
+            batch,
+            (rows) => this.#sink.insertInvocations(rows),
+            (rows) => {
+              this.#records.unshift(...rows);
+            },
+            "records",
+          );
+        }
+        if (this.#logs.length > 0) {
+          const batch = this.#logs.splice(0, this.#batchRows);
+          const bytes = bytesOf(batch);
+          this.#logBytes -= bytes;
+          this.#published = Math.max(0, this.#published - batch.length);
+          await this.#write(
+            batch,
+            (rows) => this.#sink.insertLogs(rows),
+            (rows) => {
+              this.#logs.unshift(...rows);
+              this.#logBytes += bytesOf(rows);
+              this.#published += rows.length;
+            },
+            "logs",
+          );
+        }
+        this.#publishLogs();
+      }
+      this.#backoffMs = 0;
+    } catch (error) {
+      this.#backoffMs = Math.min(MAX_BACKOFF_MS, Math.max(500, this.#backoffMs * 2));
+      this.#onProblem(error instanceof Error ? error : new Error(String(error)));
+    }
+  }
+
+  /** Writes rows; an outage puts them back and throws, rows the database refuses are found by halving and dropped. */
+  async #write<Row>(
+    rows: Row[],
+    insert: (rows: Row[]) => Promise<void>,
+    putBack: (rows: Row[]) => void,
+    kind: "records" | "logs",
+  ): Promise<void> {
+    try {
+      await insert(rows);
+    } catch (error) {
+      if (!isRefusal(error)) {
+        putBack(rows);
+        throw error;
+      }
+      if (rows.length === 1) {
+        this.dropped[kind]++;
+        this.#onProblem(error as Error);
+        return;
+      }
+      const half = Math.ceil(rows.length / 2);
+      const second = rows.slice(half);
+      try {
+        await this.#write(rows.slice(0, half), insert, putBack, kind);
+      } catch (outage) {
+        putBack(second);
+        throw outage;
+      }
+      await this.#write(second, insert, putBack, kind);
+    }
+  }
+
+  #publishLogs(): void {
+    if (this.#published >= this.#logs.length) return;
+    const byFunction = new Map<string, LogEntry[]>();
+    for (const entry of this.#logs.slice(this.#published)) {
+      const entries = byFunction.get(entry.functionId);
+      if (entries) entries.push(entry);
+      else byFunction.set(entry.functionId, [entry]);
+    }
+    this.#published = this.#logs.length;
+    for (const [functionId, entries] of byFunction) this.#publish(logChannel(functionId), entries);
+  }
+}
+
+const bytesOf = (entries: LogEntry[]): number =>
+  entries.reduce((sum, entry) => sum + entry.text.length + LOG_ROW_BYTES, 0);
+
+/**
+ * Whether the database said no to the rows themselves: SQLSTATE classes 22 (bad data) and 23 (constraint). Anything
+ * else may pass by itself.
+ */
+function isRefusal(error: unknown): boolean {
+  const cause = error instanceof Error && error.cause ? error.cause : error;
+  const code = (cause as { code?: unknown }).code;
+  return typeof code === "string" && /^2[23][0-9A-Z]{3}$/.test(code);
+}

@@ -1,0 +1,167 @@
+import type { Socket } from "node:net";
+import { ProtocolError } from "./flow.ts";
+
+/** Frame types (runtime/protocol/README.md). */
+export const FRAME = {
+  INIT: 0x01,
+  INVOKE: 0x02,
+  DATA: 0x03,
+  END: 0x04,
+  CANCEL: 0x05,
+  WINDOW: 0x06,
+  READY: 0x10,
+  INIT_DONE: 0x11,
+  HEAD: 0x12,
+  ERROR: 0x13,
+  LOG: 0x14,
+  REQUEST: 0x20,
+  REPLY: 0x21,
+  EVENT: 0x22,
+} as const;
+
+export interface FrameReceiver {
+  /** A payload is a view that is valid until this returns. Throwing ends the connection. */
+  frame(type: number, stream: number, payload: Buffer): void;
+  /** Once, whatever the cause; `error` when it was not a plain end. */
+  closed(error: Error | undefined): void;
+}
+
+const HEADER_BYTES = 12;
+const MAX_PAYLOAD_BYTES = 262_144;
+const EMPTY = Buffer.alloc(0);
+
+/** One connection that speaks frames. Frames sent in one turn of the event loop leave in one write. */
+export class FrameSocket {
+  readonly #socket: Socket;
+  #receiver: FrameReceiver;
+  /** Reads of an unfinished frame; joined once it is whole, so that a trickle of bytes costs no more than a stream. */
+  #held: Buffer[] = [];
+  #heldBytes = 0;
+  #neededBytes = HEADER_BYTES;
+  #corked = false;
+  #closed = false;
+  #error: Error | undefined;
+
+  constructor(socket: Socket, receiver: FrameReceiver) {
+    this.#socket = socket;
+    this.#receiver = receiver;
+    socket.on("data", (chunk: Buffer) => this.#receive(chunk));
+    socket.on("error", (error) => {
+      this.#error ??= error;
+    });
+    socket.on("end", () => socket.destroy());
+    socket.on("close", () => {
+      if (this.#closed) return;
+      this.#closed = true;
+      this.#receiver.closed(this.#error);
+    });
+  }
+
+  get open(): boolean {
+    return !this.#closed && !this.#socket.destroyed;
+  }
+
+  /** From the next frame on, even within the same read, another hears them. */
+  handOver(receiver: FrameReceiver): void {
+    this.#receiver = receiver;
+  }
+
+  send(type: number, stream: number, payload: Buffer = EMPTY): void {
+    const socket = this.#socket;
+    if (socket.destroyed) return;
+    if (!this.#corked) {
+      this.#corked = true;
+      socket.cork();
+      process.nextTick(() => {
+        this.#corked = false;
+        socket.uncork();
+      });
+    }
+    const small = payload.length <= 4096;
+    const bytes = Buffer.allocUnsafe(small ? HEADER_BYTES + payload.length : HEADER_BYTES);
+    bytes.writeUInt32LE(payload.length, 0);
+    bytes.writeUInt32LE(stream, 4);
+    bytes.writeUInt32LE(type, 8);
+    if (small) payload.copy(bytes, HEADER_BYTES);
+    socket.write(bytes);
+    // A view of a read buffer stays valid while the write holds it: Node allocates a new one for each read.
+    if (!small) socket.write(payload);
+  }
+
+  sendJson(type: number, stream: number, value: object): void {
+    const payload = Buffer.from(JSON.stringify(value));
+    if (payload.length > MAX_PAYLOAD_BYTES)
+      throw new ProtocolError(`A JSON payload of ${payload.length} bytes fits no frame`);
+    this.send(type, stream, payload);
+  }
+
+  sendWindow(stream: number, credit: number): void {
+    const payload = Buffer.allocUnsafe(4);
+    payload.writeUInt32LE(credit, 0);
+    this.send(FRAME.WINDOW, stream, payload);
+  }
+
+  destroy(error?: Error): void {
+    this.#error ??= error;
+    this.#socket.destroy();
+  }
+
+  /** Flushes what was sent, then closes. */
+  end(): void {
+    this.#socket.end();
+  }
+
+  #receive(chunk: Buffer): void {
+    let bytes = chunk;
+    if (this.#heldBytes > 0) {
+      // A copy, because a held part must not keep a whole read buffer alive.
+      this.#held.push(Buffer.from(chunk));
+      this.#heldBytes += chunk.length;
+      if (this.#heldBytes < this.#neededBytes) return;
+      bytes = Buffer.concat(this.#held, this.#heldBytes);
+      this.#held = [];
+      this.#heldBytes = 0;
+    }
+    try {
+      let at = 0;
+      this.#neededBytes = HEADER_BYTES;
+      while (bytes.length - at >= HEADER_BYTES) {
+        const length = bytes.readUInt32LE(at);
+        if (length > MAX_PAYLOAD_BYTES) throw new ProtocolError("A frame is longer than 256 KiB");
+        const type = bytes.readUInt32LE(at + 8);
+        if (type > 0xff) throw new ProtocolError("A frame's reserved bytes are not zero");
+        const end = at + HEADER_BYTES + length;
+        if (bytes.length < end) {
+          this.#neededBytes = HEADER_BYTES + length;
+          break;
+        }
+        this.#receiver.frame(
+          type,
+          bytes.readUInt32LE(at + 4),
+          bytes.subarray(at + HEADER_BYTES, end),
+        );
+        if (this.#socket.destroyed) return;
+        at = end;
+      }
+      if (at < bytes.length) {
+        this.#held.push(Buffer.from(bytes.subarray(at)));
+        this.#heldBytes = bytes.length - at;
+      }
+    } catch (error) {
+      this.destroy(error instanceof Error ? error : new Error(String(error)));
+    }
+  }
+}
+
+/** A JSON object from a payload; anything else is a protocol error. */
+export function jsonObject(payload: Buffer): Record<string, unknown> {
+  let value: unknown;
+  try {
+    value = JSON.parse(payload.toString("utf8"));
+  } catch {
+    throw new ProtocolError("A payload is not JSON");
+  }
+  if (typeof value !== "object" || value === null || Array.isArray(value))
+    throw new ProtocolError("A payload is not a JSON object");
+  return value as Record<string, unknown>;
+}

@@ -1,0 +1,25 @@
+/** The one entry to sandboxes for the worker and for benchmarks; knows neither queue nor database. */
+export { exitError, type SandboxExit } from "./exit.ts";
+export { type DataSink, type DataSource, Pump, ReceiveWindow, SendWindow } from "./flow.ts";
+export {
+  type BundleRef,
+  type InitMessage,
+  initOf,
+  type SandboxLauncher,
+  type SandboxShape,
+  shapeFor,
+  shapeOf,
+} from "./launcher.ts";
+export { ProcessLauncher } from "./process-launcher.ts";
+export type { AnswerHandler, RunnerStream } from "./runner-link.ts";
+export {
+  type AssignedSandbox,
+  type BootedSandbox,
+  type CreatedSandbox,
+  functionError,
+  type SandboxObserver,
+  type ServingSandbox,
+  type StartPhases,
+} from "./sandbox.ts";
+export type { SandboxdHello } from "./sandboxd-control.ts";
+export { SandboxdLauncher, type SandboxdLauncherOptions } from "./sandboxd-launcher.ts";

@@ -1,0 +1,253 @@
+import { ProtocolError, ReceiveWindow, SendWindow } from "./flow.ts";
+import { FRAME, type FrameReceiver, type FrameSocket, jsonObject } from "./frame-socket.ts";
+
+/** What a caller of a runner hears of its invocation. Payloads are views that are valid until the call returns. */
+export interface AnswerHandler {
+  head(head: Record<string, unknown>): void;
+  data(bytes: Buffer): void;
+  /** The answer is whole. */
+  end(trailer: Record<string, unknown>): void;
+  /** The answer failed; nothing follows. */
+  error(error: Record<string, unknown>): void;
+  /** One or more whole lines of user output; `fd` is 1 or 2. */
+  log(fd: 1 | 2, text: Buffer): void;
+  /** More of the request body may be sent. */
+  credit(): void;
+  /** The runner is gone before the answer was whole. */
+  down(): void;
+}
+
+/** Log bytes of one invocation a sound runner never exceeds: 1 MiB, its note, and what was on the way. */
+const MAX_LOG_BYTES = 1024 * 1024 + 131_072;
+/** Output outside invocations a runner may send in all before it is taken for hostile. */
+const MAX_STRAY_LOG_BYTES = 8 * 1024 * 1024;
+const EMPTY = Buffer.alloc(0);
+
+/** One invocation on a runner's connection. */
+export class RunnerStream {
+  readonly #link: RunnerLink;
+  readonly #id: number;
+  readonly handler: AnswerHandler;
+  readonly #sending = new SendWindow();
+  readonly #receiving = new ReceiveWindow();
+  #logBytes = 0;
+  headSeen = false;
+  #bodyEnded = false;
+
+  constructor(link: RunnerLink, id: number, handler: AnswerHandler) {
+    this.#link = link;
+    this.#id = id;
+    this.handler = handler;
+  }
+
+  /** Bytes of request body that may be sent now. */
+  get credit(): number {
+    return this.#sending.left;
+  }
+
+  /** Sends a piece of the request body, at most `credit` bytes; larger pieces are cut into frames. */
+  sendData(bytes: Buffer): void {
+    if (!this.#link.has(this.#id)) return;
+    this.#sending.take(bytes.length);
+    this.#link.sendData(this.#id, bytes);
+  }
+
+  endBody(): void {
+    if (this.#bodyEnded || !this.#link.has(this.#id)) return;
+    this.#bodyEnded = true;
+    this.#link.send(FRAME.END, this.#id);
+  }
+
+  cancel(): void {
+    if (this.#link.has(this.#id)) this.#link.send(FRAME.CANCEL, this.#id);
+  }
+
+  /** The reader has taken that much of the answer. */
+  consumed(bytes: number): void {
+    const credit = this.#receiving.consume(bytes);
+    if (credit > 0 && this.#link.has(this.#id)) this.#link.sendWindow(this.#id, credit);
+  }
+
+  receiveData(bytes: Buffer): void {
+    if (!this.headSeen) throw new ProtocolError("DATA before HEAD");
+    this.#receiving.accept(bytes.length);
+    this.handler.data(bytes);
+  }
+
+  receiveCredit(payload: Buffer): void {
+    this.#sending.add(payload);
+    this.handler.credit();
+  }
+
+  receiveLog(fd: 1 | 2, text: Buffer): void {
+    this.#logBytes += text.length;
+    if (this.#logBytes > MAX_LOG_BYTES) throw new ProtocolError("More than 1 MiB of LOG");
+    this.handler.log(fd, text);
+  }
+}
+
+export interface RunnerLinkEvents {
+  /** Output that belongs to no invocation. */
+  strayLog(fd: 1 | 2, text: Buffer): void;
+  /** The connection is gone. `error` when the runner broke the protocol. */
+  down(error: Error | undefined): void;
+}
+
+/** The worker's end of a runner's descriptor 3. Nothing a runner sends can do more than end this connection. */
+export class RunnerLink implements FrameReceiver {
+  readonly #socket: FrameSocket;
+  readonly #events: RunnerLinkEvents;
+  readonly #streams = new Map<number, RunnerStream>();
+  readonly ready: Promise<Record<string, unknown>>;
+  readonly #ready = Promise.withResolvers<Record<string, unknown>>();
+  #initDone: PromiseWithResolvers<Record<string, unknown>> | undefined;
+  #nextStream = 1;
+  #strayBytes = 0;
+  #isReady = false;
+  #isDown = false;
+
+  constructor(socket: FrameSocket, events: RunnerLinkEvents) {
+    this.#socket = socket;
+    this.#events = events;
+    this.ready = this.#ready.promise;
+    this.ready.catch(() => {});
+  }
+
+  get streams(): number {
+    return this.#streams.size;
+  }
+
+  /** The handler of the only invocation under way, when there is exactly one. */
+  get soleHandler(): AnswerHandler | undefined {
+    if (this.#streams.size !== 1) return undefined;
+    return this.#streams.values().next().value?.handler;
+  }
+
+  has(stream: number): boolean {
+    return this.#streams.has(stream);
+  }
+
+  /** Sends INIT; resolves with INIT_DONE's payload, rejects when the runner goes away first. */
+  init(message: object): Promise<Record<string, unknown>> {
+    this.#initDone = Promise.withResolvers();
+    if (this.#isDown) this.#initDone.reject(new Error("The runner is gone"));
+    else this.#socket.sendJson(FRAME.INIT, 0, message);
+    return this.#initDone.promise;
+  }
+
+  /** Opens a stream with an INVOKE frame. Throws ProtocolError when the head fits no frame. */
+  invoke(head: object, handler: AnswerHandler): RunnerStream {
+    const id = this.#nextStream++;
+    const stream = new RunnerStream(this, id, handler);
+    this.#socket.sendJson(FRAME.INVOKE, id, head);
+    this.#streams.set(id, stream);
+    return stream;
+  }
+
+  send(type: number, stream: number, payload: Buffer = EMPTY): void {
+    this.#socket.send(type, stream, payload);
+  }
+
+  sendData(stream: number, bytes: Buffer): void {
+    if (bytes.length <= 65_536) this.#socket.send(FRAME.DATA, stream, bytes);
+    else
+      for (let at = 0; at < bytes.length; at += 65_536)
+        this.#socket.send(FRAME.DATA, stream, bytes.subarray(at, at + 65_536));
+  }
+
+  sendWindow(stream: number, credit: number): void {
+    this.#socket.sendWindow(stream, credit);
+  }
+
+  destroy(error?: Error): void {
+    this.#socket.destroy(error);
+  }
+
+  frame(type: number, stream: number, payload: Buffer): void {
+    if (stream === 0) this.#connectionFrame(type, payload);
+    else this.#streamFrame(type, stream, payload);
+  }
+
+  closed(error: Error | undefined): void {
+    if (this.#isDown) return;
+    this.#isDown = true;
+    const gone = error ?? new Error("The runner closed its connection");
+    this.#ready.reject(gone);
+    this.#initDone?.reject(gone);
+    const open = [...this.#streams.values()];
+    this.#streams.clear();
+    this.#events.down(error);
+    for (const stream of open) stream.handler.down();
+  }
+
+  #connectionFrame(type: number, payload: Buffer): void {
+    switch (type) {
+      case FRAME.READY:
+        if (this.#isReady) throw new ProtocolError("READY twice");
+        this.#isReady = true;
+        this.#ready.resolve(jsonObject(payload));
+        return;
+      case FRAME.INIT_DONE: {
+        const waiting = this.#initDone;
+        if (!waiting) throw new ProtocolError("INIT_DONE without INIT");
+        waiting.resolve(jsonObject(payload));
+        return;
+      }
+      case FRAME.LOG: {
+        this.#strayBytes += payload.length;
+        if (this.#strayBytes > MAX_STRAY_LOG_BYTES)
+          throw new ProtocolError("Too much LOG outside invocations");
+        this.#events.strayLog(logFd(payload), payload.subarray(1));
+        return;
+      }
+      default:
+        throw new ProtocolError(`Frame type ${type} has no place on stream 0`);
+    }
+  }
+
+  #streamFrame(type: number, id: number, payload: Buffer): void {
+    const stream = this.#streams.get(id);
+    if (!stream) {
+      // Late output, credit and what crossed a CANCEL are nobody's fault; a stream that was never opened is.
+      if (id < this.#nextStream && type !== FRAME.HEAD && type !== FRAME.DATA) return;
+      throw new ProtocolError("A frame for a stream that is not open");
+    }
+    switch (type) {
+      case FRAME.HEAD:
+        if (stream.headSeen) throw new ProtocolError("HEAD twice");
+        stream.headSeen = true;
+        stream.handler.head(jsonObject(payload));
+        return;
+      case FRAME.DATA:
+        stream.receiveData(payload);
+        return;
+      case FRAME.END: {
+        if (!stream.headSeen) throw new ProtocolError("END before HEAD");
+        const trailer = jsonObject(payload);
+        this.#streams.delete(id);
+        stream.handler.end(trailer);
+        return;
+      }
+      case FRAME.ERROR: {
+        const error = jsonObject(payload);
+        this.#streams.delete(id);
+        stream.handler.error(error);
+        return;
+      }
+      case FRAME.LOG:
+        stream.receiveLog(logFd(payload), payload.subarray(1));
+        return;
+      case FRAME.WINDOW:
+        stream.receiveCredit(payload);
+        return;
+      default:
+        throw new ProtocolError(`Frame type ${type} does not come from a runner`);
+    }
+  }
+}
+
+function logFd(payload: Buffer): 1 | 2 {
+  const fd = payload[0];
+  if (fd !== 1 && fd !== 2) throw new ProtocolError("A LOG frame starts with 1 or 2");
+  return fd;
+}

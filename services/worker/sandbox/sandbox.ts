@@ -1,0 +1,369 @@
+import { randomBytes } from "node:crypto";
+import { CloisterError, type ErrorCode } from "#errors/catalogue";
+import { exitError, type SandboxExit } from "./exit.ts";
+import type { FrameSocket } from "./frame-socket.ts";
+import type { BundleRef, InitMessage } from "./launcher.ts";
+import { type AnswerHandler, RunnerLink, type RunnerStream } from "./runner-link.ts";
+import { SandboxMeter, type StatFiles } from "./sandbox-meter.ts";
+
+/** Phases of a start, ms. Absent: did not happen. */
+export interface StartPhases {
+  create_ms?: number;
+  runtime_ms?: number;
+  assign_ms?: number;
+  init_ms?: number;
+}
+
+/** What holds a sandbox from outside: sandboxd, or the operating system for a bare process. */
+export interface SandboxHolder {
+  assign(id: string, bundle: BundleRef, label: string): Promise<void>;
+  /** Resolves when the last process is gone. */
+  kill(id: string): Promise<void>;
+  /** Resolves with why it ended, once its processes are gone. Never rejects. */
+  exit(id: string): Promise<SandboxExit>;
+}
+
+/** Hears what a sandbox says outside answers. */
+export interface SandboxObserver {
+  /** Output in LOG frames that belongs to no invocation (`frames`), or raw output of descriptors 1 and 2 (`raw`). */
+  output(fd: 1 | 2, text: string, source: "frames" | "raw"): void;
+}
+
+/** The first load of user code may take this long, ms. */
+export const INIT_TIMEOUT_MS = 10_000;
+const BOOT_TIMEOUT_MS = 10_000;
+/** sandboxd says why a sandbox ended soon after its connection closed; longer than this nobody waits, ms. */
+const EXIT_WAIT_MS = 2000;
+const OUTPUT_TAIL_CHARS = 4096;
+const OUTPUT_HELD_CHARS = 65_536;
+
+/** The running thing behind the life-cycle types. Only this file and the launchers see it. */
+export class SandboxCore {
+  readonly id: string;
+  readonly link: RunnerLink;
+  readonly meter: SandboxMeter;
+  readonly phases: StartPhases = {};
+  /** Where the runner finds the function's files. */
+  root = "/fn";
+  /** The connection is gone: nothing can be asked of it any more. */
+  readonly down: Promise<void>;
+  /** Its processes are gone. */
+  readonly ended: Promise<SandboxExit>;
+  readonly #holder: SandboxHolder;
+  readonly #down = Promise.withResolvers<void>();
+  readonly #ended = Promise.withResolvers<SandboxExit>();
+  #alive = true;
+  #ending: Promise<void> | undefined;
+  #tail = "";
+  #held: { fd: 1 | 2; text: string; source: "frames" | "raw" }[] = [];
+  #heldChars = 0;
+  #observer: SandboxObserver | undefined;
+
+  constructor(id: string, socket: FrameSocket, holder: SandboxHolder, stat: StatFiles) {
+    this.id = id;
+    this.#holder = holder;
+    this.meter = new SandboxMeter(stat);
+    this.down = this.#down.promise;
+    this.ended = this.#ended.promise;
+    this.link = new RunnerLink(socket, {
+      strayLog: (fd, text) => this.output(fd, text.toString("utf8"), "frames"),
+      down: (error) => void this.#onDown(error),
+    });
+    socket.handOver(this.link);
+    void holder.exit(id).then((exit) => this.#finish(exit));
+  }
+
+  get alive(): boolean {
+    return this.#alive;
+  }
+
+  get outputTail(): string {
+    return this.#tail;
+  }
+
+  output(fd: 1 | 2, text: string, source: "frames" | "raw"): void {
+    if (source === "raw") this.#tail = (this.#tail + text).slice(-OUTPUT_TAIL_CHARS);
+    if (this.#observer) this.#observer.output(fd, text, source);
+    else if (this.#heldChars + text.length <= OUTPUT_HELD_CHARS) {
+      this.#held.push({ fd, text, source });
+      this.#heldChars += text.length;
+    }
+  }
+
+  observe(observer: SandboxObserver): void {
+    this.#observer = observer;
+    for (const { fd, text, source } of this.#held.splice(0)) observer.output(fd, text, source);
+  }
+
+  /** Ends it; resolves when its processes are gone, or sandboxd with them. Safe to call again. */
+  end(): Promise<void> {
+    this.#ending ??= this.#end();
+    return this.#ending;
+  }
+
+  async #end(): Promise<void> {
+    this.#alive = false;
+    this.#down.resolve();
+    try {
+      await this.#holder.kill(this.id);
+      await bounded(this.ended, EXIT_WAIT_MS);
+    } catch {
+      // The holder is gone or does not answer: closing the connection ends the runner too.
+    }
+    this.link.destroy();
+    this.#finish({ reason: "killed" });
+  }
+
+  async #onDown(error: Error | undefined): Promise<void> {
+    this.#alive = false;
+    this.#down.resolve();
+    if (error?.name === "ProtocolError") {
+      this.#finishAs = { reason: "protocol", message: error.message };
+    }
+    if ((await bounded(this.ended, EXIT_WAIT_MS)) === undefined) await this.end();
+  }
+
+  #finishAs: SandboxExit | undefined;
+
+  #finish(exit: SandboxExit): void {
+    this.#alive = false;
+    this.#down.resolve();
+    this.#ended.resolve(this.#finishAs ?? exit);
+    this.link.destroy();
+    this.meter.close();
+  }
+
+  /** Why it ended, as the error of the invocation that met it; waits a bounded time for the reason. */
+  async exitError(memoryMb: number): Promise<CloisterError> {
+    const exit = (await bounded(this.ended, EXIT_WAIT_MS + 500)) ?? {
+      reason: "lost" as const,
+      message: "The sandbox ended and nobody can tell why",
+    };
+    return exitError(exit, this.#tail, memoryMb);
+  }
+}
+
+/** Resolves with undefined when `promise` takes longer than `ms`. */
+async function bounded<T>(promise: Promise<T>, ms: number): Promise<T | undefined> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<undefined>((resolve) => {
+    timer = setTimeout(resolve, ms, undefined);
+  });
+  try {
+    return await Promise.race([promise, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** What every stage of a sandbox's life can be asked. */
+abstract class Stage {
+  protected readonly core: SandboxCore;
+
+  constructor(core: SandboxCore) {
+    this.core = core;
+  }
+
+  get id(): string {
+    return this.core.id;
+  }
+  get alive(): boolean {
+    return this.core.alive;
+  }
+  get phases(): StartPhases {
+    return this.core.phases;
+  }
+  get down(): Promise<void> {
+    return this.core.down;
+  }
+  get ended(): Promise<SandboxExit> {
+    return this.core.ended;
+  }
+  /** The handler of the only invocation under way, when there is exactly one. */
+  get soleHandler(): AnswerHandler | undefined {
+    return this.core.link.soleHandler;
+  }
+  end(): Promise<void> {
+    return this.core.end();
+  }
+}
+
+/** Processes exist, the runner may still be starting. */
+export class CreatedSandbox extends Stage {
+  /** Resolves when the runner waits for its function; the sandbox is ended when it does not within 10 s. */
+  async booted(): Promise<BootedSandbox> {
+    const { core } = this;
+    const began = performance.now();
+    const outcome = await bounded(
+      core.link.ready.then(
+        () => "ready" as const,
+        () => "gone" as const,
+      ),
+      BOOT_TIMEOUT_MS,
+    );
+    if (outcome !== "ready") {
+      const exit = outcome === "gone" ? await bounded(core.ended, EXIT_WAIT_MS) : undefined;
+      await core.end();
+      const why = exit?.message ?? core.outputTail.trim().slice(-500);
+      throw new CloisterError(
+        "sandbox_failed",
+        outcome === "gone"
+          ? `The runner ended before it was ready${why ? `: ${why}` : ""}`
+          : `The runner was not ready within ${BOOT_TIMEOUT_MS} ms`,
+      );
+    }
+    core.phases.runtime_ms = performance.now() - began;
+    return new BootedSandbox(core);
+  }
+}
+
+/** A booted runner without a function: a prepared cell. */
+export class BootedSandbox extends Stage {
+  readonly #core: SandboxCore;
+  readonly #holder: SandboxHolder | undefined;
+
+  constructor(core: SandboxCore, holder?: SandboxHolder) {
+    super(core);
+    this.#core = core;
+    this.#holder = holder;
+  }
+
+  /** For launchers: the same sandbox, able to be assigned. */
+  heldBy(holder: SandboxHolder): BootedSandbox {
+    return new BootedSandbox(this.#core, holder);
+  }
+
+  /** Puts the function's files in. Once; the sandbox is ended when it fails. */
+  async assign(bundle: BundleRef, label: string): Promise<AssignedSandbox> {
+    if (!this.#holder) throw new Error("A sandbox that was made for a bundle cannot be assigned");
+    const began = performance.now();
+    try {
+      await this.#holder.assign(this.#core.id, bundle, label);
+    } catch (error) {
+      await this.#core.end();
+      throw error;
+    }
+    // A cell's creation was nobody's wait.
+    delete this.#core.phases.create_ms;
+    delete this.#core.phases.runtime_ms;
+    this.#core.phases.assign_ms = performance.now() - began;
+    return new AssignedSandbox(this.#core);
+  }
+
+  /** For launchers that made the sandbox with its bundle. */
+  alreadyAssigned(): AssignedSandbox {
+    return new AssignedSandbox(this.#core);
+  }
+}
+
+/** Has its function's files, has not read one. */
+export class AssignedSandbox extends Stage {
+  observe(observer: SandboxObserver): void {
+    this.core.observe(observer);
+  }
+
+  /**
+   * Loads the user's code. Rejects with function_init_error or what the runner says, function_timeout, or why the sandbox ended;
+   * the sandbox is then ended.
+   */
+  async initialise(message: InitMessage, timeoutMs = INIT_TIMEOUT_MS): Promise<ServingSandbox> {
+    const { core } = this;
+    const began = performance.now();
+    const full = {
+      ...message,
+      root: core.root,
+      seed: randomBytes(32).toString("base64"),
+      nowMs: Date.now(),
+    };
+    const outcome = await bounded(
+      core.link.init(full).then(
+        (done) => ({ done }),
+        () => "gone" as const,
+      ),
+      timeoutMs,
+    );
+    if (outcome === undefined) {
+      await core.end();
+      throw new CloisterError(
+        "function_timeout",
+        `The function was not loaded within ${timeoutMs} ms, during init`,
+        { during: "init" },
+      );
+    }
+    if (outcome === "gone") {
+      const error = await core.exitError(message.memoryMb);
+      await core.end();
+      throw new CloisterError(error.code, `During init: ${error.message}`, {
+        ...error.extra,
+        during: "init",
+      });
+    }
+    const { done } = outcome;
+    if (done.ok !== true) {
+      void core.end();
+      throw functionError(done.error, "function_init_error");
+    }
+    core.phases.init_ms = performance.now() - began;
+    return new ServingSandbox(core);
+  }
+}
+
+/** Serves invocations. Only this stage can be invoked. */
+export class ServingSandbox extends Stage {
+  #lastCpuMs: number | undefined;
+
+  constructor(core: SandboxCore) {
+    super(core);
+    this.#lastCpuMs = core.meter.cpuMs();
+  }
+
+  /** Sends INVOKE and gives the stream for the request's body; the answer comes to `handler`. */
+  invoke(head: object, handler: AnswerHandler): RunnerStream {
+    return this.core.link.invoke(head, handler);
+  }
+
+  /** Invocations under way. */
+  get invocations(): number {
+    return this.core.link.streams;
+  }
+
+  exitError(memoryMb: number): Promise<CloisterError> {
+    return this.core.exitError(memoryMb);
+  }
+
+  /** CPU time since the last call (or since init), ms. */
+  cpuDeltaMs(): number | undefined {
+    const now = this.core.meter.cpuMs();
+    const last = this.#lastCpuMs;
+    this.#lastCpuMs = now ?? last;
+    return now === undefined || last === undefined ? undefined : Math.max(0, now - last);
+  }
+
+  memoryPeakBytes(): number | undefined {
+    return this.core.meter.memoryPeakBytes();
+  }
+}
+
+const FUNCTION_CODES: ReadonlySet<string> = new Set([
+  "function_error",
+  "function_bad_response",
+  "function_init_error",
+  "function_no_handler",
+] satisfies ErrorCode[]);
+
+const cut = (value: unknown, limit: number): string | undefined =>
+  typeof value === "string" && value !== "" ? value.slice(0, limit) : undefined;
+
+/** An error a runner reported, checked: codes it may not claim become `fallback`. */
+export function functionError(raw: unknown, fallback: ErrorCode): CloisterError {
+  const error = (typeof raw === "object" && raw !== null ? raw : {}) as Record<string, unknown>;
+  const code = cut(error.code, 64);
+  const type = cut(error.type, 256);
+  const message = cut(error.message, 4096) ?? "no message";
+  const stack = cut(error.stack, 16_384);
+  return new CloisterError(
+    code !== undefined && FUNCTION_CODES.has(code) ? (code as ErrorCode) : fallback,
+    type && !message.startsWith(type) ? `${type}: ${message}` : message,
+    { ...(type ? { type } : {}), ...(stack ? { stack } : {}) },
+  );
+}

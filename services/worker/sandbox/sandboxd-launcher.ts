@@ -1,0 +1,214 @@
+import { z } from "zod";
+import { CloisterError } from "#errors/catalogue";
+import type { SandboxExit } from "./exit.ts";
+import { ProtocolError } from "./flow.ts";
+import { FRAME, type FrameSocket, jsonObject } from "./frame-socket.ts";
+import type { BundleRef, SandboxLauncher, SandboxShape } from "./launcher.ts";
+import {
+  type AssignedSandbox,
+  type BootedSandbox,
+  CreatedSandbox,
+  SandboxCore,
+  type SandboxHolder,
+} from "./sandbox.ts";
+import {
+  connectFrames,
+  refusal,
+  SandboxdControl,
+  type SandboxdHello,
+  unreachable,
+} from "./sandboxd-control.ts";
+
+const statSchema = z.object({
+  path: z.string().startsWith("/"),
+  format: z.enum(["ns", "bytes", "usage_usec"]),
+});
+const createdSchema = z.object({
+  sandbox: z.string().min(1).max(64),
+  stat: z
+    .object({ cpu: statSchema.optional(), memoryPeak: statSchema.optional() })
+    .optional()
+    .catch(undefined),
+});
+
+const CREATE_TIMEOUT_MS = 10_000;
+/** Exits heard before the reply of their `create` was read. */
+const MAX_EARLY_EXITS = 256;
+
+export interface SandboxdLauncherOptions {
+  socketPath: string;
+  /** `process`: the bare runner without isolation, for benchmarks; sandboxd refuses it unless started for that. */
+  kind?: "container" | "process";
+  onUp?: (hello: SandboxdHello) => void;
+  onLost?: (error: Error) => void;
+}
+
+/** Makes sandboxes through sandboxd (runtime/sandboxd/README.md). */
+export class SandboxdLauncher implements SandboxLauncher, SandboxHolder {
+  readonly #options: SandboxdLauncherOptions;
+  readonly #control: SandboxdControl;
+  readonly #exits = new Map<string, PromiseWithResolvers<SandboxExit>>();
+  readonly #cores = new Map<string, SandboxCore>();
+  readonly #earlyExits = new Map<string, SandboxExit>();
+
+  constructor(options: SandboxdLauncherOptions) {
+    this.#options = options;
+    this.#control = new SandboxdControl(options.socketPath, {
+      exit: (sandbox, exit) => this.#onExit(sandbox, exit),
+      output: (sandbox, fd, text) => this.#cores.get(sandbox)?.output(fd, text, "raw"),
+      up: (hello) => options.onUp?.(hello),
+      lost: (error) => this.#onLost(error),
+    });
+  }
+
+  /** What sandboxd can do; undefined while it cannot be reached. */
+  get hello(): SandboxdHello | undefined {
+    return this.#control.hello;
+  }
+
+  connect(): Promise<SandboxdHello> {
+    return this.#control.connect();
+  }
+
+  /** Connects in the background, again and again. */
+  connectEventually(): void {
+    this.#control.connectEventually();
+  }
+
+  /** Any request of the control connection, for tools. */
+  request(message: { op: string } & Record<string, unknown>): Promise<Record<string, unknown>> {
+    return this.#control.request(message);
+  }
+
+  close(): void {
+    this.#control.close();
+    for (const id of [...this.#exits.keys()])
+      this.#onExit(id, { reason: "lost", message: "The worker ended its connection to sandboxd" });
+  }
+
+  async prepare(shape: SandboxShape, label: string): Promise<BootedSandbox> {
+    const created = await this.create(shape, label);
+    return (await created.booted()).heldBy(this);
+  }
+
+  async launch(shape: SandboxShape, label: string, bundle: BundleRef): Promise<AssignedSandbox> {
+    const created = await this.create(shape, label, bundle);
+    return (await created.booted()).alreadyAssigned();
+  }
+
+  /** The first stage alone: resolves when sandboxd has made the process. */
+  async create(shape: SandboxShape, label: string, bundle?: BundleRef): Promise<CreatedSandbox> {
+    if (!this.#control.hello) throw unreachable();
+    const began = performance.now();
+    const { promise, resolve, reject } = Promise.withResolvers<SandboxCore>();
+    const timer = setTimeout(
+      () =>
+        reject(
+          new CloisterError(
+            "sandbox_failed",
+            `sandboxd made no sandbox in ${CREATE_TIMEOUT_MS} ms`,
+          ),
+        ),
+      CREATE_TIMEOUT_MS,
+    );
+    let frames: FrameSocket | undefined;
+    try {
+      frames = await connectFrames(this.#options.socketPath, {
+        frame: (type, _stream, payload) => {
+          if (type !== FRAME.REPLY) throw new ProtocolError("create is answered by one REPLY");
+          try {
+            resolve(this.#adopt(frames as FrameSocket, jsonObject(payload)));
+          } catch (error) {
+            reject(error);
+            frames?.destroy();
+          }
+        },
+        closed: () => reject(unreachable()),
+      });
+      frames.sendJson(FRAME.REQUEST, 1, {
+        op: "create",
+        kind: this.#options.kind ?? "container",
+        image: shape.image,
+        memoryMb: shape.memoryMb,
+        cpuMilli: shape.cpuMilli,
+        pids: shape.pids,
+        tmpMb: shape.tmpMb,
+        label: label.slice(0, 64),
+        ...(bundle ? { bundle: bundle.digest } : {}),
+      });
+      const core = await promise;
+      core.phases.create_ms = performance.now() - began;
+      return new CreatedSandbox(core);
+    } catch (error) {
+      frames?.destroy();
+      throw error;
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  async assign(id: string, bundle: BundleRef, label: string): Promise<void> {
+    await this.#control.request({
+      op: "assign",
+      sandbox: id,
+      bundle: bundle.digest,
+      label: label.slice(0, 64),
+    });
+  }
+
+  async kill(id: string): Promise<void> {
+    await this.#control.request({ op: "kill", sandbox: id }).catch((error) => {
+      if (error instanceof CloisterError && error.extra.sandboxd === "unknown_sandbox") return;
+      throw error;
+    });
+  }
+
+  exit(id: string): Promise<SandboxExit> {
+    const early = this.#earlyExits.get(id);
+    if (early) {
+      this.#earlyExits.delete(id);
+      return Promise.resolve(early);
+    }
+    if (!this.#control.hello)
+      return Promise.resolve({ reason: "lost", message: "sandboxd ended or restarted" });
+    let waiting = this.#exits.get(id);
+    if (!waiting) {
+      waiting = Promise.withResolvers<SandboxExit>();
+      this.#exits.set(id, waiting);
+    }
+    return waiting.promise;
+  }
+
+  /** The REPLY of a create: from here on the connection is the runner's. Throws sandboxd's refusal. */
+  #adopt(frames: FrameSocket, reply: Record<string, unknown>): SandboxCore {
+    if (reply.ok !== true) throw refusal(reply);
+    const { sandbox, stat } = createdSchema.parse(reply);
+    const core = new SandboxCore(sandbox, frames, this, {
+      ...(stat?.cpu ? { cpu: stat.cpu } : {}),
+      ...(stat?.memoryPeak ? { memoryPeak: stat.memoryPeak } : {}),
+    });
+    this.#cores.set(sandbox, core);
+    void core.ended.then(() => this.#cores.delete(sandbox));
+    return core;
+  }
+
+  #onExit(sandbox: string, exit: SandboxExit): void {
+    const waiting = this.#exits.get(sandbox);
+    if (waiting) {
+      this.#exits.delete(sandbox);
+      waiting.resolve(exit);
+      return;
+    }
+    this.#earlyExits.set(sandbox, exit);
+    if (this.#earlyExits.size <= MAX_EARLY_EXITS) return;
+    const oldest = this.#earlyExits.keys().next().value;
+    if (oldest !== undefined) this.#earlyExits.delete(oldest);
+  }
+
+  #onLost(error: Error): void {
+    for (const id of [...this.#exits.keys()])
+      this.#onExit(id, { reason: "lost", message: "sandboxd ended or restarted" });
+    this.#earlyExits.clear();
+    this.#options.onLost?.(error);
+  }
+}
