@@ -33,12 +33,10 @@ class Lifespan:
         scope = {"type": "lifespan", "asgi": _VERSIONS, "state": self.state}
         try:
             await self._app(scope, self._receive, self._send)
-        except Exception as error:
+        except Exception:
             # The specification: an app that raises before it answers does not support lifespan.
             if self._started.done():
                 raise
-            if self._asked and not isinstance(error, (AssertionError, KeyError, NotImplementedError, ValueError, TypeError)):
-                self._started.set_exception(error)
         if not self._started.done():
             self._started.set_result(None)
 
@@ -49,6 +47,8 @@ class Lifespan:
         return await self._loop.create_future()
 
     async def _send(self, message):
+        if not message["type"].startswith("lifespan."):
+            raise RuntimeError(f"{message['type']} in the lifespan scope: look at scope['type'].")
         if self._started.done():
             return
         if message["type"] == "lifespan.startup.complete":

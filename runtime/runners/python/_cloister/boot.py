@@ -27,7 +27,7 @@ from .wire import (
 
 # Loaded one by one while nothing else is to do, small ones first: what most functions import, and all that async ones need.
 _PRELOADED = (
-    "urllib.parse", "traceback", "inspect", "queue", "_cloister.threaded", "logging", "datetime",
+    "importlib.util", "_cloister.threaded", "urllib.parse", "traceback", "inspect", "queue", "logging", "datetime",
     "selectors", "socket", "concurrent.futures", "subprocess", "ssl", "asyncio", "_cloister.evented",
 )  # fmt: skip
 

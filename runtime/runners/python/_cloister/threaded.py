@@ -6,11 +6,11 @@ The main thread runs user code because some modules (signal above all) work ther
 import _signal
 import json
 import os
-import queue
 import threading
+from _queue import SimpleQueue
 from contextvars import copy_context
 
-from . import answers, faults, wsgi
+from . import answers, faults
 from .calls import Engine, end_frame, head_frame
 from .context import Context, function_url_event
 from .logs import current_call
@@ -19,7 +19,6 @@ from .wire import DATA, EXIT_PROTOCOL, MAX_DATA_BYTES, ProtocolError, Wire, fram
 # Interrupts a system call of the main thread when its invocation is cancelled; near the top of the real-time range, where
 # nobody looks for one.
 _CANCEL_SIGNAL = 62
-
 
 _UNINTERRUPTED = frozenset(
     method.__code__ for method in (Wire.send, Engine.close, Engine.fail, Engine.answer_whole)
@@ -31,12 +30,16 @@ class ThreadedEngine(Engine):
         super().__init__(wire, logs, init, target)
         # One condition for all calls: waiting is the exception, most calls never do.
         self.condition = threading.Condition()
-        self._jobs = queue.SimpleQueue()
+        self._jobs = SimpleQueue()
         self._lock = threading.Lock()
         self._free = 1
         self._main = threading.get_ident()
         self._running = {}
         self._context = copy_context()
+        if target.kind == "wsgi":
+            from .wsgi import serve
+
+            self._serve_app = serve
 
     def run(self):
         """Serves until the socket closes. Called on the main thread; never returns."""
@@ -133,7 +136,7 @@ class ThreadedEngine(Engine):
 
     def _call(self, call):
         if self.target.kind == "wsgi":
-            wsgi.serve(self, call)
+            self._serve_app(self, call)
             return
         result = self._handle(call)
         if call.kind == "event":
