@@ -19,8 +19,8 @@ export interface PreparedTarget {
 
 /** Starts of one shape within this long ask for cells of that shape, ms. */
 const DEMAND_MS = 60_000;
-/** Cells kept for recent demand beyond what is configured. */
-const DEMAND_CELLS = 2;
+/** Cells kept of a shape that was asked for lately, when no more are configured. */
+export const DEMAND_CELLS = 2;
 /** Shapes whose demand is remembered. */
 const MAX_SHAPES = 64;
 
@@ -40,10 +40,10 @@ const keyOf = (image: string, memoryMb: number): string => `${image}/${memoryMb}
 /** Which cells exist and which are wanted. Making and ending them is the pool's business. */
 export class PreparedCells {
   readonly #shapes = new Map<string, Shape>();
-  readonly #now: () => number;
+  readonly #demandCells: number;
 
-  constructor(targets: readonly PreparedTarget[], now: () => number = () => performance.now()) {
-    this.#now = now;
+  constructor(targets: readonly PreparedTarget[], demandCells = DEMAND_CELLS) {
+    this.#demandCells = demandCells;
     for (const target of targets) this.#shape(target.image, target.memoryMb).base = target.count;
   }
 
@@ -69,14 +69,14 @@ export class PreparedCells {
   /** Notes that a start of this shape happens, and gives it a cell if there is one: a booted one, else one on its way. */
   take(image: string, memoryMb: number): Cell | undefined {
     const shape = this.#shape(image, memoryMb);
-    shape.demandedAtMs = this.#now();
+    shape.demandedAtMs = performance.now();
     const booted = shape.cells.findIndex((cell) => cell.booted);
     return shape.cells.splice(Math.max(booted, 0), 1)[0];
   }
 
   /** The shape that lacks a cell most, or undefined; `waitMs` tells when to look again because of an earlier failure. */
   wanted(): { image: string; memoryMb: number } | { waitMs: number } | undefined {
-    const now = this.#now();
+    const now = performance.now();
     let best: Shape | undefined;
     let bestLack = 0;
     let waitMs = Number.POSITIVE_INFINITY;
@@ -108,7 +108,8 @@ export class PreparedCells {
       shape.failures = 0;
       return;
     }
-    shape.retryAtMs = this.#now() + Math.min(30_000, 500 * 2 ** Math.min(shape.failures++, 6));
+    shape.retryAtMs =
+      performance.now() + Math.min(30_000, 500 * 2 ** Math.min(shape.failures++, 6));
   }
 
   /** Forgets a cell that ended or was handed out; false when it was not here. */
@@ -131,7 +132,7 @@ export class PreparedCells {
 
   /** Booted cells beyond what is wanted any more. */
   surplus(): Cell[] {
-    const now = this.#now();
+    const now = performance.now();
     const surplus: Cell[] = [];
     for (const shape of this.#shapes.values()) {
       while (shape.cells.length > this.#target(shape, now)) {
@@ -152,7 +153,7 @@ export class PreparedCells {
   }
 
   #target(shape: Shape, now: number): number {
-    const demanded = now - shape.demandedAtMs < DEMAND_MS ? DEMAND_CELLS : 0;
+    const demanded = now - shape.demandedAtMs < DEMAND_MS ? this.#demandCells : 0;
     return Math.max(shape.base, demanded);
   }
 

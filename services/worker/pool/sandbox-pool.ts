@@ -32,6 +32,8 @@ export interface SandboxPoolOptions {
   /** A warm sandbox nobody asked for this long is ended, ms. */
   idleMs: number;
   prepared: readonly PreparedTarget[];
+  /** Cells kept of any shape that was asked for within a minute; 0 keeps only `prepared`. */
+  demandCells?: number;
   /** Sandboxes that boot at once; more would only slow each other down. */
   maxBooting?: number;
   /** Hears what a function's sandbox says outside its answers, from its first line on. */
@@ -90,7 +92,7 @@ export class SandboxPool {
   constructor(options: SandboxPoolOptions) {
     this.#options = options;
     this.#budget = new MemoryBudget(options.memoryMb);
-    this.#cells = new PreparedCells(options.prepared);
+    this.#cells = new PreparedCells(options.prepared, options.demandCells);
     this.#maxBooting = options.maxBooting ?? Math.max(4, 2 * availableParallelism());
     this.#idle = new IdleSet(options.idleMs, (entry) => this.#retire(entry));
     this.#idleSuperseded = new IdleSet(Math.min(options.idleMs, SUPERSEDED_IDLE_MS), (entry) =>

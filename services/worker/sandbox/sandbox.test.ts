@@ -1,0 +1,239 @@
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { mkdtempSync } from "node:fs";
+import { connect, createServer, type Socket } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, test } from "node:test";
+import { CloisterError } from "#errors/catalogue";
+import { FunctionFolders, pythonLauncher } from "../testkit/python-sandboxes.ts";
+import { FrameSocket } from "./frame-socket.ts";
+import { type AnswerHandler, initOf, type ServingSandbox, shapeOf } from "./index.ts";
+import { RunnerLink } from "./runner-link.ts";
+
+const folders = new FunctionFolders();
+const launcher = pythonLauncher();
+const started: ServingSandbox[] = [];
+after(async () => {
+  await Promise.all(started.map((sandbox) => sandbox.end()));
+  folders.remove();
+});
+
+async function serve(source: string): Promise<ServingSandbox> {
+  const spec = folders.version(`f${started.length}`, source);
+  const bundle = await folders.hold(spec.bundleDigest);
+  const assigned = await launcher.launch(shapeOf(spec), spec.name, bundle);
+  const serving = await assigned.initialise(initOf(spec));
+  started.push(serving);
+  return serving;
+}
+
+interface Answer {
+  status?: unknown;
+  body: string;
+  log: string;
+  ending: "end" | "error" | "down";
+  error?: Record<string, unknown>;
+}
+
+function ask(sandbox: ServingSandbox, body = ""): { answer: Promise<Answer>; cancel: () => void } {
+  const { promise, resolve } = Promise.withResolvers<Answer>();
+  const answer: Answer = { body: "", log: "", ending: "down" };
+  const handler: AnswerHandler = {
+    head: (head) => {
+      answer.status = head.status;
+    },
+    data: (bytes) => {
+      answer.body += bytes.toString();
+      stream.consumed(bytes.length);
+    },
+    end: () => resolve({ ...answer, ending: "end" }),
+    error: (error) => resolve({ ...answer, ending: "error", error }),
+    log: (_fd, text) => {
+      answer.log += text.toString();
+    },
+    credit() {},
+    down: () => resolve(answer),
+  };
+  const stream = sandbox.invoke(
+    {
+      id: "inv_1",
+      kind: "event",
+      method: "POST",
+      url: "http://x/",
+      path: "/",
+      headers: [],
+      deadlineMs: 5000,
+      hasBody: body !== "",
+    },
+    handler,
+  );
+  if (body) stream.sendData(Buffer.from(body));
+  stream.endBody();
+  return { answer: promise, cancel: () => stream.cancel() };
+}
+
+test("a sandbox answers, with its log, and again", async () => {
+  const sandbox = await serve(
+    "def handler(event, context):\n  print('seen', event['n'])\n  return {'twice': event['n'] * 2}\n",
+  );
+  for (const n of [2, 21]) {
+    const answer = await ask(sandbox, JSON.stringify({ n })).answer;
+    assert.equal(answer.ending, "end", JSON.stringify(answer.error));
+    assert.deepEqual(JSON.parse(answer.body), { twice: n * 2 });
+    assert.match(answer.log, new RegExp(`seen ${n}`));
+  }
+  assert.ok((sandbox.phases.init_ms ?? 0) > 0);
+});
+
+test("an answer larger than every window comes whole", async () => {
+  const sandbox = await serve("def handler(event, context):\n  return 'x' * 3000000\n");
+  const answer = await ask(sandbox, "{}").answer;
+  assert.equal(answer.ending, "end", JSON.stringify(answer.error));
+  assert.equal(answer.body.length, 3_000_002);
+});
+
+test("a function that cannot be loaded is an init error with its message, and its sandbox is gone", async () => {
+  const spec = folders.version("broken", "raise ValueError('at load')\n");
+  const assigned = await launcher.launch(
+    shapeOf(spec),
+    spec.name,
+    await folders.hold(spec.bundleDigest),
+  );
+  await assert.rejects(assigned.initialise(initOf(spec)), (error) => {
+    assert.ok(error instanceof CloisterError);
+    assert.equal(error.code, "function_init_error");
+    assert.match(error.message, /at load/);
+    return true;
+  });
+  await assigned.ended;
+  assert.equal(assigned.alive, false);
+});
+
+test("init that never ends is a timeout and its sandbox is gone", async () => {
+  const spec = folders.version("endless", "while True: pass\n");
+  const assigned = await launcher.launch(
+    shapeOf(spec),
+    spec.name,
+    await folders.hold(spec.bundleDigest),
+  );
+  await assert.rejects(assigned.initialise(initOf(spec), 300), { code: "function_timeout" });
+  await assigned.ended;
+});
+
+test("a process that exits midway tells every open invocation, with the code", async () => {
+  const sandbox = await serve("import os\ndef handler(event, context):\n  os._exit(3)\n");
+  const answer = await ask(sandbox, "{}").answer;
+  assert.equal(answer.ending, "down");
+  const error = await sandbox.exitError(128);
+  assert.equal(error.code, "function_exited");
+  assert.match(error.message, /code 3/);
+});
+
+test("ending a sandbox is prompt even when it runs a busy loop", async () => {
+  const sandbox = await serve("def handler(event, context):\n  while True: pass\n");
+  const { answer } = ask(sandbox, "{}");
+  await sandbox.end();
+  assert.equal((await answer).ending, "down");
+  await sandbox.ended;
+});
+
+/** A worker's link and the raw socket of a runner that may say anything. */
+async function hostileRunner(): Promise<{
+  link: RunnerLink;
+  runner: Socket;
+  down: Promise<Error | undefined>;
+}> {
+  const path = join(mkdtempSync(join(tmpdir(), "cloister-hostile-")), "s");
+  const server = createServer();
+  server.listen(path);
+  await once(server, "listening");
+  const client = connect(path);
+  const [accepted] = (await once(server, "connection")) as [Socket];
+  server.close();
+  const { promise, resolve } = Promise.withResolvers<Error | undefined>();
+  const frames = new FrameSocket(client, { frame() {}, closed() {} });
+  const link = new RunnerLink(frames, { strayLog() {}, down: resolve });
+  frames.handOver(link);
+  accepted.on("error", () => {});
+  return { link, runner: accepted, down: promise };
+}
+
+function frame(type: number, stream: number, payload: Buffer | object = Buffer.alloc(0)): Buffer {
+  const body = Buffer.isBuffer(payload) ? payload : Buffer.from(JSON.stringify(payload));
+  const header = Buffer.alloc(12);
+  header.writeUInt32LE(body.length, 0);
+  header.writeUInt32LE(stream, 4);
+  header[8] = type;
+  return Buffer.concat([header, body]);
+}
+
+const HEAD = frame(0x12, 1, { status: 200, headers: [] });
+const HOSTILE: Record<string, Buffer[]> = {
+  "bytes that are no frame": [Buffer.alloc(4096, 0xff)],
+  "a frame that is too long": [Buffer.from([1, 0, 4, 0, 1, 0, 0, 0, 3, 0, 0, 0])],
+  "JSON that is none": [frame(0x12, 1, Buffer.from("{"))],
+  "an array where an object belongs": [frame(0x12, 1, Buffer.from("[]"))],
+  "DATA before HEAD": [frame(0x03, 1, Buffer.from("x"))],
+  "empty DATA": [HEAD, frame(0x03, 1)],
+  "DATA beyond the window": [
+    HEAD,
+    ...Array.from({ length: 5 }, () => frame(0x03, 1, Buffer.alloc(65_536))),
+  ],
+  "HEAD twice": [HEAD, HEAD],
+  "a stream that was never opened": [frame(0x12, 7, { status: 200, headers: [] })],
+  "END before HEAD": [frame(0x04, 1, {})],
+  "credit without end": [frame(0x06, 1, Buffer.from([0xff, 0xff, 0xff, 0xff]))],
+  "a frame of the other direction": [frame(0x02, 1, {})],
+  "INIT_DONE without INIT": [frame(0x11, 0, { ok: true })],
+  "READY twice": [frame(0x10, 0, {}), frame(0x10, 0, {})],
+  "LOG without end": Array.from({ length: 20 }, () =>
+    frame(0x14, 1, Buffer.concat([Buffer.from([1]), Buffer.alloc(65_536, "l")])),
+  ),
+};
+
+for (const [name, bytes] of Object.entries(HOSTILE)) {
+  test(`a runner that sends ${name} loses its connection and nothing else`, async () => {
+    const { link, runner, down } = await hostileRunner();
+    const ended = Promise.withResolvers<void>();
+    link.invoke(
+      { id: "inv_1" },
+      {
+        head() {},
+        data() {},
+        end() {},
+        error() {},
+        log() {},
+        credit() {},
+        down: () => ended.resolve(),
+      },
+    );
+    runner.write(Buffer.concat(bytes));
+    assert.equal((await down)?.name, "ProtocolError");
+    await ended.promise;
+    runner.destroy();
+  });
+}
+
+test("frames that arrive byte by byte are whole frames", async () => {
+  const { link, runner, down } = await hostileRunner();
+  const got = Promise.withResolvers<string>();
+  link.invoke(
+    { id: "inv_1" },
+    {
+      head() {},
+      data: (bytes) => got.resolve(bytes.toString()),
+      end() {},
+      error() {},
+      log() {},
+      credit() {},
+      down() {},
+    },
+  );
+  for (const byte of Buffer.concat([HEAD, frame(0x03, 1, Buffer.from("hello"))])) {
+    if (!runner.write(Buffer.from([byte]))) await once(runner, "drain");
+  }
+  assert.equal(await got.promise, "hello");
+  runner.destroy();
+  await down;
+});
