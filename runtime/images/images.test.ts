@@ -192,14 +192,14 @@ assert len(ssl.create_default_context().get_ca_certs()) > 100
 assert sqlite3.connect(":memory:").execute("select 1+1").fetchone() == (2,)
 assert ctypes.CDLL("libc.so.6").getpid() > 0
 print(asyncio.run(asyncio.sleep(0, "ok")), datetime(2026, 7, 1, tzinfo=zoneinfo.ZoneInfo("Europe/Berlin")).utcoffset())
-import os, pwd
-print(pwd.getpwuid(1000).pw_name, os.__cached__)
+import pwd
+print(pwd.getpwuid(1000).pw_name, json.__cached__)
 `;
   const [first, second] = inside("python3", [python, ...flags, "-c", program]).split("\n");
   assert.equal(first, "ok 2:00:00");
   assert.match(
     second ?? "",
-    /^function \/usr\/lib\/python3\.\d+\/__pycache__\/os\.cpython-\d+\.pyc$/,
+    /^function \/usr\/lib\/python3\.\d+\/json\/__pycache__\/__init__\.cpython-\d+\.pyc$/,
   );
 });
 

@@ -288,6 +288,21 @@ test("a child process does not hold the socket", async () => {
   assert.ok(!JSON.parse(answer.body.toString()).includes("4"));
 });
 
+test("a forked child does not hold the socket, and multiprocessing works", async () => {
+  const conversation = await serve(`
+import multiprocessing, os
+def double(n): return n * 2
+def handler(event, context):
+    if event == "loose":
+        return os.fork() and "parent"
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        return pool.map(double, [1, 2, 3])
+`);
+  assert.equal((await conversation.invoke()).body.toString(), "[2, 4, 6]");
+  assert.equal((await conversation.invoke({ body: '"loose"' })).body.toString(), '"parent"');
+  assert.equal((await conversation.invoke()).body.toString(), "[2, 4, 6]");
+});
+
 test("what cannot be loaded is told at init", async () => {
   const cases: [Record<string, string>, string | undefined, RegExp, string][] = [
     [{ "main.py": "def handler(:\n" }, undefined, /invalid syntax/, "function_init_error"],

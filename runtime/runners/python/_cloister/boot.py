@@ -42,6 +42,7 @@ def main():
     wire = Wire()
     logs = Logs(wire)
     capture(logs)
+    os.register_at_fork(after_in_child=_leave_socket)
     wire.send(json_frame(READY, 0, {"runner": "python", "version": sys.version.split()[0], "bootMs": _boot_ms()}))
     try:
         init, early = _await_init(wire)
@@ -51,6 +52,15 @@ def main():
         os.write(2, f"[cloister] protocol error: {error}\n".encode("utf-8", "replace"))
         os._exit(EXIT_PROTOCOL)
     engine.run()
+
+
+def _leave_socket():
+    """In a forked child: the socket is not its own, and what it prints goes to plain descriptors."""
+    try:
+        os.close(SOCKET_FD)
+    except OSError:
+        pass  # An exec has closed it already.
+    sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
 
 
 def _await_init(wire):

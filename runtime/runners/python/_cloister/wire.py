@@ -73,7 +73,8 @@ class Wire:
         return frames
 
     def send(self, data):
-        """Sends frames made by `frame`, joined or not. A closed socket ends the process: nobody listens."""
+        """Sends frames made by `frame`, joined or not. A closed socket ends the process: nobody listens, or this is a
+        child that user code forked and let run on."""
         with self._lock:
             try:
                 sent = os.write(self.fd, data)
@@ -81,7 +82,7 @@ class Wire:
                     rest = memoryview(data)
                     while sent < len(data):
                         sent += os.write(self.fd, rest[sent:])
-            except (BrokenPipeError, ConnectionResetError):
+            except OSError:
                 os._exit(0)
 
 
