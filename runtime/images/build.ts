@@ -33,7 +33,7 @@ export interface BuildOptions {
   source?: string;
 }
 
-/** Bytes on disk in common: images share their lower layers. */
+/** A manifest as published; images share layers, so their sizes do not add up to what the disk holds. */
 export interface BuiltImage extends Manifest {
   /** Whether the manifest differs from the one that stood there before. */
   changed: boolean;

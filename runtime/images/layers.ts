@@ -332,11 +332,14 @@ function libraryPool(folders: string[]): Map<string, string> {
   const pool = new Map<string, string>();
   for (const folder of folders) {
     // Before the usr merge packages have lib/, after it usr/lib/.
-    for (const place of ["lib/x86_64-linux-gnu", LIBRARIES, "lib64", "usr/lib64"]) {
+    for (const place of ["lib/x86_64-linux-gnu", LIBRARIES]) {
       const path = join(folder, place);
       if (!existsSync(path)) continue;
       for (const name of readdirSync(path).filter((entry) => entry.includes(".so"))) {
-        if (existsSync(join(path, name))) pool.set(name, realpathSync(join(path, name)));
+        if (!existsSync(join(path, name))) continue;
+        const real = realpathSync(join(path, name));
+        // An absolute link in a package points into this machine's own files.
+        if (real.startsWith(join(realpathSync(folder), "/"))) pool.set(name, real);
       }
     }
   }

@@ -146,7 +146,10 @@ export class ImageStore {
     if (loose.length === 0) return;
     const mounts = allMounts();
     for (const digest of loose.filter((name) => !mounts.includes(name))) {
-      rmSync(this.layerPath(digest), { recursive: true, force: true });
+      // Out of layers/ in one step: a removal that is killed must not leave half a layer under a whole one's name.
+      const doomed = join(this.scratch("removed"), digest);
+      renameSync(this.layerPath(digest), doomed);
+      rmSync(doomed, { recursive: true, force: true });
       this.#progress(`layer ${digest.slice(0, 12)} removed: no image uses it`);
     }
   }

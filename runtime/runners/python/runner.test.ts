@@ -112,6 +112,17 @@ for (const [kind, prefix] of [
     assert.equal((await conversation.invoke()).body.toString(), "2");
   });
 
+  test(`cancelling a ${kind} handler whose request is not whole ends it`, async () => {
+    const conversation = await serve(`${prefix}def handler(event, context): return event\n`);
+    const stream = conversation.open({ body: "" });
+    conversation.send(FRAME.data, stream, Buffer.from("1"));
+    conversation.send(FRAME.cancel, stream);
+    const error = await conversation.next([FRAME.error], stream);
+    assert.equal(JSON.parse(error.payload.toString()).code, "function_cancelled");
+    conversation.send(FRAME.end, stream);
+    assert.equal((await conversation.invoke({ body: "2" })).body.toString(), "2");
+  });
+
   test(`results of a ${kind} handler that are no JSON are bad responses`, async () => {
     const conversation = await serve(
       `${prefix}def handler(event, context):\n    loop = []; loop.append(loop)\n    return [object(), loop, float("nan"), {(1,): 2}][event]\n`,
@@ -192,6 +203,7 @@ test("a function-URL response is unfolded, a string goes as it is", async () => 
     `def handler(event, context):
     if event["rawPath"] == "/text": return "plain"
     if event["rawPath"] == "/bad": return {"statusCode": 1000}
+    if event["rawPath"] == "/pairs": return {"statusCode": 200, "headers": [1]}
     if event["rawPath"] == "/split": return {"statusCode": 200, "headers": {"a": "b\\r\\nc: d"}}
     return {"statusCode": 201, "headers": {"X-A": 1}, "cookies": ["a=b"], "body": "aGk=", "isBase64Encoded": True}
 `,
@@ -205,7 +217,7 @@ test("a function-URL response is unfolded, a string goes as it is", async () => 
   ]);
   const text = await conversation.invoke({ ...HTTP, path: "/text" });
   assert.equal(text.body.toString(), "plain");
-  for (const path of ["/bad", "/split"]) {
+  for (const path of ["/bad", "/pairs", "/split"]) {
     const bad = await conversation.invoke({ ...HTTP, path });
     assert.equal(bad.error?.code, "function_bad_response");
   }

@@ -55,6 +55,18 @@ def _function_url_response(result):
     status = result["statusCode"]
     if isinstance(status, str) and status.isdecimal():
         status = int(status)
+    try:
+        headers = _response_headers(result)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise BadResponse(f"The answer's headers or cookies cannot be read: {error}.") from None
+    body = result.get("body")
+    if body is not None and not any(name.lower() == "content-type" for name, _ in headers):
+        headers.append(("content-type", "application/json"))
+    status, pairs = checked_head(status, headers)
+    return status, pairs, _response_body(body, result.get("isBase64Encoded"))
+
+
+def _response_headers(result):
     headers = []
     for name, value in (result.get("headers") or {}).items():
         headers.append((str(name), _header_value(value)))
@@ -62,11 +74,7 @@ def _function_url_response(result):
         headers.extend((str(name), _header_value(value)) for value in values)
     for cookie in result.get("cookies") or ():
         headers.append(("set-cookie", str(cookie)))
-    body = result.get("body")
-    if body is not None and not any(name.lower() == "content-type" for name, _ in headers):
-        headers.append(("content-type", "application/json"))
-    status, pairs = checked_head(status, headers)
-    return status, pairs, _response_body(body, result.get("isBase64Encoded"))
+    return headers
 
 
 def _header_value(value):

@@ -149,6 +149,7 @@ class Engine:
         self.last_stream = stream
         call = Call(self.wire, stream, parse_json(payload, "INVOKE"))
         self.calls[stream] = call
+        self.logs.outside.renew()
         if not self.wants_whole:
             self.start(call)
 

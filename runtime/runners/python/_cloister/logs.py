@@ -25,7 +25,10 @@ class CallLog:
         self._wire = wire
         self._stream = stream
         self._partial = ["", ""]
-        # Outside invocations there is no bound per call; what is printed at load counts as one.
+        self._left_bytes = MAX_LOG_BYTES
+
+    def renew(self):
+        """Gives the log outside invocations its bound again; each invocation does so once."""
         self._left_bytes = MAX_LOG_BYTES
 
     def write(self, fd, text):
@@ -82,10 +85,10 @@ class Logs:
 
     def write(self, fd, text):
         call = current_call.get()
-        if call is None or call.stream not in self.open:
-            only = list(self.open.values()) if len(self.open) == 1 else ()
-            call = only[0] if only else None
         if call is None:
+            calls = list(self.open.values())
+            call = calls[0] if len(calls) == 1 else None
+        if call is None or call.closed:
             self.outside.write(fd, text)
             return
         call.log.write(fd, text)

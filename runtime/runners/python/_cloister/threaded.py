@@ -83,7 +83,9 @@ class ThreadedEngine(Engine):
     def cancel(self, call):
         self.changed(call)
         thread = self._running.get(call.stream)
-        if thread == self._main:
+        if self.wants_whole and not call.body_ended:
+            self.fail(call, faults.cancelled())
+        elif thread == self._main:
             _signal.pthread_kill(thread, _CANCEL_SIGNAL)
         elif thread is not None:
             import ctypes
