@@ -142,6 +142,11 @@ export class InvocationConsumer {
     await this.#worker?.pause(true);
   }
 
+  /** Takes jobs again. */
+  async resume(): Promise<void> {
+    await this.#worker?.resume();
+  }
+
   /** Takes no more jobs and waits for those that run, at most `boundMs`. */
   async close(boundMs: number): Promise<void> {
     const worker = this.#worker;

@@ -1,5 +1,7 @@
 import { Redis, type RedisOptions } from "ioredis";
 
+export type { Redis } from "ioredis";
+
 /**
  * What a connection is for decides how it behaves while Redis is away:
  * - `request`: somebody waits for the answer, so a command fails after a few quick attempts, and one whose answer was

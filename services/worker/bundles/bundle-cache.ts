@@ -25,6 +25,8 @@ interface Entry {
   holds: number;
 }
 
+/** Longest wait for the database to give a bundle, ms. */
+const READ_TIMEOUT_MS = 20_000;
 const DIGEST = /^[0-9a-f]{64}$/;
 const DEFAULT_MAX_BYTES = 10 * 1024 ** 3;
 /** Charged for every bundle beside its bytes, so that a million empty ones cannot hide from the bound. */
@@ -90,7 +92,7 @@ export class BundleCache {
   }
 
   async #fetch(digest: string): Promise<void> {
-    const bundle = await this.#read(digest);
+    const bundle = await this.#readInTime(digest);
     if (!bundle) throw new CloisterError("internal", "The version's bundle is not in the database");
     const found = createHash("sha256").update(bundle).digest("hex");
     if (found !== digest)
@@ -100,7 +102,7 @@ export class BundleCache {
       // mkdtemp makes it 0700, but the sandbox's own user must get in.
       const target = join(temporary, "bundle");
       await mkdir(target, { mode: 0o755 });
-      const bytes = (await unpackBundle(bundle, target)) + ENTRY_BYTES;
+      const bytes = (await unpackBundle(bundle, target).catch(asInitError)) + ENTRY_BYTES;
       await writeFile(join(this.#folder, `.size-${digest}`), String(bytes));
       await rename(target, join(this.#folder, digest)).catch(
         async (error: NodeJS.ErrnoException) => {
@@ -116,6 +118,24 @@ export class BundleCache {
       await rm(temporary, { recursive: true, force: true });
     }
     if (this.#bytes > this.#maxBytes) this.#evict(digest);
+  }
+
+  async #readInTime(digest: string): Promise<Uint8Array | undefined> {
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<never>((_resolve, reject) => {
+      timer = setTimeout(() => reject(new Error("no answer in time")), READ_TIMEOUT_MS);
+    });
+    try {
+      return await Promise.race([this.#read(digest), late]);
+    } catch (error) {
+      throw new CloisterError(
+        "dependency_unavailable",
+        "The function's bundle could not be read from the database",
+        { cause: error instanceof Error ? error.message : String(error) },
+      );
+    } finally {
+      clearTimeout(timer);
+    }
   }
 
   /** Takes the least recently used bundles that nobody holds out; their files go in the background. */
@@ -166,4 +186,11 @@ export class BundleCache {
     }
     if (this.#bytes > this.#maxBytes) this.#evict();
   }
+}
+
+/** Who invokes a function did not send its bundle: what is wrong with it is an init error of the function. */
+function asInitError(error: unknown): never {
+  if (error instanceof CloisterError && error.code === "bad_bundle")
+    throw new CloisterError("function_init_error", error.message);
+  throw error;
 }

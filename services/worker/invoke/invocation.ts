@@ -101,19 +101,20 @@ export class Invocation implements AnswerHandler, CallerHandler {
     const link = this.#context.links.get(this.#job.replyTo);
     if (link instanceof Promise)
       link.then(
-        (open) => this.#announce(open),
+        (open) => this.#open(open),
         (error: Error) => {
           // Whoever held the caller cannot be reached, so nobody is left to be told.
           this.#context.onProblem?.(error);
           this.#finish("cancelled", "worker_lost");
         },
       );
-    else this.#announce(link);
+    else this.#open(link);
     return this.#done.promise;
   }
 
-  #announce(link: ReplyLink): void {
-    this.#reply = link.announce(this.#job.id, this);
+  #open(link: ReplyLink): void {
+    this.#reply = link.open(this.#job.id, this);
+    if (this.#job.bodyFollows) this.#reply.announce();
     const spec = this.#context.versions.cached(this.#job.versionId);
     if (spec) this.#place(spec);
     else
@@ -152,6 +153,7 @@ export class Invocation implements AnswerHandler, CallerHandler {
       return;
     }
     this.#pending = got;
+    this.#reply?.announce();
     got.promise.then(
       (lease) => {
         this.#pending = undefined;

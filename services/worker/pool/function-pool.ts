@@ -29,7 +29,6 @@ export interface Waiter {
 export interface Start {
   readonly owner: FunctionPool;
   attempts: number;
-  sinceMs: number;
 }
 
 /** The right to run one invocation in a sandbox. */

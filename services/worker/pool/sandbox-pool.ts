@@ -316,7 +316,7 @@ export class SandboxPool {
       starts--;
     }
     for (; starts < needed; starts++) {
-      const start: Start = { owner, attempts: 0, sinceMs: performance.now() };
+      const start: Start = { owner, attempts: 0 };
       owner.queued.add(start);
       this.#room.add(start);
     }
@@ -418,7 +418,7 @@ export class SandboxPool {
     }
     owner.running--;
     if (failure && retry) {
-      const again: Start = { owner, attempts: start.attempts, sinceMs: start.sinceMs };
+      const again: Start = { owner, attempts: start.attempts };
       owner.queued.add(again);
       this.#room.add(again);
     } else if (failure) this.#failWaiters(owner, failure);

@@ -15,6 +15,8 @@ export interface CallerHandler {
 }
 
 const HELLO_TIMEOUT_MS = 5000;
+/** A lazy announcement waits this long for an answer to travel with, ms. */
+const LAZY_MS = 3;
 const MAX_STREAM = 0xffff_ffff;
 
 /** One invocation on a link; the worker plays the sandbox's side of the protocol. */
@@ -24,11 +26,22 @@ export class ReplyStream {
   readonly handler: CallerHandler;
   readonly #sending = new SendWindow();
   readonly #receiving = new ReceiveWindow();
+  /** The invocation, until it is announced. */
+  #unannounced: string | undefined;
 
-  constructor(link: ReplyLink, id: number, handler: CallerHandler) {
+  constructor(link: ReplyLink, id: number, invocation: string, handler: CallerHandler) {
     this.#link = link;
     this.#id = id;
+    this.#unannounced = invocation;
     this.handler = handler;
+  }
+
+  /** Tells the gateway that this worker has the invocation. Everything sent later implies it. */
+  announce(): void {
+    if (this.#unannounced === undefined) return;
+    const invocation = this.#unannounced;
+    this.#unannounced = undefined;
+    this.#link.sendJson(FRAME.INVOKE, this.#id, { invocation });
   }
 
   /** Bytes of the answer that may be sent now. */
@@ -38,6 +51,7 @@ export class ReplyStream {
 
   /** Throws ProtocolError when the head fits no frame. */
   head(head: object): void {
+    this.announce();
     this.#link.sendJson(FRAME.HEAD, this.#id, head);
   }
 
@@ -56,6 +70,7 @@ export class ReplyStream {
 
   /** The answer failed, before or after its head; the stream is closed. */
   error(error: { code: string; message: string; type?: string; stack?: string }): void {
+    this.announce();
     this.#link.sendJson(FRAME.ERROR, this.#id, error);
     this.#link.forget(this.#id);
   }
@@ -87,6 +102,7 @@ export class ReplyLink implements FrameReceiver {
   readonly #frames: FrameSocket;
   readonly #options: ReplyLinkOptions;
   readonly #streams = new Map<number, ReplyStream>();
+  #unannounced: ReplyStream[] = [];
   #next = 2;
   #hello: PromiseWithResolvers<void> | undefined;
   #idleTimer: NodeJS.Timeout | undefined;
@@ -99,7 +115,7 @@ export class ReplyLink implements FrameReceiver {
     this.#armIdle(options.idleMs);
   }
 
-  get open(): boolean {
+  get alive(): boolean {
     return !this.#closed && this.#frames.open;
   }
 
@@ -126,19 +142,26 @@ export class ReplyLink implements FrameReceiver {
     }
   }
 
-  /** Announces an invocation; its caller's side of the stream goes to `handler`. */
-  announce(invocation: string, handler: CallerHandler): ReplyStream {
-    const id = this.#next;
-    if (id >= MAX_STREAM) {
-      // Stream numbers are used up: the next invocation opens another connection.
-      this.#options.closed(undefined);
-    }
-    this.#next++;
-    const stream = new ReplyStream(this, id, handler);
+  /**
+   * A stream for an invocation; its caller's side goes to `handler`. The announcement leaves after 3 ms at the latest: an answer
+   * that is quicker takes it along and saves both sides a wake-up.
+   */
+  open(invocation: string, handler: CallerHandler): ReplyStream {
+    const id = this.#next++;
+    // Stream numbers are never used again: before they run out, another connection takes over.
+    if (id === MAX_STREAM) this.#options.closed(undefined);
+    const stream = new ReplyStream(this, id, invocation, handler);
     this.#streams.set(id, stream);
     this.#usedAtMs = performance.now();
-    this.#frames.sendJson(FRAME.INVOKE, id, { invocation });
+    if (this.#unannounced.length === 0) setTimeout(() => this.#announceAll(), LAZY_MS);
+    this.#unannounced.push(stream);
     return stream;
+  }
+
+  #announceAll(): void {
+    const streams = this.#unannounced;
+    this.#unannounced = [];
+    for (const stream of streams) stream.announce();
   }
 
   send(type: number, stream: number, payload: Buffer): void {

@@ -46,7 +46,9 @@ export class SendWindow {
   /** Adds a WINDOW frame's credit; throws when the peer grants more than any window can be. */
   add(payload: Buffer): void {
     if (payload.length !== 4) throw new ProtocolError("A WINDOW frame has 4 bytes of payload");
-    this.#left += payload.readUInt32LE(0);
+    const credit = payload.readUInt32LE(0);
+    if (credit === 0) throw new ProtocolError("A WINDOW frame that grants nothing");
+    this.#left += credit;
     if (this.#left > WINDOW_BYTES) throw new ProtocolError("More credit than a window holds");
   }
 }

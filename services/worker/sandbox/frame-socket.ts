@@ -29,6 +29,8 @@ export interface FrameReceiver {
 const HEADER_BYTES = 12;
 const MAX_PAYLOAD_BYTES = 262_144;
 const EMPTY = Buffer.alloc(0);
+/** Payloads up to this are copied behind their header. */
+const SMALL_BYTES = 4096;
 
 /** One connection that speaks frames. Frames sent in one turn of the event loop leave in one write. */
 export class FrameSocket {
@@ -38,7 +40,8 @@ export class FrameSocket {
   #held: Buffer[] = [];
   #heldBytes = 0;
   #neededBytes = HEADER_BYTES;
-  #corked = false;
+  #out: Buffer[] = [];
+  #outBytes = 0;
   #closed = false;
   #error: Error | undefined;
 
@@ -67,25 +70,38 @@ export class FrameSocket {
   }
 
   send(type: number, stream: number, payload: Buffer = EMPTY): void {
-    const socket = this.#socket;
-    if (socket.destroyed) return;
-    if (!this.#corked) {
-      this.#corked = true;
-      socket.cork();
-      process.nextTick(() => {
-        this.#corked = false;
-        socket.uncork();
-      });
-    }
-    const small = payload.length <= 4096;
+    if (this.#socket.destroyed) return;
+    const small = payload.length <= SMALL_BYTES;
     const bytes = Buffer.allocUnsafe(small ? HEADER_BYTES + payload.length : HEADER_BYTES);
     bytes.writeUInt32LE(payload.length, 0);
     bytes.writeUInt32LE(stream, 4);
     bytes.writeUInt32LE(type, 8);
     if (small) payload.copy(bytes, HEADER_BYTES);
-    socket.write(bytes);
+    if (this.#out.length === 0) process.nextTick(() => this.#flush());
+    this.#out.push(bytes);
+    this.#outBytes += bytes.length;
     // A view of a read buffer stays valid while the write holds it: Node allocates a new one for each read.
-    if (!small) socket.write(payload);
+    if (!small) {
+      this.#out.push(payload);
+      this.#outBytes += payload.length;
+    }
+  }
+
+  /** One write for one turn: each wakes the other process, which costs more than copying a few kilobytes. */
+  #flush(): void {
+    const out = this.#out;
+    const bytes = this.#outBytes;
+    this.#out = [];
+    this.#outBytes = 0;
+    const socket = this.#socket;
+    if (socket.destroyed || out.length === 0) return;
+    if (out.length === 1) socket.write(out[0] as Buffer);
+    else if (bytes <= 4 * SMALL_BYTES) socket.write(Buffer.concat(out, bytes));
+    else {
+      socket.cork();
+      for (const part of out) socket.write(part);
+      socket.uncork();
+    }
   }
 
   sendJson(type: number, stream: number, value: object): void {
@@ -108,6 +124,7 @@ export class FrameSocket {
 
   /** Flushes what was sent, then closes. */
   end(): void {
+    this.#flush();
     this.#socket.end();
   }
 

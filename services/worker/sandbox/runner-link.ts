@@ -19,8 +19,15 @@ export interface AnswerHandler {
 
 /** Log bytes of one invocation a sound runner never exceeds: 1 MiB, its note, and what was on the way. */
 const MAX_LOG_BYTES = 1024 * 1024 + 131_072;
-/** Output outside invocations a runner may send in all before it is taken for hostile. */
-const MAX_STRAY_LOG_BYTES = 8 * 1024 * 1024;
+const MAX_LOG_FRAMES = 200_000;
+/**
+ * What a runner may send that no window bounds (output outside invocations, frames of closed streams): this much at once, refilled
+ * at this rate. A runner beyond it is taken for hostile, because each such frame costs the worker time.
+ */
+const UNBOUND_BYTES = 8 * 1024 * 1024;
+const UNBOUND_BYTES_PER_MS = 256;
+/** Charged for a frame beside its payload. */
+const FRAME_COST_BYTES = 512;
 const EMPTY = Buffer.alloc(0);
 
 /** One invocation on a runner's connection. */
@@ -31,6 +38,7 @@ export class RunnerStream {
   readonly #sending = new SendWindow();
   readonly #receiving = new ReceiveWindow();
   #logBytes = 0;
+  #logFrames = 0;
   headSeen = false;
   #bodyEnded = false;
 
@@ -81,7 +89,8 @@ export class RunnerStream {
 
   receiveLog(fd: 1 | 2, text: Buffer): void {
     this.#logBytes += text.length;
-    if (this.#logBytes > MAX_LOG_BYTES) throw new ProtocolError("More than 1 MiB of LOG");
+    if (this.#logBytes > MAX_LOG_BYTES || ++this.#logFrames > MAX_LOG_FRAMES)
+      throw new ProtocolError("More than 1 MiB of LOG");
     this.handler.log(fd, text);
   }
 }
@@ -102,7 +111,8 @@ export class RunnerLink implements FrameReceiver {
   readonly #ready = Promise.withResolvers<Record<string, unknown>>();
   #initDone: PromiseWithResolvers<Record<string, unknown>> | undefined;
   #nextStream = 1;
-  #strayBytes = 0;
+  #unboundLeft = UNBOUND_BYTES;
+  #unboundAtMs = performance.now();
   #isReady = false;
   #isDown = false;
 
@@ -193,23 +203,32 @@ export class RunnerLink implements FrameReceiver {
         waiting.resolve(jsonObject(payload));
         return;
       }
-      case FRAME.LOG: {
-        this.#strayBytes += payload.length;
-        if (this.#strayBytes > MAX_STRAY_LOG_BYTES)
-          throw new ProtocolError("Too much LOG outside invocations");
+      case FRAME.LOG:
+        this.#chargeUnbound(payload.length);
         this.#events.strayLog(logFd(payload), payload.subarray(1));
         return;
-      }
       default:
         throw new ProtocolError(`Frame type ${type} has no place on stream 0`);
     }
+  }
+
+  #chargeUnbound(bytes: number): void {
+    const now = performance.now();
+    const refilled = this.#unboundLeft + (now - this.#unboundAtMs) * UNBOUND_BYTES_PER_MS;
+    this.#unboundLeft = Math.min(UNBOUND_BYTES, refilled) - bytes - FRAME_COST_BYTES;
+    this.#unboundAtMs = now;
+    if (this.#unboundLeft < 0)
+      throw new ProtocolError("Too many frames that belong to no open invocation");
   }
 
   #streamFrame(type: number, id: number, payload: Buffer): void {
     const stream = this.#streams.get(id);
     if (!stream) {
       // Late output, credit and what crossed a CANCEL are nobody's fault; a stream that was never opened is.
-      if (id < this.#nextStream && type !== FRAME.HEAD && type !== FRAME.DATA) return;
+      if (id < this.#nextStream && type !== FRAME.HEAD && type !== FRAME.DATA) {
+        this.#chargeUnbound(payload.length);
+        return;
+      }
       throw new ProtocolError("A frame for a stream that is not open");
     }
     switch (type) {

@@ -1,0 +1,172 @@
+import { existsSync, unlinkSync } from "node:fs";
+import { createServer, type Server } from "node:http";
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
+import type { InvocationOutcome } from "./invoke/invocation.ts";
+import type { PoolStats } from "./pool/sandbox-pool.ts";
+import type { RecordWriter } from "./records/record-writer.ts";
+
+/** Seconds; a warm invocation is below a millisecond, a cold start some tens. */
+const BUCKETS = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60];
+
+export interface MetricSources {
+  pool: () => PoolStats;
+  records: RecordWriter;
+  sandboxdUp: () => boolean;
+}
+
+/** What the worker counts. Labels are few and fixed: never a tenant's or a function's name. */
+export class WorkerMetrics {
+  readonly registry = new Registry();
+  readonly #invocations: Counter<"status" | "start">;
+  readonly #errors: Counter<"code">;
+  readonly #duration: Histogram<"start">;
+  readonly #phase: Histogram<"phase">;
+  readonly problems: Counter<"part">;
+
+  constructor(sources: MetricSources) {
+    const registers = [this.registry];
+    collectDefaultMetrics({ register: this.registry });
+    this.#invocations = new Counter({
+      name: "cloister_worker_invocations_total",
+      help: "Invocations that ended, by status and how their sandbox started",
+      labelNames: ["status", "start"],
+      registers,
+    });
+    this.#errors = new Counter({
+      name: "cloister_worker_errors_total",
+      help: "Invocations that ended with an error, by code of the catalogue",
+      labelNames: ["code"],
+      registers,
+    });
+    this.#duration = new Histogram({
+      name: "cloister_worker_invocation_seconds",
+      help: "From INVOKE to the end of the answer",
+      labelNames: ["start"],
+      buckets: BUCKETS,
+      registers,
+    });
+    this.#phase = new Histogram({
+      name: "cloister_worker_phase_seconds",
+      help: "Phases of starts that were not warm, and time in the queue of all",
+      labelNames: ["phase"],
+      buckets: BUCKETS,
+      registers,
+    });
+    this.problems = new Counter({
+      name: "cloister_worker_problems_total",
+      help: "Troubles outside single invocations, by part",
+      labelNames: ["part"],
+      registers,
+    });
+    const sandboxes = new Gauge({
+      name: "cloister_worker_sandboxes",
+      help: "Sandboxes by what they do",
+      labelNames: ["state"],
+      registers,
+      collect() {
+        const { warm, busy, prepared, starting } = sources.pool();
+        sandboxes.set({ state: "warm" }, warm);
+        sandboxes.set({ state: "busy" }, busy);
+        sandboxes.set({ state: "prepared" }, prepared);
+        sandboxes.set({ state: "starting" }, starting);
+      },
+    });
+    const waiting = new Gauge({
+      name: "cloister_worker_waiting_invocations",
+      help: "Invocations that wait for a sandbox",
+      registers,
+      collect() {
+        waiting.set(sources.pool().waiting);
+      },
+    });
+    const memory = new Gauge({
+      name: "cloister_worker_memory_reserved_bytes",
+      help: "Memory promised to sandboxes",
+      registers,
+      collect() {
+        memory.set(sources.pool().memoryReservedMb * 1024 * 1024);
+      },
+    });
+    const dropped = new Gauge({
+      name: "cloister_worker_dropped_rows",
+      help: "Records and log lines lost because the database was away too long or refused them",
+      labelNames: ["kind"],
+      registers,
+      collect() {
+        dropped.set({ kind: "records" }, sources.records.dropped.records);
+        dropped.set({ kind: "logs" }, sources.records.dropped.logs);
+      },
+    });
+    const sandboxd = new Gauge({
+      name: "cloister_worker_sandboxd_up",
+      help: "1 while sandboxd can be reached",
+      registers,
+      collect() {
+        sandboxd.set(sources.sandboxdUp() ? 1 : 0);
+      },
+    });
+  }
+
+  finished(outcome: InvocationOutcome): void {
+    const start = outcome.start ?? "none";
+    this.#invocations.inc({ status: outcome.status, start });
+    if (outcome.errorCode) this.#errors.inc({ code: outcome.errorCode });
+    this.#duration.observe({ start }, outcome.durationMs / 1000);
+    const { queue_ms: queueMs } = outcome.phases;
+    if (queueMs !== undefined) this.#phase.observe({ phase: "queue" }, queueMs / 1000);
+    if (start === "warm") return;
+    for (const phase of ["acquire", "create", "runtime", "assign", "init"] as const) {
+      const ms = outcome.phases[`${phase}_ms`];
+      if (ms !== undefined) this.#phase.observe({ phase }, ms / 1000);
+    }
+  }
+}
+
+export interface Health {
+  ready: boolean;
+  detail: Record<string, unknown>;
+}
+
+/** Serves /metrics and /healthz on a Unix socket's path or a port of 127.0.0.1. */
+export async function serveMetrics(
+  where: string,
+  registry: Registry,
+  health: () => Health,
+): Promise<Server> {
+  const server = createServer((request, response) => {
+    const path = request.url?.split("?")[0];
+    if (path === "/metrics") {
+      registry.metrics().then(
+        (text) => response.setHeader("content-type", registry.contentType).end(text),
+        () => {
+          response.statusCode = 500;
+          response.end();
+        },
+      );
+    } else if (path === "/healthz") {
+      const { ready, detail } = health();
+      response.statusCode = ready ? 200 : 503;
+      response.setHeader("content-type", "application/json");
+      response.end(`${JSON.stringify({ ready, ...detail })}\n`);
+    } else {
+      response.statusCode = 404;
+      response.end();
+    }
+  });
+  server.requestTimeout = 5000;
+  const path = where.startsWith("unix:") ? where.slice("unix:".length) : where;
+  await new Promise<void>((resolve, reject) => {
+    server.once("error", reject);
+    if (path.startsWith("/")) {
+      // Left by a worker that was killed; a live one would have been stopped by its supervisor first.
+      if (existsSync(path)) unlinkSync(path);
+      server.listen(path, resolve);
+    } else {
+      const port = Number(path.includes(":") ? path.slice(path.lastIndexOf(":") + 1) : path);
+      if (!Number.isInteger(port) || port < 0 || port > 65_535)
+        reject(new Error("CLOISTER_WORKER_METRICS must be a port, or the path of a Unix socket"));
+      else server.listen(port, "127.0.0.1", resolve);
+    }
+  });
+  return server;
+}

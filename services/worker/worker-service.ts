@@ -1,0 +1,265 @@
+import type { Server } from "node:http";
+import type { Logger } from "pino";
+import type { VersionSpec } from "#contracts/function";
+import { CHANGES_CHANNEL, type Change, type InvocationJob } from "#contracts/invocation";
+import { InvocationConsumer } from "#queue/invocation-queue";
+import { type NodeHeartbeat, removeHeartbeat, writeHeartbeat } from "#queue/nodes";
+import { Publisher, Subscriber } from "#queue/pubsub";
+import { connectRedis, disconnectRedis, type Redis } from "#queue/redis";
+import { BundleCache } from "./bundles/bundle-cache.ts";
+import { Invocation, type InvocationContext } from "./invoke/invocation.ts";
+import { VersionCache } from "./invoke/version-cache.ts";
+import { serveMetrics, WorkerMetrics } from "./metrics.ts";
+import { place, type Tier } from "./placement/place.ts";
+import type { PreparedTarget } from "./pool/prepared-cells.ts";
+import { SandboxPool } from "./pool/sandbox-pool.ts";
+import { type RecordSink, RecordWriter } from "./records/record-writer.ts";
+import { logsOf } from "./records/sandbox-logs.ts";
+import { ReplyLinks } from "./reply/reply-links.ts";
+import { SandboxdLauncher } from "./sandbox/index.ts";
+
+/** What the worker reads and writes; services/lib/db is behind it. */
+export interface WorkerDatabase extends RecordSink {
+  readVersion(versionId: string): Promise<VersionSpec | undefined>;
+  readBundle(digest: string): Promise<Uint8Array | undefined>;
+  tierOf(tenantId: string): Promise<Tier>;
+  close(): Promise<void>;
+}
+
+export interface WorkerSettings {
+  nodeId: string;
+  redisUrl: string;
+  linkSecret: string;
+  sandboxdSocket: string;
+  bundlesDir: string;
+  memoryMb: number;
+  concurrency: number;
+  idleMs: number;
+  prepared: PreparedTarget[];
+  queueWaitMs: number;
+  metrics?: string;
+}
+
+const HEARTBEAT_MS = 3000;
+/** Bounds of a drain, ms. */
+const DRAIN_JOBS_MS = 30_000;
+const DRAIN_SANDBOXES_MS = 10_000;
+const DRAIN_RECORDS_MS = 5000;
+
+/** One worker process: everything it is made of, started and drained in order. */
+export class WorkerService {
+  readonly #settings: WorkerSettings;
+  readonly #database: WorkerDatabase;
+  readonly #log: Logger;
+  readonly #startedAtMs = Date.now();
+  readonly #launcher: SandboxdLauncher;
+  readonly #consumer: InvocationConsumer;
+  readonly #redis: Redis;
+  readonly #subscriber: Subscriber;
+  readonly #links: ReplyLinks;
+  readonly #records: RecordWriter;
+  readonly #metrics: WorkerMetrics;
+  #pool: SandboxPool | undefined;
+  #context: InvocationContext | undefined;
+  #metricsServer: Server | undefined;
+  #heartbeat: NodeJS.Timeout | undefined;
+  #sandboxdUp = Promise.withResolvers<void>();
+  #running = 0;
+  #draining = false;
+
+  constructor(settings: WorkerSettings, database: WorkerDatabase, log: Logger) {
+    this.#settings = settings;
+    this.#database = database;
+    this.#log = log;
+    const problem = (part: string) => (error: Error) => {
+      this.#metrics.problems.inc({ part });
+      log.warn({ part, err: error.message }, "trouble");
+    };
+    this.#redis = connectRedis(settings.redisUrl, "request", problem("redis"));
+    this.#consumer = new InvocationConsumer(settings.redisUrl, problem("queue"));
+    this.#subscriber = new Subscriber(settings.redisUrl, problem("redis"));
+    this.#links = new ReplyLinks({
+      nodeId: settings.nodeId,
+      secret: settings.linkSecret,
+      onProblem: problem("reply"),
+    });
+    const publisher = new Publisher(this.#redis);
+    this.#records = new RecordWriter({
+      sink: database,
+      publish: (channel, message) => void publisher.publish(channel, message),
+      onProblem: problem("records"),
+    });
+    this.#launcher = new SandboxdLauncher({
+      socketPath: settings.sandboxdSocket,
+      onUp: (hello) => {
+        log.info(
+          { sandboxd: hello.pid, kinds: hello.kinds, cgroup: hello.cgroup },
+          "sandboxd is up",
+        );
+        this.#sandboxdUp.resolve();
+        if (!this.#draining) void this.#consumer.resume();
+        this.#pool?.start();
+      },
+      onLost: (error) => {
+        log.error({ err: error.message }, "sandboxd is lost; its sandboxes are gone");
+        this.#sandboxdUp = Promise.withResolvers<void>();
+        // Other nodes may have what waits; this one takes jobs again when sandboxd is back.
+        void this.#consumer.pause();
+      },
+    });
+    this.#metrics = new WorkerMetrics({
+      pool: () => this.#stats(),
+      records: this.#records,
+      sandboxdUp: () => this.#launcher.hello !== undefined,
+    });
+  }
+
+  /** Resolves when jobs are being taken. Waits for Redis and sandboxd as long as it takes. */
+  async start(): Promise<void> {
+    const { settings, database } = { settings: this.#settings, database: this.#database };
+    const bundles = await BundleCache.open({
+      folder: settings.bundlesDir,
+      read: (digest) => database.readBundle(digest),
+    });
+    const pool = new SandboxPool({
+      launcher: this.#launcher,
+      bundles,
+      memoryMb: settings.memoryMb,
+      idleMs: settings.idleMs,
+      prepared: settings.prepared,
+      observe: (sandbox, spec) => sandbox.observe(logsOf(sandbox, spec, this.#records)),
+      onProblem: (error) => {
+        this.#metrics.problems.inc({ part: "pool" });
+        this.#log.warn({ part: "pool", err: error.message }, "trouble");
+      },
+    });
+    this.#pool = pool;
+    const versions = new VersionCache((id) => database.readVersion(id));
+    this.#context = {
+      nodeId: settings.nodeId,
+      pool,
+      links: this.#links,
+      versions,
+      place: (job, spec) =>
+        place({
+          isolation: spec.config.isolation,
+          wanted: job.wantedPath,
+          tier: "trusted",
+          kinds: this.#launcher.hello?.kinds,
+        }),
+      records: this.#records,
+      queueWaitMs: settings.queueWaitMs,
+      finished: (outcome) => this.#metrics.finished(outcome),
+      onProblem: (error) => {
+        this.#metrics.problems.inc({ part: "invocation" });
+        this.#log.error({ part: "invocation", err: error.message, stack: error.stack }, "trouble");
+      },
+    };
+    if (settings.metrics)
+      this.#metricsServer = await serveMetrics(settings.metrics, this.#metrics.registry, () => ({
+        ready:
+          !this.#draining && this.#launcher.hello !== undefined && this.#redis.status === "ready",
+        detail: { ...this.#heartbeatOf() },
+      }));
+    this.#launcher.connectEventually();
+    await this.#sandboxdUp.promise;
+    pool.start();
+    this.#subscriber
+      .subscribe(CHANGES_CHANNEL, (message) => {
+        const change = message as Change;
+        if (change?.kind === "function" && typeof change.id === "string") pool.supersede(change.id);
+      })
+      .catch((error: Error) => this.#log.warn({ err: error.message }, "cannot hear changes"));
+    await this.#consumer.start((job) => this.#serve(job), { concurrency: settings.concurrency });
+    if (!this.#launcher.hello) await this.#consumer.pause();
+    await this.#beat();
+    this.#heartbeat = setInterval(() => void this.#beat(), HEARTBEAT_MS);
+  }
+
+  /** Takes no more jobs, finishes those that run within 30 s, ends all sandboxes and writes what is to be written. */
+  async drain(): Promise<void> {
+    if (this.#draining) return;
+    this.#draining = true;
+    clearInterval(this.#heartbeat);
+    const { nodeId } = this.#settings;
+    await removeHeartbeat(this.#redis, nodeId).catch(() => {});
+    await this.#consumer.close(DRAIN_JOBS_MS);
+    await this.#pool?.close(DRAIN_SANDBOXES_MS);
+    this.#links.close();
+    await this.#records.close(DRAIN_RECORDS_MS);
+    this.#launcher.close();
+    this.#metricsServer?.close();
+    this.#metricsServer?.closeAllConnections();
+    await Promise.all([
+      this.#subscriber.close(),
+      disconnectRedis(this.#redis),
+      this.#database.close().catch(() => {}),
+    ]);
+  }
+
+  async #serve(job: InvocationJob): Promise<void> {
+    const context = this.#context as InvocationContext;
+    this.#running++;
+    try {
+      if (!this.#launcher.hello) await this.#untilSandboxd(job.expiresAtMs - Date.now());
+      await new Invocation(context, job).run();
+    } finally {
+      this.#running--;
+    }
+  }
+
+  /** A job taken just before sandboxd was lost waits for it to come back, as long as its caller does. */
+  async #untilSandboxd(boundMs: number): Promise<void> {
+    let timer: NodeJS.Timeout | undefined;
+    const bound = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, Math.max(0, Math.min(boundMs, this.#settings.queueWaitMs)));
+    });
+    await Promise.race([this.#sandboxdUp.promise, bound]);
+    clearTimeout(timer);
+  }
+
+  #stats() {
+    return (
+      this.#pool?.stats() ?? {
+        warm: 0,
+        busy: 0,
+        prepared: 0,
+        starting: 0,
+        waiting: 0,
+        memoryReservedMb: 0,
+      }
+    );
+  }
+
+  async #beat(): Promise<void> {
+    try {
+      await writeHeartbeat(this.#redis, this.#heartbeatOf());
+    } catch (error) {
+      this.#metrics.problems.inc({ part: "heartbeat" });
+      this.#log.debug({ err: (error as Error).message }, "heartbeat not written");
+    }
+  }
+
+  #heartbeatOf(): NodeHeartbeat {
+    const { hello } = this.#launcher;
+    const stats = this.#stats();
+    return {
+      id: this.#settings.nodeId,
+      pid: process.pid,
+      atMs: Date.now(),
+      startedAtMs: this.#startedAtMs,
+      draining: this.#draining,
+      sandboxd: hello !== undefined,
+      kinds: hello?.kinds ?? [],
+      images: hello?.images ?? {},
+      ...(hello ? { cgroup: hello.cgroup } : {}),
+      memoryMb: this.#settings.memoryMb,
+      memoryReservedMb: stats.memoryReservedMb,
+      invocations: this.#running,
+      concurrency: this.#settings.concurrency,
+      warm: stats.warm,
+      busy: stats.busy,
+      prepared: stats.prepared,
+    };
+  }
+}
