@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { createServer, type Server, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { WINDOW_BYTES } from "../sandbox/flow.ts";
 import { FRAME, FrameSocket, jsonObject } from "../sandbox/frame-socket.ts";
 
 export interface Answer {
@@ -20,6 +21,7 @@ interface Caller {
   answer: Answer;
   resolve: (answer: Answer) => void;
   attached: () => void;
+  stalled: () => void;
   cancel: () => void;
   readOn: () => void;
 }
@@ -27,11 +29,16 @@ interface Caller {
 export interface Call {
   answer: Promise<Answer>;
   attached: Promise<void>;
+  /** A whole window has arrived and the caller does not read. */
+  stalled: Promise<void>;
   /** Bytes of the answer that have arrived. */
   arrived: () => number;
   hangUp: () => void;
   readOn: () => void;
 }
+
+const bytesOf = (caller: Caller): number =>
+  caller.chunks.reduce((sum, chunk) => sum + chunk.length, 0);
 
 const SECRET = "a secret of sixteen characters";
 
@@ -62,6 +69,7 @@ export class GatewaySide {
   call(invocation: string, options: { body?: Buffer; reads?: boolean } = {}): Call {
     const answer = Promise.withResolvers<Answer>();
     const attached = Promise.withResolvers<void>();
+    const stalled = Promise.withResolvers<void>();
     const caller: Caller = {
       body: options.body,
       reads: options.reads ?? true,
@@ -69,6 +77,7 @@ export class GatewaySide {
       answer: { body: Buffer.alloc(0) },
       resolve: answer.resolve,
       attached: attached.resolve,
+      stalled: stalled.resolve,
       cancel() {},
       readOn() {},
     };
@@ -76,7 +85,8 @@ export class GatewaySide {
     return {
       answer: answer.promise,
       attached: attached.promise,
-      arrived: () => caller.chunks.reduce((sum, chunk) => sum + chunk.length, 0),
+      stalled: stalled.promise,
+      arrived: () => bytesOf(caller),
       hangUp: () => caller.cancel(),
       readOn: () => caller.readOn(),
     };
@@ -120,6 +130,7 @@ export class GatewaySide {
         else if (type === FRAME.DATA) {
           caller.chunks.push(Buffer.from(payload));
           if (caller.reads) frames.sendWindow(stream, payload.length);
+          else if (bytesOf(caller) === WINDOW_BYTES) caller.stalled();
         } else if (type === FRAME.END || type === FRAME.ERROR) {
           streams.delete(stream);
           caller.answer.body = Buffer.concat(caller.chunks);
@@ -137,13 +148,10 @@ export class GatewaySide {
     caller.cancel = () => frames.send(FRAME.CANCEL, stream);
     caller.readOn = () => {
       caller.reads = true;
-      frames.sendWindow(
-        stream,
-        caller.chunks.reduce((sum, chunk) => sum + chunk.length, 0),
-      );
+      frames.sendWindow(stream, bytesOf(caller));
     };
     caller.attached();
-    if (caller.body) this.#sendBody(frames, stream, caller, 262_144);
+    if (caller.body) this.#sendBody(frames, stream, caller, WINDOW_BYTES);
   }
 
   #sendBody(frames: FrameSocket, stream: number, caller: Caller, credit: number): void {
