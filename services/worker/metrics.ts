@@ -1,7 +1,7 @@
 import { existsSync, unlinkSync } from "node:fs";
 import { createServer, type Server } from "node:http";
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
-import type { InvocationOutcome } from "./invoke/invocation.ts";
+import type { InvocationOutcome } from "./invoke/context.ts";
 import type { PoolStats } from "./pool/sandbox-pool.ts";
 import type { RecordWriter } from "./records/record-writer.ts";
 

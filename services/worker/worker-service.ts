@@ -7,10 +7,12 @@ import { type NodeHeartbeat, removeHeartbeat, writeHeartbeat } from "#queue/node
 import { Publisher, Subscriber } from "#queue/pubsub";
 import { connectRedis, disconnectRedis, type Redis } from "#queue/redis";
 import { BundleCache } from "./bundles/bundle-cache.ts";
-import { Invocation, type InvocationContext } from "./invoke/invocation.ts";
+import type { InvocationContext } from "./invoke/context.ts";
+import { Invocation } from "./invoke/invocation.ts";
 import { VersionCache } from "./invoke/version-cache.ts";
 import { serveMetrics, WorkerMetrics } from "./metrics.ts";
-import { place, type Tier } from "./placement/place.ts";
+import type { Tier } from "./placement/place.ts";
+import { TierCache } from "./placement/tier-cache.ts";
 import type { PreparedTarget } from "./pool/prepared-cells.ts";
 import { SandboxPool } from "./pool/sandbox-pool.ts";
 import { type RecordSink, RecordWriter } from "./records/record-writer.ts";
@@ -22,6 +24,7 @@ import { SandboxdLauncher } from "./sandbox/index.ts";
 export interface WorkerDatabase extends RecordSink {
   readVersion(versionId: string): Promise<VersionSpec | undefined>;
   readBundle(digest: string): Promise<Uint8Array | undefined>;
+  /** Rejects when there is no such tenant. */
   tierOf(tenantId: string): Promise<Tier>;
   close(): Promise<void>;
 }
@@ -135,18 +138,14 @@ export class WorkerService {
     });
     this.#pool = pool;
     const versions = new VersionCache((id) => database.readVersion(id));
+    const tiers = new TierCache((id) => database.tierOf(id));
     this.#context = {
       nodeId: settings.nodeId,
       pool,
       links: this.#links,
       versions,
-      place: (job, spec) =>
-        place({
-          isolation: spec.config.isolation,
-          wanted: job.wantedPath,
-          tier: "trusted",
-          kinds: this.#launcher.hello?.kinds,
-        }),
+      tiers,
+      kinds: () => this.#launcher.hello?.kinds,
       records: this.#records,
       queueWaitMs: settings.queueWaitMs,
       finished: (outcome) => this.#metrics.finished(outcome),
@@ -167,7 +166,9 @@ export class WorkerService {
     this.#subscriber
       .subscribe(CHANGES_CHANNEL, (message) => {
         const change = message as Change;
-        if (change?.kind === "function" && typeof change.id === "string") pool.supersede(change.id);
+        if (typeof change?.id !== "string") return;
+        if (change.kind === "function") pool.supersede(change.id);
+        else if (change.kind === "tenant") tiers.drop(change.id);
       })
       .catch((error: Error) => this.#log.warn({ err: error.message }, "cannot hear changes"));
     await this.#consumer.start((job) => this.#serve(job), { concurrency: settings.concurrency });

@@ -1,50 +1,15 @@
-import type { Path, StartKind, VersionSpec } from "#contracts/function";
-import type {
-  InvocationJob,
-  InvocationRecord,
-  InvocationStatus,
-  LogEntry,
-  Phases,
-  ReplyMeta,
-} from "#contracts/invocation";
+import type { StartKind, VersionSpec } from "#contracts/function";
+import type { InvocationJob, InvocationStatus, Phases, ReplyMeta } from "#contracts/invocation";
 import { CloisterError, type ErrorCode } from "#errors/catalogue";
+import { type Placement, place, type Tier } from "../placement/place.ts";
 import type { Lease } from "../pool/function-pool.ts";
-import type { PendingLease, SandboxPool } from "../pool/sandbox-pool.ts";
+import type { PendingLease } from "../pool/sandbox-pool.ts";
 import type { CallerHandler, ReplyLink, ReplyStream } from "../reply/reply-link.ts";
-import type { ReplyLinks } from "../reply/reply-links.ts";
 import { type AnswerHandler, functionError, Pump, type RunnerStream } from "../sandbox/index.ts";
 import { checkAnswerHead } from "./answer-head.ts";
-
-export interface Placement {
-  path: Path;
-  reasons: string[];
-}
-
-/** What an invocation needs of its worker. */
-export interface InvocationContext {
-  nodeId: string;
-  pool: Pick<SandboxPool, "acquire">;
-  links: Pick<ReplyLinks, "get">;
-  versions: {
-    cached(versionId: string): VersionSpec | undefined;
-    load(versionId: string): Promise<VersionSpec>;
-  };
-  /** Throws a CloisterError when no allowed path can be had. */
-  place(job: InvocationJob, spec: VersionSpec): Placement;
-  records: { record(record: InvocationRecord): void; log(entry: LogEntry): void };
-  /** Longest wait for a sandbox, counted from when the gateway accepted the request, ms. */
-  queueWaitMs: number;
-  finished?: (outcome: InvocationOutcome) => void;
-  onProblem?: (error: Error) => void;
-}
-
-export interface InvocationOutcome {
-  status: InvocationStatus;
-  start: StartKind | undefined;
-  phases: Phases;
-  errorCode: ErrorCode | undefined;
-  durationMs: number;
-}
+import type { InvocationContext } from "./context.ts";
+import { statusOf } from "./invocation-status.ts";
+import { inlineBody } from "./job-body.ts";
 
 /** A runner that was told to cancel is given this long before its sandbox is ended, ms. */
 const CANCEL_GRACE_MS = 250;
@@ -115,23 +80,33 @@ export class Invocation implements AnswerHandler, CallerHandler {
   #open(link: ReplyLink): void {
     this.#reply = link.open(this.#job.id, this);
     if (this.#job.bodyFollows) this.#reply.announce();
-    const spec = this.#context.versions.cached(this.#job.versionId);
-    if (spec) this.#place(spec);
+    const { versions, tiers } = this.#context;
+    const spec = versions.cached(this.#job.versionId);
+    const tier = tiers.cached(this.#job.tenantId);
+    if (spec && tier) this.#place(spec, tier);
     else
-      this.#context.versions.load(this.#job.versionId).then(
-        (loaded) => this.#place(loaded),
+      Promise.all([
+        spec ?? versions.load(this.#job.versionId),
+        tier ?? tiers.load(this.#job.tenantId),
+      ]).then(
+        ([loaded, known]) => this.#place(loaded, known),
         (error: Error) => this.#fail(error),
       );
   }
 
-  #place(spec: VersionSpec): void {
+  #place(spec: VersionSpec, tier: Tier): void {
     if (this.#finished) return;
     this.#spec = spec;
     const began = performance.now();
     try {
       if (spec.tenantId !== this.#job.tenantId)
         throw new CloisterError("internal", "The job's tenant is not the version's");
-      this.#placement = this.#context.place(this.#job, spec);
+      this.#placement = place({
+        isolation: spec.config.isolation,
+        wanted: this.#job.wantedPath,
+        tier,
+        kinds: this.#context.kinds(),
+      });
       this.#phases.place_ms = sinceMs(began);
       this.#acquire(spec);
     } catch (error) {
@@ -456,32 +431,5 @@ export class Invocation implements AnswerHandler, CallerHandler {
       durationMs,
     });
     this.#done.resolve();
-  }
-}
-
-function inlineBody(job: InvocationJob): Buffer | undefined {
-  if (!job.body) return undefined;
-  const body =
-    "text" in job.body
-      ? Buffer.from(job.body.text, "utf8")
-      : Buffer.from(job.body.base64, "base64");
-  return body.length > 0 ? body : undefined;
-}
-
-function statusOf(code: ErrorCode): InvocationStatus {
-  switch (code) {
-    case "function_timeout":
-    case "function_out_of_memory":
-    case "function_exited":
-      return code;
-    case "function_error":
-    case "function_init_error":
-    case "function_no_handler":
-    case "function_bad_response":
-      return "function_error";
-    case "invocation_cancelled":
-      return "cancelled";
-    default:
-      return "platform_error";
   }
 }

@@ -1,10 +1,13 @@
+import { type Runtime, runtimeSchema } from "#contracts/function";
 import type { BootedSandbox } from "../sandbox/index.ts";
+import type { Reservation } from "./memory-budget.ts";
 
 /** A cell that is being made or waits for its function. Its memory is reserved from the start. */
 export interface Cell {
   readonly key: string;
-  readonly image: string;
+  readonly image: Runtime;
   readonly memoryMb: number;
+  readonly reservation: Reservation;
   /** Rejects when it could not be made. */
   readonly booting: Promise<BootedSandbox>;
   /** Set once the runner has booted. */
@@ -12,7 +15,7 @@ export interface Cell {
 }
 
 export interface PreparedTarget {
-  image: string;
+  image: Runtime;
   memoryMb: number;
   count: number;
 }
@@ -25,7 +28,7 @@ export const DEMAND_CELLS = 2;
 const MAX_SHAPES = 64;
 
 interface Shape {
-  image: string;
+  image: Runtime;
   memoryMb: number;
   base: number;
   demandedAtMs: number;
@@ -35,7 +38,7 @@ interface Shape {
   retryAtMs: number;
 }
 
-const keyOf = (image: string, memoryMb: number): string => `${image}/${memoryMb}`;
+const keyOf = (image: Runtime, memoryMb: number): string => `${image}/${memoryMb}`;
 
 /** Which cells exist and which are wanted. Making and ending them is the pool's business. */
 export class PreparedCells {
@@ -62,12 +65,12 @@ export class PreparedCells {
   }
 
   /** Whether `take` would give a cell. */
-  has(image: string, memoryMb: number): boolean {
+  has(image: Runtime, memoryMb: number): boolean {
     return (this.#shapes.get(keyOf(image, memoryMb))?.cells.length ?? 0) > 0;
   }
 
   /** Notes that a start of this shape happens, and gives it a cell if there is one: a booted one, else one on its way. */
-  take(image: string, memoryMb: number): Cell | undefined {
+  take(image: Runtime, memoryMb: number): Cell | undefined {
     const shape = this.#shape(image, memoryMb);
     shape.demandedAtMs = performance.now();
     const booted = shape.cells.findIndex((cell) => cell.booted);
@@ -75,7 +78,7 @@ export class PreparedCells {
   }
 
   /** The shape that lacks a cell most, or undefined; `waitMs` tells when to look again because of an earlier failure. */
-  wanted(): { image: string; memoryMb: number } | { waitMs: number } | undefined {
+  wanted(): { image: Runtime; memoryMb: number } | { waitMs: number } | undefined {
     const now = performance.now();
     let best: Shape | undefined;
     let bestLack = 0;
@@ -93,9 +96,14 @@ export class PreparedCells {
     return Number.isFinite(waitMs) ? { waitMs } : undefined;
   }
 
-  add(image: string, memoryMb: number, booting: Promise<BootedSandbox>): Cell {
+  add(
+    image: Runtime,
+    memoryMb: number,
+    reservation: Reservation,
+    booting: Promise<BootedSandbox>,
+  ): Cell {
     const shape = this.#shape(image, memoryMb);
-    const cell: Cell = { key: keyOf(image, memoryMb), image, memoryMb, booting };
+    const cell: Cell = { key: keyOf(image, memoryMb), image, memoryMb, reservation, booting };
     shape.cells.push(cell);
     return cell;
   }
@@ -157,7 +165,7 @@ export class PreparedCells {
     return Math.max(shape.base, demanded);
   }
 
-  #shape(image: string, memoryMb: number): Shape {
+  #shape(image: Runtime, memoryMb: number): Shape {
     const key = keyOf(image, memoryMb);
     let shape = this.#shapes.get(key);
     if (!shape) {
@@ -192,10 +200,11 @@ export function parsePrepared(text: string, defaultMemoryMb: number): PreparedTa
     const trimmed = part.trim();
     if (trimmed === "") continue;
     const match = /^([a-z][a-z0-9]*)(?:\/(\d{2,4}))?=(\d{1,3})$/.exec(trimmed);
-    if (!match)
+    const image = runtimeSchema.safeParse(match?.[1]);
+    if (!match || !image.success)
       throw new Error(`CLOISTER_PREPARED: "${trimmed}" is not image=count, e.g. node24=2`);
     targets.push({
-      image: match[1] ?? "",
+      image: image.data,
       memoryMb: match[2] ? Number(match[2]) : defaultMemoryMb,
       count: Number(match[3]),
     });

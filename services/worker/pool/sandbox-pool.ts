@@ -7,11 +7,11 @@ import {
   type BootedSandbox,
   initOf,
   type SandboxLauncher,
-  type SandboxShape,
   type ServingSandbox,
   type StartPhases,
   shapeOf,
 } from "../sandbox/index.ts";
+import { CellMaker, endCell } from "./cell-maker.ts";
 import {
   type BundleSource,
   type Entry,
@@ -60,8 +60,6 @@ export interface PoolStats {
 const NO_PHASES: StartPhases = Object.freeze({});
 /** Idle sandboxes of a version that a newer one has replaced, ms. */
 const SUPERSEDED_IDLE_MS = 10_000;
-/** Cells are made this long after the last start, so that they do not slow down the answer that is being made, ms. */
-const REPLENISH_DELAY_MS = 10;
 /** A prepared cell can die between being taken and being assigned; then the next one is tried. */
 const MAX_ATTEMPTS = 3;
 
@@ -74,7 +72,7 @@ export class SandboxPool {
   readonly #options: SandboxPoolOptions;
   readonly #budget: MemoryBudget;
   readonly #cells: PreparedCells;
-  readonly #cellMemory = new WeakMap<Cell, Reservation>();
+  readonly #maker: CellMaker;
   readonly #functions = new Map<string, FunctionPool>();
   /** By function, to find other versions. */
   readonly #versions = new Map<string, Set<FunctionPool>>();
@@ -86,7 +84,6 @@ export class SandboxPool {
   readonly #ending = new Set<Promise<void>>();
   #booting = 0;
   #busy = 0;
-  #replenishTimer: NodeJS.Timeout | undefined;
   #closed = false;
 
   constructor(options: SandboxPoolOptions) {
@@ -95,6 +92,18 @@ export class SandboxPool {
     this.#cells = new PreparedCells(options.prepared, options.demandCells);
     this.#maxBooting = options.maxBooting ?? Math.max(4, 2 * availableParallelism());
     this.#idle = new IdleSet(options.idleMs, (entry) => this.#retire(entry));
+    this.#maker = new CellMaker({
+      launcher: options.launcher,
+      cells: this.#cells,
+      budget: this.#budget,
+      mayMake: () => !this.#closed && this.#booting === 0 && this.#room.size === 0,
+      booting: (change) => {
+        this.#booting += change;
+      },
+      changed: () => this.#admit(),
+      end: (sandbox) => this.#track(sandbox),
+      ...(options.onProblem ? { onProblem: options.onProblem } : {}),
+    });
     this.#idleSuperseded = new IdleSet(Math.min(options.idleMs, SUPERSEDED_IDLE_MS), (entry) =>
       this.#retire(entry),
     );
@@ -119,7 +128,7 @@ export class SandboxPool {
 
   /** Begins to make prepared cells. */
   start(): void {
-    this.#replenishSoon();
+    this.#maker.soon();
   }
 
   /**
@@ -147,7 +156,7 @@ export class SandboxPool {
   /** Refuses new work, ends what is idle at once and the rest as it is released; resolves when all are gone or after `boundMs`. */
   async close(boundMs: number): Promise<void> {
     this.#closed = true;
-    clearTimeout(this.#replenishTimer);
+    this.#maker.stop();
     this.#room.clear();
     for (const owner of this.#functions.values()) {
       owner.queued.clear();
@@ -155,7 +164,7 @@ export class SandboxPool {
         this.#rejectWaiter(owner, waiter, new CloisterError("draining"));
       for (const entry of [...owner.entries]) this.#retire(entry);
     }
-    for (const cell of this.#cells.clear()) this.#endCell(cell);
+    for (const cell of this.#cells.clear()) this.#track(endCell(cell));
     let timer: NodeJS.Timeout | undefined;
     const bound = new Promise<void>((resolve) => {
       timer = setTimeout(resolve, boundMs);
@@ -301,7 +310,11 @@ export class SandboxPool {
   }
 
   #endSandbox(sandbox: ServingSandbox | BootedSandbox | AssignedSandbox): void {
-    const ending = sandbox.end().finally(() => this.#ending.delete(ending));
+    this.#track(sandbox.end());
+  }
+
+  #track(end: Promise<void>): void {
+    const ending = end.finally(() => this.#ending.delete(ending));
     this.#ending.add(ending);
   }
 
@@ -345,7 +358,7 @@ export class SandboxPool {
       }
       if (this.#budget.freeSoonMb >= memoryMb || !this.#evictOne()) return;
     }
-    this.#replenishSoon();
+    this.#maker.soon();
   }
 
   #evictOne(): boolean {
@@ -356,8 +369,8 @@ export class SandboxPool {
     }
     const cell = this.#cells.evict();
     if (!cell) return false;
-    this.#cellMemory.get(cell)?.leaving();
-    this.#endCell(cell);
+    cell.reservation.leaving();
+    this.#track(endCell(cell));
     return true;
   }
 
@@ -384,7 +397,7 @@ export class SandboxPool {
           retry = start.attempts < MAX_ATTEMPTS;
           throw new CloisterError("sandbox_failed", "A prepared sandbox ended before it was used");
         }
-        const reservation = this.#cellMemory.get(cell) as Reservation;
+        const reservation = cell.reservation;
         hold = await bundle.catch((error) => {
           this.#endSandbox(booted);
           throw error;
@@ -471,78 +484,7 @@ export class SandboxPool {
       this.#admit();
     });
   }
-
-  #replenishSoon(delayMs = REPLENISH_DELAY_MS): void {
-    if (this.#closed || this.#replenishTimer) return;
-    this.#replenishTimer = setTimeout(() => {
-      this.#replenishTimer = undefined;
-      this.#replenish();
-    }, delayMs);
-    this.#replenishTimer.unref();
-  }
-
-  /** Makes one cell at a time, only while nobody waits for room and never by ending anything. */
-  #replenish(): void {
-    if (this.#closed || this.#booting > 0 || this.#room.size > 0) return;
-    for (const cell of this.#cells.surplus()) this.#endCell(cell);
-    const wanted = this.#cells.wanted();
-    if (!wanted) return;
-    if ("waitMs" in wanted) {
-      this.#replenishSoon(wanted.waitMs + 1);
-      return;
-    }
-    const reservation = this.#budget.reserve(wanted.memoryMb);
-    if (!reservation) return;
-    const shape: SandboxShape = {
-      ...DEFAULT_SHAPE,
-      image: wanted.image,
-      memoryMb: wanted.memoryMb,
-    };
-    this.#booting++;
-    const booting = this.#options.launcher.prepare(shape, `prepared-${wanted.image}`);
-    const cell = this.#cells.add(wanted.image, wanted.memoryMb, booting);
-    this.#cellMemory.set(cell, reservation);
-    booting.then(
-      (booted) => {
-        this.#booting--;
-        cell.booted = booted;
-        this.#cells.outcome(cell, true);
-        void booted.down.then(() => {
-          if (this.#cells.remove(cell)) {
-            reservation.leaving();
-            this.#endSandbox(booted);
-            this.#cells.outcome(cell, false);
-            this.#replenishSoon();
-          }
-        });
-        this.#releaseWhenGone(booted, reservation);
-        this.#admit();
-      },
-      (error: Error) => {
-        this.#booting--;
-        reservation.release();
-        this.#cells.remove(cell);
-        this.#cells.outcome(cell, false);
-        this.#options.onProblem?.(error);
-        this.#admit();
-      },
-    );
-  }
-
-  #endCell(cell: Cell): void {
-    const ending = cell.booting
-      .then((booted) => booted.end())
-      .catch(() => {})
-      .finally(() => this.#ending.delete(ending));
-    this.#ending.add(ending);
-  }
 }
-
-const DEFAULT_SHAPE: Omit<SandboxShape, "image" | "memoryMb"> = {
-  cpuMilli: 1000,
-  pids: 128,
-  tmpMb: 64,
-};
 
 /** What `ps` and sandboxd's list call it. */
 const labelOf = (spec: VersionSpec): string => `${spec.name.slice(0, 48)}@${spec.version}`;

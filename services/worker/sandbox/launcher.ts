@@ -1,9 +1,9 @@
-import type { FunctionConfig, VersionSpec } from "#contracts/function";
+import type { FunctionConfig, Runtime, VersionSpec } from "#contracts/function";
 import type { AssignedSandbox, BootedSandbox } from "./sandbox.ts";
 
 /** What a sandbox is made of and limited to; two invocations may share a prepared cell only if theirs are equal. */
 export interface SandboxShape {
-  image: string;
+  image: Runtime;
   memoryMb: number;
   cpuMilli: number;
   pids: number;

@@ -1,0 +1,33 @@
+import type { StartKind, VersionSpec } from "#contracts/function";
+import type { InvocationRecord, InvocationStatus, LogEntry, Phases } from "#contracts/invocation";
+import type { ErrorCode } from "#errors/catalogue";
+import type { Tier } from "../placement/place.ts";
+import type { SandboxPool } from "../pool/sandbox-pool.ts";
+import type { ReplyLinks } from "../reply/reply-links.ts";
+
+/** What an invocation needs of its worker. */
+export interface InvocationContext {
+  nodeId: string;
+  pool: Pick<SandboxPool, "acquire">;
+  links: Pick<ReplyLinks, "get">;
+  versions: {
+    cached(versionId: string): VersionSpec | undefined;
+    load(versionId: string): Promise<VersionSpec>;
+  };
+  tiers: { cached(tenantId: string): Tier | undefined; load(tenantId: string): Promise<Tier> };
+  /** What this node can do; undefined while sandboxd cannot be reached. */
+  kinds(): readonly string[] | undefined;
+  records: { record(record: InvocationRecord): void; log(entry: LogEntry): void };
+  /** Longest wait for a sandbox, counted from when the gateway accepted the request, ms. */
+  queueWaitMs: number;
+  finished?: (outcome: InvocationOutcome) => void;
+  onProblem?: (error: Error) => void;
+}
+
+export interface InvocationOutcome {
+  status: InvocationStatus;
+  start: StartKind | undefined;
+  phases: Phases;
+  errorCode: ErrorCode | undefined;
+  durationMs: number;
+}

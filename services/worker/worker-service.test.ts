@@ -1,0 +1,170 @@
+import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, test } from "node:test";
+import { pino } from "pino";
+import { create } from "tar";
+import { functionConfigSchema, type VersionSpec } from "#contracts/function";
+import type { InvocationJob, InvocationRecord, LogEntry } from "#contracts/invocation";
+import { InvocationProducer } from "#queue/invocation-queue";
+import { readNodes } from "#queue/nodes";
+import { type RedisServer, startRedisServer } from "#testkit/redis-server";
+import { type Answer, GatewaySide } from "./testkit/gateway-side.ts";
+import { SandboxdStandIn } from "./testkit/sandboxd-stand-in.ts";
+import { type WorkerDatabase, WorkerService } from "./worker-service.ts";
+
+let folder: string;
+let redis: RedisServer;
+let gateway: GatewaySide;
+let sandboxd: SandboxdStandIn;
+let producer: InvocationProducer;
+let worker: WorkerService;
+let database: Rows;
+
+/** What the worker reads and writes, in memory. */
+class Rows implements WorkerDatabase {
+  readonly records: InvocationRecord[] = [];
+  readonly logs: LogEntry[] = [];
+  readonly versions = new Map<string, VersionSpec>();
+  readonly bundles = new Map<string, Uint8Array>();
+  async readVersion(id: string) {
+    return this.versions.get(id);
+  }
+  async readBundle(digest: string) {
+    return this.bundles.get(digest);
+  }
+  async tierOf() {
+    return "trusted" as const;
+  }
+  async insertInvocations(rows: InvocationRecord[]) {
+    this.records.push(...rows);
+  }
+  async insertLogs(rows: LogEntry[]) {
+    this.logs.push(...rows);
+  }
+  async close() {}
+}
+
+beforeEach(async () => {
+  process.umask(0o022);
+  folder = await mkdtemp(join(tmpdir(), "cloister-worker-"));
+  redis = await startRedisServer();
+  gateway = await GatewaySide.listen();
+  sandboxd = new SandboxdStandIn(join(folder, "bundles"));
+  await sandboxd.listen();
+  producer = new InvocationProducer(redis.url, (error) => assert.fail(error));
+  database = new Rows();
+  worker = new WorkerService(
+    {
+      nodeId: "node_test",
+      redisUrl: redis.url,
+      linkSecret: gateway.secret,
+      sandboxdSocket: sandboxd.path,
+      bundlesDir: join(folder, "bundles"),
+      memoryMb: 1024,
+      concurrency: 10,
+      idleMs: 60_000,
+      prepared: [{ image: "python3", memoryMb: 256, count: 1 }],
+      queueWaitMs: 10_000,
+      metrics: join(folder, "worker.sock"),
+    },
+    database,
+    pino({ level: "silent" }),
+  );
+  await worker.start();
+});
+
+afterEach(async () => {
+  await worker.drain();
+  await producer.close();
+  await gateway.close();
+  await sandboxd.close();
+  await redis.stop();
+  await rm(folder, { recursive: true, force: true });
+});
+
+let next = 0;
+async function deploy(source: string): Promise<VersionSpec> {
+  const name = `f${next++}`;
+  await writeFile(join(folder, "main.py"), source);
+  const file = join(folder, `${name}.tgz`);
+  await create({ gzip: true, file, cwd: folder, portable: true }, ["main.py"]);
+  const bundle = await readFile(file);
+  const bundleDigest = createHash("sha256").update(bundle).digest("hex");
+  const spec: VersionSpec = {
+    versionId: `ver_${name}`,
+    functionId: `fn_${name}`,
+    tenantId: "ten_test",
+    name,
+    version: 1,
+    bundleDigest,
+    config: functionConfigSchema.parse({ name, runtime: "python3", timeoutMs: 20_000 }),
+  };
+  database.bundles.set(bundleDigest, bundle);
+  database.versions.set(spec.versionId, spec);
+  return spec;
+}
+
+function send(spec: VersionSpec): { id: string; answer: Promise<Answer>; attached: Promise<void> } {
+  const id = `inv_w${next++}`;
+  const now = Date.now();
+  const job: InvocationJob = {
+    id,
+    tenantId: spec.tenantId,
+    functionId: spec.functionId,
+    versionId: spec.versionId,
+    kind: "event",
+    head: { method: "POST", url: "http://x/", path: "/", headers: [] },
+    body: { text: "{}" },
+    bodyFollows: false,
+    replyTo: gateway.address,
+    acceptedAtMs: now,
+    expiresAtMs: now + 20_000,
+  };
+  const call = gateway.call(id);
+  const answer = producer.add(job).then(() => call.answer);
+  return { id, answer, attached: call.attached };
+}
+
+const HELLO = "def handler(event, context):\n  return 'hello'\n";
+
+test("a job is answered from the queue to the record, and the node tells of itself", async () => {
+  const spec = await deploy(HELLO);
+  const answer = await send(spec).answer;
+  assert.equal(answer.body.toString(), '"hello"', JSON.stringify(answer.error));
+  assert.equal((await send(spec).answer).body.toString(), '"hello"');
+  const [node] = await readNodes(producer.redis);
+  assert.deepEqual([node?.id, node?.sandboxd, node?.kinds], ["node_test", true, ["container"]]);
+  await worker.drain();
+  assert.deepEqual(
+    database.records.map((record) => record.status),
+    ["ok", "ok"],
+  );
+  assert.deepEqual(await readNodes(producer.redis), []);
+  assert.equal(sandboxd.held.size, 0, "a drain leaves no sandbox");
+});
+
+test("sandboxd's death fails what runs at once; what comes later waits for its return", async () => {
+  const slow = await deploy("import time\ndef handler(event, context):\n  time.sleep(60)\n");
+  const running = send(slow);
+  await running.attached;
+  await sandboxd.busy();
+  await sandboxd.die();
+  const answer = await running.answer;
+  assert.equal(answer.error?.code, "sandbox_failed", JSON.stringify(answer.error));
+  const later = send(await deploy(HELLO));
+  await sandboxd.listen();
+  assert.equal((await later.answer).body.toString(), '"hello"');
+});
+
+test("a drain lets running invocations finish", async () => {
+  const spec = await deploy(
+    "import time\ndef handler(event, context):\n  time.sleep(0.3)\n  return 'done'\n",
+  );
+  const running = send(spec);
+  await running.attached;
+  await worker.drain();
+  assert.equal((await running.answer).body.toString(), '"done"');
+});
