@@ -275,8 +275,8 @@ export class Invocation implements AnswerHandler, CallerHandler {
   }
 
   error(raw: Record<string, unknown>): void {
-    // An ERROR ends the invocation, not the sandbox: the runner goes on serving.
-    this.#letGo(true);
+    // An ERROR ends the invocation, not the sandbox, unless the runner says that it is about to exit.
+    this.#letGo(raw.exiting !== true);
     if (!this.#finished) this.#fail(functionError(raw, "function_error"));
   }
 
