@@ -23,3 +23,4 @@ export {
 } from "./sandbox.ts";
 export type { SandboxdHello } from "./sandboxd-control.ts";
 export { SandboxdLauncher, type SandboxdLauncherOptions } from "./sandboxd-launcher.ts";
+export { type WholeAnswer, type WholeRequest, wholeAnswer } from "./whole-answer.ts";

@@ -8,7 +8,7 @@ import { after, test } from "node:test";
 import { CloisterError } from "#errors/catalogue";
 import { FunctionFolders, pythonLauncher } from "../testkit/python-sandboxes.ts";
 import { FrameSocket } from "./frame-socket.ts";
-import { type AnswerHandler, initOf, type ServingSandbox, shapeOf } from "./index.ts";
+import { initOf, type ServingSandbox, shapeOf, type WholeAnswer, wholeAnswer } from "./index.ts";
 import { RunnerLink } from "./runner-link.ts";
 
 const folders = new FunctionFolders();
@@ -28,59 +28,16 @@ async function serve(source: string): Promise<ServingSandbox> {
   return serving;
 }
 
-interface Answer {
-  status?: unknown;
-  body: string;
-  log: string;
-  ending: "end" | "error" | "down";
-  error?: Record<string, unknown>;
-}
-
-function ask(sandbox: ServingSandbox, body = ""): { answer: Promise<Answer>; cancel: () => void } {
-  const { promise, resolve } = Promise.withResolvers<Answer>();
-  const answer: Answer = { body: "", log: "", ending: "down" };
-  const handler: AnswerHandler = {
-    head: (head) => {
-      answer.status = head.status;
-    },
-    data: (bytes) => {
-      answer.body += bytes.toString();
-      stream.consumed(bytes.length);
-    },
-    end: () => resolve({ ...answer, ending: "end" }),
-    error: (error) => resolve({ ...answer, ending: "error", error }),
-    log: (_fd, text) => {
-      answer.log += text.toString();
-    },
-    credit() {},
-    down: () => resolve(answer),
-  };
-  const stream = sandbox.invoke(
-    {
-      id: "inv_1",
-      kind: "event",
-      method: "POST",
-      url: "http://x/",
-      path: "/",
-      headers: [],
-      deadlineMs: 5000,
-      hasBody: body !== "",
-    },
-    handler,
-  );
-  if (body) stream.sendData(Buffer.from(body));
-  stream.endBody();
-  return { answer: promise, cancel: () => stream.cancel() };
-}
+const ask = (sandbox: ServingSandbox, event: unknown = {}): Promise<WholeAnswer> =>
+  wholeAnswer(sandbox, { kind: "event", method: "POST", body: Buffer.from(JSON.stringify(event)) });
 
 test("a sandbox answers, with its log, and again", async () => {
   const sandbox = await serve(
     "def handler(event, context):\n  print('seen', event['n'])\n  return {'twice': event['n'] * 2}\n",
   );
   for (const n of [2, 21]) {
-    const answer = await ask(sandbox, JSON.stringify({ n })).answer;
-    assert.equal(answer.ending, "end", JSON.stringify(answer.error));
-    assert.deepEqual(JSON.parse(answer.body), { twice: n * 2 });
+    const answer = await ask(sandbox, { n });
+    assert.deepEqual(JSON.parse(answer.body.toString()), { twice: n * 2 });
     assert.match(answer.log, new RegExp(`seen ${n}`));
   }
   assert.ok((sandbox.phases.init_ms ?? 0) > 0);
@@ -88,8 +45,7 @@ test("a sandbox answers, with its log, and again", async () => {
 
 test("an answer larger than every window comes whole", async () => {
   const sandbox = await serve("def handler(event, context):\n  return 'x' * 3000000\n");
-  const answer = await ask(sandbox, "{}").answer;
-  assert.equal(answer.ending, "end", JSON.stringify(answer.error));
+  const answer = await ask(sandbox);
   assert.equal(answer.body.length, 3_000_002);
 });
 
@@ -123,18 +79,14 @@ test("init that never ends is a timeout and its sandbox is gone", async () => {
 
 test("a process that exits midway tells every open invocation, with the code", async () => {
   const sandbox = await serve("import os\ndef handler(event, context):\n  os._exit(3)\n");
-  const answer = await ask(sandbox, "{}").answer;
-  assert.equal(answer.ending, "down");
-  const error = await sandbox.exitError(128);
-  assert.equal(error.code, "function_exited");
-  assert.match(error.message, /code 3/);
+  await assert.rejects(ask(sandbox), { code: "function_exited", message: /code 3/ });
 });
 
 test("ending a sandbox is prompt even when it runs a busy loop", async () => {
   const sandbox = await serve("def handler(event, context):\n  while True: pass\n");
-  const { answer } = ask(sandbox, "{}");
+  const answer = assert.rejects(ask(sandbox));
   await sandbox.end();
-  assert.equal((await answer).ending, "down");
+  await answer;
   await sandbox.ended;
 });
 
