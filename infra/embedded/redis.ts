@@ -1,3 +1,4 @@
+import type { ChildProcess } from "node:child_process";
 import { chmodSync, chownSync, existsSync, mkdirSync, rmSync } from "node:fs";
 import { dirname } from "node:path";
 import { endChild } from "./process-life.ts";
@@ -10,6 +11,8 @@ export interface RedisOptions {
   socketPath: string;
   user: string;
   onLine?: (line: string) => void;
+  /** Hears of the server's process before it is ready. */
+  onSpawn?: (child: ChildProcess) => void;
 }
 
 /** Reading a large append-only file takes time; longer than this is a failure, ms. */
@@ -53,6 +56,7 @@ export async function startRedis(options: RedisOptions): Promise<EmbeddedServer>
     ],
     pdeathsig: "TERM",
   });
+  options.onSpawn?.(child);
   const log = options.onLine ?? (() => {});
   await readyLine(child, "redis-server", /eady to accept connections/, START_BOUND_MS, log);
   return {

@@ -1,4 +1,5 @@
 import type { ChildProcess } from "node:child_process";
+import type { Readable } from "node:stream";
 import { childEnd, endChild } from "./process-life.ts";
 
 /** A server this machine runs for Cloister alone. */
@@ -27,7 +28,7 @@ export async function readyLine(
   let tail = "";
   let timer: NodeJS.Timeout | undefined;
   const { promise, resolve, reject } = Promise.withResolvers<void>();
-  eachLine(child, (line) => {
+  eachLine([child.stdout, child.stderr], (line) => {
     tail = `${tail}${line}\n`.slice(-TAIL_CHARS);
     onLine(line);
     if (ready.test(line)) resolve();
@@ -51,9 +52,12 @@ export async function readyLine(
   }
 }
 
-/** Calls `onLine` with each line of both outputs; one without an end is cut at 64 KiB. */
-export function eachLine(child: ChildProcess, onLine: (line: string) => void): void {
-  for (const stream of [child.stdout, child.stderr]) {
+/** Calls `onLine` with each line of the streams; one without an end is cut at 64 KiB. */
+export function eachLine(
+  streams: readonly (Readable | null)[],
+  onLine: (line: string) => void,
+): void {
+  for (const stream of streams) {
     if (!stream) continue;
     let rest = "";
     stream.setEncoding("utf8");

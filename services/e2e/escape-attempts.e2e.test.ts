@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
-import { type Instance, startInstance } from "#testkit/instance.ts";
+import { type Instance, startInstance } from "#testkit/instance";
 import { call, deploy } from "./client.ts";
 
 /** What a function tries in order to get out of its container, made as raw system calls from Python. */

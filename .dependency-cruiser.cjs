@@ -1,0 +1,58 @@
+// Which way imports point (ARCHITECTURE.md, "Where things live"): contracts, errors <- config <- telemetry <- db, queue <- services.
+// `./cloister test --only imports` runs it on copies without types, where every file ends in .mjs.
+const lib = (...names) => `^services/lib/(${names.join("|")})/`;
+const testFiles = "([.]test|[.]bench)[.]mjs$|/testkit/|^services/e2e/|^services/cli/e2e/";
+
+/** Files of `from` may not import files of `to`. */
+const never = (name, comment, from, to) => ({ name, comment, severity: "error", from, to });
+
+module.exports = {
+  forbidden: [
+    never("no-cycles", "A circle has no bottom.", {}, { circular: true }),
+    never("no-unresolved", "What is imported must exist.", {}, { couldNotResolve: true }),
+    never("contracts-and-errors-are-the-bottom", "They import nothing of the project but each other.",
+      { path: lib("contracts", "errors"), pathNot: testFiles },
+      { path: "^(services|runtime|infra)/", pathNot: lib("contracts", "errors") }),
+    never("config-above-contracts", "Config knows contracts and errors alone.",
+      { path: lib("config"), pathNot: testFiles },
+      { path: "^(services|runtime|infra)/", pathNot: lib("contracts", "errors", "config") }),
+    never("telemetry-above-config", "Telemetry knows config and what is below it.",
+      { path: lib("telemetry"), pathNot: testFiles },
+      { path: "^(services|runtime|infra)/", pathNot: lib("contracts", "errors", "config", "telemetry") }),
+    never("db-and-queue-above-telemetry", "Neither knows the other, nor a service.",
+      { path: "^services/lib/(db|queue)/", pathNot: testFiles },
+      { path: "^(services|infra)/", pathNot: [lib("contracts", "errors", "config", "telemetry"), "^services/lib/$1/"] }),
+    never("services-apart", "Services never import each other; the CLI's benchmarks use the worker's one public entry.",
+      { path: "^services/(gateway|worker|cli|dashboard|sdk)/", pathNot: testFiles },
+      { path: "^services/(gateway|worker|cli|dashboard|sdk)/", pathNot: ["^services/$1/", "^services/worker/sandbox/index[.]mjs$"] }),
+    never("worker-entry-for-the-cli-only", "Nobody but the CLI uses the worker's public entry.",
+      { path: "^services/(gateway|dashboard|sdk)/", pathNot: testFiles }, { path: "^services/worker/" }),
+    never("runtime-knows-no-service", "What runs inside or below a sandbox knows no service.",
+      { path: "^runtime/", pathNot: testFiles }, { path: "^services/", pathNot: lib("contracts", "errors") }),
+    never("infra-knows-no-service", "Servers of one machine know no service.",
+      { path: "^infra/", pathNot: testFiles }, { path: "^services/" }),
+    never("only-db-knows-postgres", "Only services/lib/db knows drizzle and pg; making a database is infra/embedded's.",
+      { pathNot: ["^services/lib/db/", "^infra/embedded/", "^migrations/", testFiles] },
+      { path: "node_modules/(drizzle-orm|pg|pg-[a-z-]+)/" }),
+    never("only-queue-knows-redis", "Only services/lib/queue knows BullMQ and ioredis.",
+      { pathNot: ["^services/lib/queue/", testFiles], path: "^(services|runtime|infra)/" },
+      { path: "node_modules/(bullmq|ioredis)/" }),
+    never("only-the-gateway-knows-hono", "HTTP routes are the gateway's.",
+      { pathNot: ["^services/gateway/", testFiles], path: "^(services|runtime|infra)/" },
+      { path: "node_modules/(hono|@hono)/" }),
+    never("only-the-cli-knows-commander", "Words of the command line are the CLI's.",
+      { pathNot: "^services/cli/", path: "^(services|runtime|infra)/" }, { path: "node_modules/commander/" }),
+    never("sandboxd-behind-one-folder", "Only services/worker/sandbox knows sandboxd's socket; others use its entry.",
+      { path: "^services/", pathNot: ["^services/worker/sandbox/", testFiles] },
+      { path: "^services/worker/sandbox/sandboxd-" }),
+    never("tests-import-production-not-the-other-way", "Production code never imports tests or the testkit.",
+      { pathNot: testFiles, path: "^(services|runtime|infra)/" },
+      { path: "[.]test[.]mjs$|/testkit/" }),
+  ],
+  options: {
+    doNotFollow: { path: "node_modules" },
+    exclude: { path: "^node:" },
+    moduleSystems: ["es6"],
+    enhancedResolveOptions: { exportsFields: ["exports"], conditionNames: ["import", "node", "default"] },
+  },
+};

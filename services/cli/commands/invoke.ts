@@ -1,0 +1,114 @@
+import { readFileSync } from "node:fs";
+import { type Command, Option } from "commander";
+import { pathSchema } from "#contracts/function";
+import { Failure, messageOf } from "../failure.ts";
+import { failureOf, segment } from "../http/api.ts";
+import { invocationLogs } from "../http/logs.ts";
+import { withProgress } from "../terminal/progress.ts";
+import { printJson } from "../terminal/table.ts";
+import { apiOf, forService } from "./service-options.ts";
+
+interface InvokeOptions {
+  data?: string;
+  isolation?: string;
+  async?: boolean;
+  log?: boolean;
+  dataDir?: string;
+  json?: boolean;
+}
+
+export const registerInvoke = (program: Command): void => {
+  forService(
+    program
+      .command("invoke")
+      .description("call a function with a JSON event, print its answer")
+      .argument("<name>", "name, or name@version")
+      .option("--data <JSON or @file>", "the event; - reads stdin", "{}")
+      .addOption(
+        new Option("--isolation <path>", "ask for this path").choices([...pathSchema.options]),
+      )
+      .option("--async", "not in this version")
+      .option("--log", "show what the function printed, on stderr"),
+  ).action(async (name: string, options: InvokeOptions) => {
+    if (options.async) {
+      throw new Failure("Asynchronous invocations are not in this version.", "Leave out --async.");
+    }
+    const body = readEvent(options.data ?? "{}");
+    const api = apiOf(options);
+    const response = await withProgress(`Waiting for ${name}`, () =>
+      api.send("POST", `/v1/functions/${segment(name)}/invocations`, {
+        body,
+        headers: {
+          "content-type": "application/json",
+          ...(options.isolation ? { "cloister-isolation": options.isolation } : {}),
+        },
+      }),
+    );
+    const id = response.headers.get("cloister-invocation-id");
+    if (!response.ok) {
+      const failure = await failureOf(response);
+      if (options.log && id) await showLog(api, name, id);
+      throw failure;
+    }
+    const text = await response.text();
+    if (options.json) {
+      printJson({
+        status: response.status,
+        invocation: id,
+        isolation: response.headers.get("cloister-isolation"),
+        start: response.headers.get("cloister-start"),
+        version: Number(response.headers.get("cloister-version")),
+        serverTiming: response.headers.get("server-timing"),
+        answer: asJson(text),
+      });
+    } else process.stdout.write(text.endsWith("\n") ? text : `${text}\n`);
+    if (options.log && id) await showLog(api, name, id);
+  });
+};
+
+async function showLog(
+  api: Parameters<typeof invocationLogs>[0],
+  name: string,
+  id: string,
+): Promise<void> {
+  for (const entry of await invocationLogs(api, name, id)) {
+    process.stderr.write(entry.text.endsWith("\n") ? entry.text : `${entry.text}\n`);
+  }
+}
+
+function asJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text;
+  }
+}
+
+/** The event as JSON text: checked here, so that a typing error is told without a round trip. */
+function readEvent(data: string): string {
+  let text = data;
+  let source = "--data";
+  try {
+    if (data === "-") {
+      source = "stdin";
+      text = readFileSync(0, "utf8");
+    } else if (data.startsWith("@")) {
+      source = data.slice(1);
+      text = readFileSync(source, "utf8");
+    }
+  } catch (error) {
+    throw new Failure(
+      `${source} cannot be read: ${messageOf(error)}.`,
+      "Name a file that is there.",
+    );
+  }
+  try {
+    JSON.parse(text);
+  } catch (error) {
+    throw new Failure(
+      `${source} is not JSON: ${messageOf(error)}.`,
+      `Quote it, e.g. --data '{"a": 1}'.`,
+    );
+  }
+  return text;
+}

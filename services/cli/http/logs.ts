@@ -1,0 +1,83 @@
+import { z } from "zod";
+import type { Api } from "./api.ts";
+import { failureOf, segment } from "./api.ts";
+
+const entrySchema = z.looseObject({
+  invocationId: z.string().nullish(),
+  version: z.number().nullish(),
+  atMs: z.number(),
+  stream: z.string(),
+  text: z.string(),
+});
+export type LogLine = z.infer<typeof entrySchema>;
+const pageSchema = z.union([
+  z.object({ entries: z.array(entrySchema) }).transform(({ entries }) => entries),
+  z.object({ logs: z.array(entrySchema) }).transform(({ logs }) => logs),
+  z.array(entrySchema),
+]);
+
+const address = (name: string, query: Record<string, string>): string =>
+  `/v1/functions/${segment(name)}/logs?${new URLSearchParams(query)}`;
+
+/** Stored lines of a function, oldest first. */
+export async function storedLogs(
+  api: Api,
+  name: string,
+  query: Record<string, string>,
+): Promise<LogLine[]> {
+  return api.json("GET", address(name, query), pageSchema as z.ZodType<LogLine[]>, {
+    headers: { accept: "application/json" },
+  });
+}
+
+/** Records are written in batches, so an invocation's lines may come a moment after its answer. */
+const ATTEMPTS = 8;
+const PAUSE_MS = 250;
+
+/** What one invocation wrote; waits a bounded time for it to be stored. */
+export async function invocationLogs(api: Api, name: string, id: string): Promise<LogLine[]> {
+  for (let attempt = 0; ; attempt++) {
+    const all = await storedLogs(api, name, { limit: "1000", invocation: id });
+    const own = all.filter((entry) => entry.invocationId === id);
+    if (own.length > 0 || attempt === ATTEMPTS) return own;
+    await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
+  }
+}
+
+/** Lines as they are written (server-sent events), until `signal` or the service ends it. */
+export async function* followLogs(
+  api: Api,
+  name: string,
+  signal: AbortSignal,
+): AsyncGenerator<LogLine> {
+  const response = await api.send("GET", address(name, { follow: "true" }), {
+    headers: { accept: "text/event-stream" },
+    signal,
+  });
+  if (!response.ok) throw await failureOf(response);
+  let rest = "";
+  for await (const text of response.body?.pipeThrough(new TextDecoderStream()) ?? []) {
+    const events = (rest + text).split("\n\n");
+    rest = events.pop() ?? "";
+    for (const event of events) yield* entriesOf(event);
+  }
+}
+
+function* entriesOf(event: string): Generator<LogLine> {
+  const data = event
+    .split("\n")
+    .filter((line) => line.startsWith("data:"))
+    .map((line) => line.slice(5))
+    .join("\n");
+  if (data === "") return;
+  let value: unknown;
+  try {
+    value = JSON.parse(data);
+  } catch {
+    return;
+  }
+  for (const one of Array.isArray(value) ? value : [value]) {
+    const parsed = entrySchema.safeParse(one);
+    if (parsed.success) yield parsed.data;
+  }
+}
