@@ -1,0 +1,48 @@
+/** The second argument of `handler(event, context)`. */
+export function handlerContext(init, call) {
+  return {
+    functionName: init.function,
+    functionVersion: String(init.version),
+    awsRequestId: call.id,
+    invocationId: call.id,
+    memoryLimitInMB: init.memoryMb,
+    invokedFunctionArn: `arn:cloister:function:${init.function}`,
+    logGroupName: init.function,
+    logStreamName: init.function,
+    callbackWaitsForEmptyEventLoop: false,
+    getRemainingTimeInMillis: () => call.remainingMs(),
+    get signal() {
+      return call.signal;
+    },
+  };
+}
+
+/** The third argument of `fetch(request, env, ctx)`. */
+export function fetchContext(init, call) {
+  return {
+    functionName: init.function,
+    functionVersion: String(init.version),
+    invocationId: call.id,
+    memoryLimitInMB: init.memoryMb,
+    getRemainingTimeInMillis: () => call.remainingMs(),
+    get signal() {
+      return call.signal;
+    },
+    /**
+     * Work that goes on after the answer. It is not waited for: it has until the invocation's deadline, or until the sandbox
+     * ends (with `reuse: fresh`, as soon as the answer is whole). A rejection is logged and harms nobody.
+     */
+    waitUntil(promise) {
+      Promise.resolve(promise).catch((error) => console.error("waitUntil failed:", error));
+      const timer = setTimeout(() => {
+        console.error("waitUntil was not done at the invocation's deadline.");
+      }, call.remainingMs());
+      Promise.resolve(promise).then(
+        () => clearTimeout(timer),
+        () => clearTimeout(timer),
+      );
+      timer.unref();
+    },
+    passThroughOnException() {},
+  };
+}

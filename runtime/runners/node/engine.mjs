@@ -1,0 +1,235 @@
+import { Call } from "./call.mjs";
+import { describeFault, NoHandler, plainFault } from "./faults.mjs";
+import { CallLog, currentCall } from "./logs.mjs";
+import {
+  CANCEL,
+  DATA,
+  END,
+  ERROR,
+  INIT,
+  INIT_DONE,
+  INVOKE,
+  jsonFrame,
+  ProtocolError,
+  parseObject,
+  RESTORED,
+  WINDOW,
+} from "./wire.mjs";
+
+/** Exit code after an exception nobody caught. */
+const EXIT_FAULT = 70;
+/** An event, or the request a handler gets whole, is at most this: the platform's limit for synchronous bodies. */
+const MAX_WHOLE_BYTES = 6 << 20;
+const RESERVED_ENV = /^$|[=\0]/;
+
+/** What the worker says, turned into calls of the function. */
+export class Engine {
+  /** Whether INIT has come. */
+  begun = false;
+  #wire;
+  #sayReady;
+  #init;
+  #target;
+  #env;
+  #serve;
+  /** Why the function cannot be called, once INIT_DONE has said so. */
+  #refusal;
+  #calls = new Map();
+  #lastStream = 0;
+  /** Calls that begin when the read they came with is decoded, so that a small body is there at once. */
+  #starting = [];
+  #outside;
+  /** An invocation that was cancelled does not end: the process does, once the others have. */
+  #exiting = false;
+
+  constructor(wire, sayReady) {
+    this.#wire = wire;
+    this.#sayReady = sayReady;
+    this.#outside = new CallLog(wire, 0);
+  }
+
+  /** Where output of the code that runs now belongs. Without a context it is the only call there is. */
+  get log() {
+    let call = currentCall.getStore();
+    if (!call && this.#calls.size === 1) call = this.#calls.values().next().value;
+    return call && !call.closed ? call.log : this.#outside;
+  }
+
+  frame(type, stream, payload) {
+    if (type === INVOKE) {
+      this.#open(stream, payload);
+      return;
+    }
+    const call = this.#calls.get(stream);
+    switch (type) {
+      case INIT:
+        if (this.begun || stream !== 0) throw new ProtocolError("a second INIT");
+        this.begun = true;
+        this.#begin(checkedInit(parseObject(payload)));
+        return;
+      case RESTORED:
+        parseObject(payload);
+        return;
+      case DATA:
+      case END:
+        if (!call) {
+          if (stream === 0 || stream > this.#lastStream)
+            throw new ProtocolError("a body for a stream that is not open");
+        } else if (type === DATA) this.#data(call, payload);
+        else {
+          call.takeEnd();
+          if (this.#target?.kind === "handler") this.#starting.push(call);
+        }
+        return;
+      case WINDOW:
+        call?.takeCredit(payload);
+        return;
+      case CANCEL:
+        this.#cancel(call);
+        return;
+      default:
+        throw new ProtocolError(`a frame of type ${type}`);
+    }
+  }
+
+  /** The frames of one read are decoded. */
+  batch() {
+    if (this.#starting.length === 0) return;
+    const calls = this.#starting;
+    this.#starting = [];
+    for (const call of calls) if (!call.closed) currentCall.run(call, this.#serve, call);
+  }
+
+  /** What happens to exceptions and rejections that nobody catches, and to what was said when the process ends. */
+  watchProcess() {
+    const last = (thrown, name) => {
+      // A function that listens itself has decided to go on.
+      if (process.listenerCount(name) > 1) return;
+      this.#endByFault(thrown);
+    };
+    process.on("uncaughtException", (error) => last(error, "uncaughtException"));
+    process.on("unhandledRejection", (reason) => last(reason, "unhandledRejection"));
+    process.on("exit", () => {
+      for (const call of this.#calls.values()) call.log.finish();
+      this.#outside.finish();
+      this.#wire.flush();
+    });
+  }
+
+  #open(stream, payload) {
+    if (!this.begun) throw new ProtocolError("INVOKE before INIT");
+    if (stream <= this.#lastStream) throw new ProtocolError("a stream number is used again");
+    this.#lastStream = stream;
+    const call = new Call(this.#wire, stream, parseObject(payload), this.#forget);
+    this.#outside.renew();
+    if (!this.#target) {
+      if (!this.#refusal) throw new ProtocolError("INVOKE before INIT_DONE");
+      this.#wire.send(jsonFrame(ERROR, stream, this.#refusal));
+      return;
+    }
+    this.#calls.set(stream, call);
+    if (this.#target.kind === "fetch") this.#starting.push(call);
+  }
+
+  #forget = (call, exiting) => {
+    this.#calls.delete(call.stream);
+    if (exiting) this.#exiting = true;
+    if (this.#exiting && this.#calls.size === 0)
+      setImmediate(() => this.#wire.whenSent(() => process.exit(EXIT_FAULT)));
+  };
+
+  #data(call, payload) {
+    call.takeData(payload);
+    if (this.#target.kind !== "handler") return;
+    if (call.bodyBytes > MAX_WHOLE_BYTES)
+      call.fail(
+        plainFault(
+          "BodyTooLarge",
+          "The request body is over 6 MiB, more than a handler's event can carry. Export fetch(request), which streams.",
+          "function_error",
+        ),
+      );
+    else call.consumed(payload.length);
+  }
+
+  #cancel(call) {
+    if (!call) return;
+    const waits = this.#target.kind === "handler" && !call.bodyEnded;
+    const index = this.#starting.indexOf(call);
+    if (index >= 0) this.#starting.splice(index, 1);
+    call.takeCancel();
+    // No user code has seen it.
+    if (waits || index >= 0) call.end();
+  }
+
+  async #begin(init) {
+    this.#sayReady();
+    const startedMs = performance.now();
+    try {
+      this.#init = init;
+      for (const [name, value] of Object.entries(init.env)) process.env[name] = value;
+      process.env.CLOISTER_FUNCTION_NAME = init.function;
+      process.env.CLOISTER_FUNCTION_VERSION = String(init.version);
+      this.#env = Object.freeze({ ...init.env });
+      process.chdir(init.root);
+      process.argv[1] = init.root;
+      const { loadFunction } = await import("./loading.mjs");
+      const target = await loadFunction(init.root, init.entry);
+      this.#serve = await this.#serveOf(target);
+      this.#target = target;
+    } catch (error) {
+      const code = error instanceof NoHandler ? "function_no_handler" : "function_init_error";
+      this.#refusal = describeFault(error, code);
+    }
+    this.#outside.finish();
+    const initMs = Math.round((performance.now() - startedMs) * 1000) / 1000;
+    const done = this.#refusal ? { ok: false, error: this.#refusal } : { ok: true, initMs };
+    this.#wire.send(jsonFrame(INIT_DONE, 0, done));
+    this.#wire.flush();
+  }
+
+  async #serveOf(target) {
+    if (target.kind === "fetch") {
+      const [{ serveFetch }, { fetchContext }] = await Promise.all([
+        import("./fetch-call.mjs"),
+        import("./contexts.mjs"),
+      ]);
+      return (call) => void serveFetch(call, target, this.#env, fetchContext(this.#init, call));
+    }
+    const [{ serveHandler }, { handlerContext }] = await Promise.all([
+      import("./handler-call.mjs"),
+      import("./contexts.mjs"),
+    ]);
+    return (call) => void serveHandler(call, target, handlerContext(this.#init, call));
+  }
+
+  /** No code of this process can be relied on any more. */
+  #endByFault(thrown) {
+    if (!this.#target && !this.#refusal && this.begun) {
+      // It struck while the module was loading.
+      const error = describeFault(thrown, "function_init_error");
+      this.#refusal = error;
+      this.#wire.send(jsonFrame(INIT_DONE, 0, { ok: false, error }));
+    }
+    const fault = { ...describeFault(thrown, "function_error"), exiting: true };
+    this.#outside.write(2, `Uncaught ${fault.stack || fault.message}\n`);
+    for (const call of [...this.#calls.values()]) call.fail(fault);
+    this.#wire.whenSent(() => process.exit(EXIT_FAULT));
+  }
+}
+
+function checkedInit(init) {
+  const { root, entry, env = {}, version } = init;
+  if (typeof init.function !== "string" || typeof root !== "string")
+    throw new ProtocolError("INIT lacks function or root");
+  if (typeof version !== "number" && typeof version !== "string")
+    throw new ProtocolError("INIT lacks version");
+  if (entry !== undefined && typeof entry !== "string")
+    throw new ProtocolError("INIT's entry is no text");
+  if (typeof env !== "object" || env === null || Array.isArray(env))
+    throw new ProtocolError("INIT's env is no object");
+  for (const [name, value] of Object.entries(env))
+    if (RESERVED_ENV.test(name) || typeof value !== "string" || value.includes("\0"))
+      throw new ProtocolError("INIT's env has a name or value that cannot be set");
+  return { ...init, env };
+}

@@ -1,0 +1,2 @@
+/** Loaded once before any function, so that the ES module loader is warm. */
+export const loaded = true;
