@@ -1,5 +1,7 @@
 import { Command, CommanderError } from "commander";
+import { registerBench } from "./commands/bench.ts";
 import { registerDeploy } from "./commands/deploy.ts";
+import { registerDoctor } from "./commands/doctor.ts";
 import { registerDown } from "./commands/down.ts";
 import {
   registerLs,
@@ -37,6 +39,8 @@ registerRm(program);
 registerLogs(program);
 registerVersions(program);
 registerPlacement(program);
+registerDoctor(program);
+registerBench(program);
 registerTest(program);
 registerSetup(program);
 registerNotYet(program);

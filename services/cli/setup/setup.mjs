@@ -184,13 +184,27 @@ function users() {
   }
 }
 
-const npmInputs = { paths: ["package.json", "package-lock.json", ".npmrc"] };
+/** Whether node_modules holds what package-lock.json says: npm notes there what it installed. */
+function npmIsDone() {
+  try {
+    const read = (path) => JSON.parse(readFileSync(join(ROOT, path), "utf8")).packages;
+    const wanted = read("package-lock.json");
+    const installed = read("node_modules/.package-lock.json");
+    const same = (path) => installed[path]?.integrity === wanted[path].integrity;
+    const paths = Object.keys(wanted).filter((path) => path !== "");
+    // An optional package of another platform is rightly not there.
+    return paths.every((path) => (installed[path] ? same(path) : wanted[path].optional));
+  } catch {
+    return false;
+  }
+}
 
-function npm() {
-  const made = [NODE, "node_modules/commander", "node_modules/.bin/biome", POSTGRES];
-  return step("npm", { title: "npm packages", inputs: npmInputs, made }, async () => {
-    await run("npm", "npm", ["ci", "--no-audit", "--no-fund", "--prefer-offline"]);
-  });
+async function npm() {
+  const made = [NODE, join(ROOT, "node_modules/commander"), join(POSTGRES, "native/bin/postgres")];
+  if (npmIsDone() && made.every((path) => existsSync(path))) return;
+  await step("npm", { title: "npm packages", made: ["/nowhere"] }, () =>
+    run("npm", "npm", ["ci", "--no-audit", "--no-fund", "--prefer-offline"]),
+  );
 }
 
 /** What the package's own install script would do; npm runs none here. */

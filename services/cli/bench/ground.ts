@@ -1,0 +1,115 @@
+import { execFileSync } from "node:child_process";
+import { createHash, randomBytes } from "node:crypto";
+import {
+  chmodSync,
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { z } from "zod";
+import { PROJECT_ROOT } from "#embedded/unprivileged";
+import {
+  type InitMessage,
+  SandboxdLauncher,
+  type SandboxShape,
+  shapeFor,
+} from "../../worker/sandbox/index.ts";
+import { Failure, messageOf } from "../failure.ts";
+import { type Folders, foldersOf, imagesFolder } from "../instance/folders.ts";
+import { makeFolders, sandboxdService } from "../instance/services.ts";
+import type { Running } from "../instance/supervised.ts";
+
+const manifestSchema = z.looseObject({
+  layers: z.array(z.string().regex(/^[0-9a-f]{64}$/)),
+  runner: z.object({ argv: z.array(z.string()).min(1), env: z.record(z.string(), z.string()) }),
+});
+
+const MEMORY_MB = 256;
+const IMAGE = "node24";
+
+/** What every mode shares: the same image, runner, function and settings. */
+export interface Ground {
+  shape: SandboxShape;
+  init: InitMessage;
+  /** The runner's command line inside the image. */
+  argv: string[];
+  env: Record<string, string>;
+  /** The image's layers as one folder, for modes that know no layers: hard links, so it is the same page cache. */
+  rootfs: string;
+  /** examples/hello, as the bundle of this digest in sandboxd's folder. */
+  bundle: { digest: string; path: string };
+  launcher: SandboxdLauncher;
+  /** A folder for a mode's own files; goes at the end. */
+  scratch: string;
+  close(): Promise<void>;
+}
+
+/** Starts a sandboxd of the benchmark's own and lays out what the modes run. Throws a Failure; then nothing is left. */
+export async function layGround(): Promise<Ground> {
+  const manifestPath = join(imagesFolder(), `${IMAGE}.json`);
+  let manifest: z.infer<typeof manifestSchema>;
+  try {
+    manifest = manifestSchema.parse(JSON.parse(readFileSync(manifestPath, "utf8")));
+  } catch (error) {
+    throw new Failure(
+      `The image ${IMAGE} cannot be read: ${messageOf(error)}.`,
+      "Run ./cloister setup.",
+    );
+  }
+  const data = mkdtempSync(join(tmpdir(), "cloister-bench-"));
+  chmodSync(data, 0o711);
+  const folders: Folders = foldersOf(data);
+  makeFolders(folders);
+  // Beside the layers, because hard links stay within one file system.
+  const rootfs = join(imagesFolder(), `bench-${randomBytes(4).toString("hex")}`);
+  let sandboxd: Running | undefined;
+  const removeFiles = (): void => {
+    for (const folder of [rootfs, data, folders.run])
+      rmSync(folder, { recursive: true, force: true });
+  };
+  try {
+    mkdirSync(rootfs, { mode: 0o755 });
+    for (const layer of manifest.layers) {
+      execFileSync("cp", ["-al", `${join(imagesFolder(), "layers", layer)}/.`, rootfs]);
+    }
+    const source = join(PROJECT_ROOT, "examples/hello");
+    const hash = createHash("sha256");
+    for (const name of readdirSync(source).sort()) hash.update(readFileSync(join(source, name)));
+    const digest = hash.digest("hex");
+    const path = join(folders.bundles, digest);
+    cpSync(source, path, { recursive: true });
+    const said: string[] = [];
+    sandboxd = await sandboxdService(folders).start({
+      onLine: (line) => void said.push(line),
+      onSpawn() {},
+    });
+    const launcher = new SandboxdLauncher({ socketPath: join(folders.run, "sandboxd.sock") });
+    await launcher.connect();
+    const running = sandboxd;
+    return {
+      shape: shapeFor({ runtime: IMAGE, memoryMb: MEMORY_MB }),
+      init: { function: "hello", version: 1, env: {}, memoryMb: MEMORY_MB, timeoutMs: 10_000 },
+      argv: manifest.runner.argv.map((word) => word.replaceAll("{memoryMb}", String(MEMORY_MB))),
+      env: manifest.runner.env,
+      rootfs,
+      bundle: { digest, path },
+      launcher,
+      scratch: data,
+      async close() {
+        launcher.close();
+        await running.stop();
+        removeFiles();
+      },
+    };
+  } catch (error) {
+    await sandboxd?.stop();
+    removeFiles();
+    if (error instanceof Failure) throw error;
+    throw new Failure(`The benchmark cannot start: ${messageOf(error)}`, "Run ./cloister doctor.");
+  }
+}

@@ -1,0 +1,84 @@
+import {
+  type BootedSandbox,
+  ProcessLauncher,
+  type ServingSandbox,
+} from "../../worker/sandbox/index.ts";
+import { answer, type BootMode, firstAnswer } from "./boot-mode.ts";
+import type { Ground } from "./ground.ts";
+
+/** The bare runner: no isolation at all, what the others are measured against. */
+export function processMode(ground: Ground): BootMode {
+  // The image's own node and runner, so that only the walls differ.
+  const argv = ground.argv.map((word) =>
+    word.startsWith("/usr/") || word.startsWith("/cloister/") ? `${ground.rootfs}${word}` : word,
+  );
+  const launcher = new ProcessLauncher(() => argv);
+  let serving: ServingSandbox | undefined;
+  return {
+    name: "process",
+    async measured() {
+      serving = await firstAnswer(
+        await launcher.launch(ground.shape, "bench", ground.bundle),
+        ground,
+      );
+    },
+    async after() {
+      await serving?.end();
+      serving = undefined;
+    },
+  };
+}
+
+export function coldMode(ground: Ground): BootMode {
+  let serving: ServingSandbox | undefined;
+  return {
+    name: "container-cold",
+    async measured() {
+      const assigned = await ground.launcher.launch(ground.shape, "bench", ground.bundle);
+      serving = await firstAnswer(assigned, ground);
+    },
+    async after() {
+      await serving?.end();
+      serving = undefined;
+    },
+  };
+}
+
+export function preparedMode(ground: Ground): BootMode {
+  let cell: BootedSandbox | undefined;
+  return {
+    name: "container-prepared",
+    async before() {
+      cell = await ground.launcher.prepare(ground.shape, "bench");
+    },
+    async measured() {
+      if (!cell) throw new Error("there is no cell");
+      await firstAnswer(await cell.assign(ground.bundle, "bench"), ground);
+    },
+    async after() {
+      await cell?.end();
+      cell = undefined;
+    },
+  };
+}
+
+export function warmMode(ground: Ground): BootMode {
+  let serving: ServingSandbox | undefined;
+  return {
+    name: "container-warm",
+    async before() {
+      if (serving?.alive) return;
+      serving = await firstAnswer(
+        await ground.launcher.launch(ground.shape, "bench", ground.bundle),
+        ground,
+      );
+    },
+    async measured() {
+      if (!serving) throw new Error("there is no sandbox");
+      await answer(serving);
+    },
+    async close() {
+      await serving?.end();
+    },
+  };
+}

@@ -1,0 +1,135 @@
+import { execFile } from "node:child_process";
+import { mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { ProcessLauncher, type ServingSandbox } from "../../worker/sandbox/index.ts";
+import { type BootMode, firstAnswer } from "./boot-mode.ts";
+import type { Ground } from "./ground.ts";
+
+const run = promisify(execFile);
+
+/** A sandbox made by somebody else's program, with the frames' socket as file descriptor 3. */
+function peerMode(
+  name: string,
+  ground: Ground,
+  argvOf: (id: string) => string[],
+  remove?: (id: string) => Promise<void>,
+): BootMode {
+  let next = 1;
+  let id = "";
+  let serving: ServingSandbox | undefined;
+  const launcher = new ProcessLauncher(() => argvOf(id));
+  return {
+    name,
+    async measured() {
+      id = `cloister-bench-${process.pid}-${next++}`;
+      const bundle = { digest: ground.bundle.digest, path: "/fn" };
+      serving = await firstAnswer(await launcher.launch(ground.shape, "bench", bundle), ground);
+    },
+    async after() {
+      await serving?.end();
+      serving = undefined;
+      await remove?.(id);
+    },
+  };
+}
+
+/** runc or crun: what `spec` makes of it (all namespaces but user, no capabilities, seccomp off), with our image and function. */
+export function ociMode(program: "runc" | "crun", ground: Ground): BootMode {
+  const folder = join(ground.scratch, program);
+  const state = join(folder, "state");
+  mkdirSync(state, { recursive: true });
+  writeFileSync(join(folder, "config.json"), JSON.stringify(ociConfig(ground, program)));
+  // crun 1.8 refuses cgroups v1 with a v2 beside them (HOST: hybrid), so it goes without; runc makes and removes its own.
+  const global = ["--root", state, ...(program === "crun" ? ["--cgroup-manager=disabled"] : [])];
+  return peerMode(
+    program,
+    ground,
+    (id) => [
+      `/usr/${program === "runc" ? "s" : ""}bin/${program}`,
+      ...global,
+      "run",
+      "--preserve-fds=1",
+      "--bundle",
+      folder,
+      id,
+    ],
+    async (id) => {
+      // Ends what runs and removes its state and cgroups; that it is gone already is no failure.
+      await run(program, [...global, "delete", "--force", id]).catch(() => {});
+      rmSync(join(state, id), { recursive: true, force: true });
+    },
+  );
+}
+
+function ociConfig(ground: Ground, program: "runc" | "crun"): object {
+  const options = ["nosuid", "noexec", "nodev"];
+  return {
+    ociVersion: "1.0.2",
+    process: {
+      terminal: false,
+      user: { uid: 1000, gid: 1000 },
+      args: ground.argv,
+      env: Object.entries(ground.env).map(([name, value]) => `${name}=${value}`),
+      cwd: "/",
+      capabilities: { bounding: [], effective: [], permitted: [], inheritable: [], ambient: [] },
+      noNewPrivileges: true,
+    },
+    root: { path: ground.rootfs, readonly: true },
+    hostname: "bench",
+    mounts: [
+      { destination: "/proc", type: "proc", source: "proc", options },
+      {
+        destination: "/dev",
+        type: "tmpfs",
+        source: "tmpfs",
+        options: ["nosuid", "mode=755", "size=65536k"],
+      },
+      {
+        destination: "/tmp",
+        type: "tmpfs",
+        source: "tmpfs",
+        options: ["nosuid", "nodev", "mode=1777", "size=64m"],
+      },
+      {
+        destination: "/fn",
+        type: "bind",
+        source: ground.bundle.path,
+        options: ["bind", "ro", "nosuid", "nodev"],
+      },
+    ],
+    linux: {
+      // crun without cgroups refuses limits.
+      ...(program === "crun" ? {} : { resources: limitsOf(ground) }),
+      namespaces: ["pid", "network", "ipc", "uts", "mount"].map((type) => ({ type })),
+      maskedPaths: ["/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/sched_debug"],
+      readonlyPaths: ["/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus"],
+    },
+  };
+}
+
+const limitsOf = ({ shape }: Ground): object => ({
+  memory: { limit: shape.memoryMb * 1024 * 1024 },
+  pids: { limit: shape.pids },
+});
+
+/** All namespaces, no cgroup, no seccomp. */
+export function bwrapMode(ground: Ground): BootMode {
+  const env = Object.entries(ground.env).flatMap(([name, value]) => ["--setenv", name, value]);
+  return peerMode("bwrap", ground, () => [
+    ...["/usr/bin/bwrap", "--unshare-all", "--die-with-parent", "--clearenv", ...env],
+    ...["--uid", "1000", "--gid", "1000", "--ro-bind", ground.rootfs, "/"],
+    ...[
+      "--ro-bind",
+      ground.bundle.path,
+      "/fn",
+      "--proc",
+      "/proc",
+      "--dev",
+      "/dev",
+      "--tmpfs",
+      "/tmp",
+    ],
+    ...["--chdir", "/", "--", ...ground.argv],
+  ]);
+}
