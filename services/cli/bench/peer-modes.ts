@@ -1,5 +1,5 @@
 import { execFile } from "node:child_process";
-import { mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { ProcessLauncher, type ServingSandbox } from "../../worker/sandbox/index.ts";
@@ -7,6 +7,10 @@ import { type BootMode, firstAnswer } from "./boot-mode.ts";
 import type { Ground } from "./ground.ts";
 
 const run = promisify(execFile);
+
+/** Where a v2 hierarchy is mounted beside v1. */
+const UNIFIED = "/sys/fs/cgroup/unified";
+const BLIND = `umount ${UNIFIED}; exec "$@"`;
 
 /** A sandbox made by somebody else's program, with the frames' socket as file descriptor 3. */
 function peerMode(
@@ -40,23 +44,21 @@ export function ociMode(program: "runc" | "crun", ground: Ground): BootMode {
   const state = join(folder, "state");
   mkdirSync(state, { recursive: true });
   writeFileSync(join(folder, "config.json"), JSON.stringify(ociConfig(ground, program)));
-  // crun 1.8 refuses cgroups v1 with a v2 beside them (HOST: hybrid), so it goes without; runc makes and removes its own.
+  // crun 1.8 refuses a v2 hierarchy with controllers beside v1, even when told to use none: there it gets a view without it.
+  const blind =
+    program === "crun" && existsSync(UNIFIED)
+      ? ["unshare", "--mount", "sh", "-c", BLIND, "sh"]
+      : [];
   const global = ["--root", state, ...(program === "crun" ? ["--cgroup-manager=disabled"] : [])];
+  const command = [...blind, `/usr/${program === "runc" ? "s" : ""}bin/${program}`, ...global];
   return peerMode(
     program,
     ground,
-    (id) => [
-      `/usr/${program === "runc" ? "s" : ""}bin/${program}`,
-      ...global,
-      "run",
-      "--preserve-fds=1",
-      "--bundle",
-      folder,
-      id,
-    ],
+    (id) => [...command, "run", "--preserve-fds=1", "--bundle", folder, id],
     async (id) => {
       // Ends what runs and removes its state and cgroups; that it is gone already is no failure.
-      await run(program, [...global, "delete", "--force", id]).catch(() => {});
+      const [first = program, ...rest] = command;
+      await run(first, [...rest, "delete", "--force", id]).catch(() => {});
       rmSync(join(state, id), { recursive: true, force: true });
     },
   );
