@@ -1,5 +1,6 @@
 import { Command, CommanderError } from "commander";
 import { registerBench } from "./commands/bench.ts";
+import { registerDemo } from "./commands/demo.ts";
 import { registerDeploy } from "./commands/deploy.ts";
 import { registerDoctor } from "./commands/doctor.ts";
 import { registerDown } from "./commands/down.ts";
@@ -30,6 +31,7 @@ const program = new Command("cloister")
   .addHelpText("after", AFTER_HELP)
   .exitOverride();
 
+registerDemo(program);
 registerUp(program);
 registerDown(program);
 registerDeploy(program);

@@ -1,12 +1,12 @@
 import { spawn } from "node:child_process";
-import { mkdirSync, openSync } from "node:fs";
+import { closeSync, mkdirSync, openSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { type Command, InvalidArgumentError } from "commander";
 import { EXIT, Failure, messageOf } from "../failure.ts";
 import { foldersOf } from "../instance/folders.ts";
 import { Instance } from "../instance/instance.ts";
 
-interface UpOptions {
+export interface UpOptions {
   port: number;
   data?: string;
   detach?: boolean;
@@ -90,8 +90,16 @@ async function attached(options: UpOptions): Promise<void> {
   process.exit(signals > 1 ? EXIT.interrupted : EXIT.ok);
 }
 
-/** Starts `up` in a session of its own and waits until it is ready. Its messages go to DIR/logs/up-output.log. */
 async function detached(options: UpOptions): Promise<void> {
+  const url = await startDetached(options);
+  process.stdout.write(`ready ${url}\n`);
+}
+
+/**
+ * Starts `up` in a session of its own and resolves with its URL when it is ready. Its messages go to DIR/logs/up-output.log; when it does not become ready they are in the
+ * failure.
+ */
+export async function startDetached(options: UpOptions): Promise<string> {
   const folders = foldersOf(options.data);
   mkdirSync(folders.logs, { recursive: true, mode: 0o750 });
   const output = join(folders.logs, "up-output.log");
@@ -108,21 +116,27 @@ async function detached(options: UpOptions): Promise<void> {
     ],
     { detached: true, stdio: ["ignore", fd, fd, "ipc"], env: { ...process.env, NO_COLOR: "1" } },
   );
+  closeSync(fd);
   const outcome = Promise.withResolvers<string>();
   child.once("message", (message) => {
     const { ready } = message as { ready?: unknown };
     if (typeof ready === "string") outcome.resolve(ready);
   });
-  child.once("exit", (code) => outcome.reject(code));
-  for (const signal of SIGNALS) process.once(signal, () => child.kill("SIGTERM"));
+  child.once("error", outcome.reject);
+  child.once("exit", (code) => {
+    const said = readFileSync(output, "utf8").trim().split("\n");
+    // `up` ended with its own sentence and remedy, which are its last two lines.
+    const [sentence = `up ended with ${code}.`, remedy = `See ${folders.logs}.`] = said.slice(-2);
+    const exitCode = code === null || code === 0 ? EXIT.failed : code;
+    outcome.reject(new Failure(sentence.replace(/^cloister: /, ""), remedy.trim(), exitCode));
+  });
+  const stop = (): void => void child.kill("SIGTERM");
+  for (const signal of SIGNALS) process.on(signal, stop);
   try {
-    const url = await outcome.promise;
-    process.stdout.write(`ready ${url}\n`);
+    return await outcome.promise;
+  } finally {
+    for (const signal of SIGNALS) process.off(signal, stop);
     if (child.connected) child.disconnect();
     child.unref();
-  } catch (code) {
-    const { readFileSync } = await import("node:fs");
-    process.stderr.write(readFileSync(output, "utf8"));
-    process.exitCode = typeof code === "number" && code !== 0 ? code : EXIT.failed;
   }
 }

@@ -1,0 +1,94 @@
+import type { Path } from "#contracts/function";
+import { deploy } from "../commands/deploy.ts";
+import type { Api } from "../http/api.ts";
+import { callExample } from "./call.ts";
+import { expectationOf } from "./expected.ts";
+
+/** One line of the demo's table: a function on a path, from one kind of start. */
+export interface Row {
+  function: string;
+  runtime: string;
+  path: Path;
+  start: string;
+  status: number;
+  /** First call of a fresh sandbox, ms. */
+  first_ms: number | null;
+  warm_p50_ms: number | null;
+  answer: string;
+  right: boolean;
+  /** Why the path was not to be had; then the row is neither right nor wrong. */
+  unavailable?: string;
+}
+
+/** Calls on the sandbox of the first one, for the median. */
+const WARM_CALLS = 20;
+
+/**
+ * Publishes an example twice and calls each version: the first start of a runtime is cold, and leaves cells prepared for the next. Gives a row per kind of start that
+ * was seen, and one for a path this version does not have.
+ */
+export async function demonstrate(
+  api: Api,
+  name: string,
+  folder: string,
+  dataDir: string,
+): Promise<Row[]> {
+  const rows: Row[] = [];
+  for (let version = 1; version <= 2; version++) {
+    const deployed = await deploy(folder, { dataDir, name });
+    const config = deployed.config as { runtime?: string } | undefined;
+    const runtime = (deployed.runtime as string | undefined) ?? config?.runtime ?? "";
+    const row = await containerRow(api, name, runtime);
+    // A second row shows another kind of start, or a fault.
+    if (version === 1 || !row.right || row.start !== rows[0]?.start) rows.push(row);
+  }
+  rows.push(await microvmRow(api, name, rows[0]?.runtime ?? ""));
+  return rows;
+}
+
+async function containerRow(api: Api, name: string, runtime: string): Promise<Row> {
+  const wanted = expectationOf(name);
+  const first = await callExample(api, name, wanted, "container");
+  const times: number[] = [];
+  let right = first.right;
+  for (let n = 0; n < WARM_CALLS && right; n++) {
+    const again = await callExample(api, name, wanted, "container");
+    right = again.right;
+    if (again.start === "warm") times.push(again.durationMs);
+  }
+  times.sort((a, b) => a - b);
+  return {
+    function: name,
+    runtime,
+    path: "container",
+    start: first.start,
+    status: first.status,
+    first_ms: first.durationMs,
+    warm_p50_ms: times[Math.floor((times.length - 1) / 2)] ?? null,
+    answer: excerpt(first.answer),
+    right,
+  };
+}
+
+/** The second path must be refused with its own error, never served by a container. */
+async function microvmRow(api: Api, name: string, runtime: string): Promise<Row> {
+  const outcome = await callExample(api, name, expectationOf(name), "microvm");
+  const refused = outcome.status === 503 && outcome.code === "isolation_unavailable";
+  return {
+    function: name,
+    runtime,
+    path: "microvm",
+    start: "-",
+    status: outcome.status,
+    first_ms: null,
+    warm_p50_ms: null,
+    answer: refused ? "not in this version" : excerpt(outcome.answer),
+    right: refused || outcome.right,
+    ...(refused ? { unavailable: "not in this version" } : {}),
+  };
+}
+
+const excerpt = (text: string): string => {
+  const line = text.replaceAll(/\s+/g, " ").trim();
+  return line.length > 48 ? `${line.slice(0, 47)}…` : line;
+};
