@@ -1,0 +1,121 @@
+import assert from "node:assert/strict";
+import { after, before, describe, test } from "node:test";
+import { startTimeOf, waitGone } from "#embedded/process-life";
+import { type Instance, startInstance } from "#testkit/instance";
+import { Api } from "../http/api.ts";
+import { followLogs } from "../http/logs.ts";
+
+/** A caller must have its answer within this, whatever ends, ms: far less than any timeout of the function, far more than it takes. */
+const PROMPT_MS = 10_000;
+
+describe("what a kill -9 does to callers", { timeout: 300_000 }, () => {
+  let instance: Instance;
+  let api: Api;
+
+  before(async () => {
+    instance = await startInstance();
+    api = new Api({ url: instance.url, key: instance.key });
+    await publish("hello", "export const handler = async () => 'hello';");
+    await publish(
+      "waits",
+      `export const handler = () => { console.log("started"); return new Promise(() => {}); };`,
+    );
+  });
+  after(() => instance?.stop());
+
+  async function publish(name: string, source: string): Promise<void> {
+    const body = JSON.stringify({ name, timeoutMs: 120_000, files: { "index.mjs": source } });
+    const headers = { "content-type": "application/json" };
+    const response = await api.send("POST", "/v1/functions", { body, headers });
+    assert.equal(response.status, 201, await response.text());
+  }
+
+  const call = (name: string): Promise<Response> =>
+    api.send("POST", `/v1/functions/${name}/invocations`, {
+      body: "{}",
+      headers: { "content-type": "application/json" },
+      signal: AbortSignal.timeout(60_000),
+    });
+
+  /** A call whose function has begun to run. */
+  async function callUnderWay(): Promise<Promise<Response>> {
+    const abort = new AbortController();
+    const started = (async () => {
+      for await (const { text } of followLogs(api, "waits", abort.signal)) {
+        if (text.includes("started")) return;
+      }
+    })();
+    const answer = call("waits");
+    answer.catch(() => {});
+    const late = setTimeout(() => abort.abort(), 30_000);
+    await started;
+    clearTimeout(late);
+    abort.abort();
+    return answer;
+  }
+
+  function kill(service: string): { pid: number; startTime: string } {
+    const pid = instance.pids()[service];
+    assert.ok(pid, `${service} runs`);
+    const startTime = startTimeOf(pid);
+    assert.ok(startTime);
+    process.kill(pid, "SIGKILL");
+    return { pid, startTime };
+  }
+
+  /** Bounded, so that a hang is a failure that says so. */
+  async function promptly<T>(promise: Promise<T>): Promise<T> {
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => reject(new Error(`no answer in ${PROMPT_MS} ms`)), PROMPT_MS);
+    });
+    return Promise.race([promise, late]).finally(() => clearTimeout(timer));
+  }
+
+  async function recovers(service: string): Promise<void> {
+    await instance.said(new RegExp(`${service} runs again`), 30_000);
+    // The queue may hand the first call to nobody for a moment; what matters is that callers wait and are served.
+    const response = await call("hello");
+    assert.equal(response.status, 200, await response.clone().text());
+    assert.equal(await response.json(), "hello");
+  }
+
+  test("worker: its callers get 502 worker_lost at once, the next are served", async () => {
+    const answer = await callUnderWay();
+    kill("worker");
+    const response = await promptly(answer);
+    assert.equal(response.status, 502);
+    assert.equal(((await response.json()) as { code: string }).code, "worker_lost");
+    await recovers("worker");
+  });
+
+  test("sandboxd: its callers get 502 sandbox_failed at once, the next are served", async () => {
+    const answer = await callUnderWay();
+    kill("sandboxd");
+    const response = await promptly(answer);
+    assert.equal(response.status, 502);
+    assert.equal(((await response.json()) as { code: string }).code, "sandbox_failed");
+    await recovers("sandboxd");
+  });
+
+  test("gateway: its callers see the connection break, the next are served", async () => {
+    const answer = await callUnderWay();
+    kill("gateway");
+    await assert.rejects(promptly(answer), /cannot be reached/);
+    await recovers("gateway");
+  });
+
+  test("redis: calls are served again", async () => {
+    const { pid, startTime } = kill("redis");
+    assert.ok(await waitGone(pid, startTime, PROMPT_MS));
+    await recovers("redis");
+  });
+
+  test("postgres: functions are still there", async () => {
+    const { pid, startTime } = kill("postgres");
+    assert.ok(await waitGone(pid, startTime, PROMPT_MS));
+    await recovers("postgres");
+    const response = await api.send("GET", "/v1/functions/hello");
+    assert.equal(response.status, 200);
+  });
+});
