@@ -30,7 +30,7 @@ export const registerLogs = (program: Command): void => {
     process.once("SIGINT", () => abort.abort());
     process.once("SIGTERM", () => abort.abort());
     try {
-      for await (const line of followLogs(api, name, abort.signal)) show(line);
+      for await (const line of await followLogs(api, name, abort.signal)) show(line);
     } catch (error) {
       if (!abort.signal.aborted) throw error;
     }

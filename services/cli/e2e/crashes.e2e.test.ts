@@ -37,21 +37,17 @@ describe("what a kill -9 does to callers", { timeout: 300_000 }, () => {
       signal: AbortSignal.timeout(60_000),
     });
 
-  /** A call whose function has begun to run. */
-  async function callUnderWay(): Promise<Promise<Response>> {
+  /** A call whose function has begun to run. In an object, because a promise of a promise is one. */
+  async function callUnderWay(): Promise<{ answer: Promise<Response> }> {
     const abort = new AbortController();
-    const started = (async () => {
-      for await (const { text } of followLogs(api, "waits", abort.signal)) {
-        if (text.includes("started")) return;
-      }
-    })();
+    const late = setTimeout(() => abort.abort(), 30_000);
+    const lines = await followLogs(api, "waits", abort.signal);
     const answer = call("waits");
     answer.catch(() => {});
-    const late = setTimeout(() => abort.abort(), 30_000);
-    await started;
+    for await (const { text } of lines) if (text.includes("started")) break;
     clearTimeout(late);
     abort.abort();
-    return answer;
+    return { answer };
   }
 
   function kill(service: string): { pid: number; startTime: string } {
@@ -81,7 +77,7 @@ describe("what a kill -9 does to callers", { timeout: 300_000 }, () => {
   }
 
   test("worker: its callers get 502 worker_lost at once, the next are served", async () => {
-    const answer = await callUnderWay();
+    const { answer } = await callUnderWay();
     kill("worker");
     const response = await promptly(answer);
     assert.equal(response.status, 502);
@@ -90,7 +86,7 @@ describe("what a kill -9 does to callers", { timeout: 300_000 }, () => {
   });
 
   test("sandboxd: its callers get 502 sandbox_failed at once, the next are served", async () => {
-    const answer = await callUnderWay();
+    const { answer } = await callUnderWay();
     kill("sandboxd");
     const response = await promptly(answer);
     assert.equal(response.status, 502);
@@ -99,7 +95,7 @@ describe("what a kill -9 does to callers", { timeout: 300_000 }, () => {
   });
 
   test("gateway: its callers see the connection break, the next are served", async () => {
-    const answer = await callUnderWay();
+    const { answer } = await callUnderWay();
     kill("gateway");
     await assert.rejects(promptly(answer), /cannot be reached/);
     await recovers("gateway");

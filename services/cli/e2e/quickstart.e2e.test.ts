@@ -205,9 +205,9 @@ describe("quickstart", { timeout: 300_000 }, () => {
       ...["--timeout", "60000"],
     );
     const api = new Api({ url: instance.url, key: instance.key });
-    const enough = AbortSignal.timeout(30_000);
-    const lines = followLogs(api, "patient", enough);
-    // The stream must be open before the call, or its first line could be missed.
+    // Open before the call, so that its first line is not missed.
+    const lines = await followLogs(api, "patient", AbortSignal.timeout(30_000));
+    const hangUp = new AbortController();
     const seen: string[] = [];
     const reading = (async () => {
       for await (const { text } of lines) {
@@ -216,7 +216,6 @@ describe("quickstart", { timeout: 300_000 }, () => {
         if (text.includes("the caller has gone")) return;
       }
     })();
-    const hangUp = new AbortController();
     const call = fetch(`${instance.url}/f/patient/`, {
       headers: authorization(),
       signal: hangUp.signal,

@@ -44,17 +44,21 @@ export async function invocationLogs(api: Api, name: string, id: string): Promis
   }
 }
 
-/** Lines as they are written (server-sent events), until `signal` or the service ends it. */
-export async function* followLogs(
+/** Resolves when the service listens for new lines (server-sent events); they come until `signal` or the service ends it. */
+export async function followLogs(
   api: Api,
   name: string,
   signal: AbortSignal,
-): AsyncGenerator<LogLine> {
+): Promise<AsyncGenerator<LogLine>> {
   const response = await api.send("GET", address(name, { follow: "true" }), {
     headers: { accept: "text/event-stream" },
     signal,
   });
   if (!response.ok) throw await failureOf(response);
+  return linesOf(response);
+}
+
+async function* linesOf(response: Response): AsyncGenerator<LogLine> {
   let rest = "";
   for await (const text of response.body?.pipeThrough(new TextDecoderStream()) ?? []) {
     const events = (rest + text).split("\n\n");
