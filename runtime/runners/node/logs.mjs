@@ -4,7 +4,7 @@ import { StringDecoder } from "node:string_decoder";
 import { MAX_DATA_BYTES } from "./wire.mjs";
 
 const MAX_LOG_BYTES = 1 << 20;
-const TRUNCATED = Buffer.from("[cloister] log truncated after 1 MiB\n");
+const TRUNCATED = "[cloister] log truncated after 1 MiB\n";
 /** A line without end leaves in pieces of this many characters. */
 const PIECE_CHARACTERS = 16_384;
 
@@ -72,7 +72,8 @@ export class CallLog {
     }
     this.#leftBytes -= bytes.length;
     if (this.#leftBytes < 0) {
-      this.#wire.sendLog(this.#stream, fd, TRUNCATED);
+      const inLine = fits > 0 && bytes[fits - 1] !== 0x0a;
+      this.#wire.sendLog(this.#stream, fd, Buffer.from(inLine ? `\n${TRUNCATED}` : TRUNCATED));
       this.#partial = ["", ""];
     }
     this.#wire.flush();
