@@ -6,7 +6,7 @@ import { InvocationLink } from "#protocol/link";
 import type { CallHandler, CallStream } from "#protocol/stream";
 
 /** Every wait for a runner ends after this, ms. */
-const LIMIT_MS = 60_000;
+const LIMIT_MS = 30_000;
 
 export interface RunnerOptions {
   /** Program and arguments. */
