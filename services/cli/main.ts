@@ -1,27 +1,28 @@
 import { Command, CommanderError } from "commander";
-import { registerBench } from "./commands/bench.ts";
-import { registerDemo } from "./commands/demo.ts";
-import { registerDeploy } from "./commands/deploy.ts";
-import { registerDoctor } from "./commands/doctor.ts";
-import { registerDown } from "./commands/down.ts";
-import {
-  registerLs,
-  registerPlacement,
-  registerRm,
-  registerVersions,
-} from "./commands/functions.ts";
-import { registerInvoke } from "./commands/invoke.ts";
-import { registerLogs } from "./commands/logs.ts";
-import { registerNotYet } from "./commands/not-yet.ts";
-import { registerSetup } from "./commands/setup.ts";
-import { registerTest } from "./commands/test.ts";
-import { registerUp } from "./commands/up.ts";
 import { EXIT, reportFailure } from "./failure.ts";
 
 const AFTER_HELP = `
 Exit codes: 0 done, 1 failed, 2 used wrongly, 130 interrupted.
 Environment: CLOISTER_URL and CLOISTER_KEY name a service and its key, CLOISTER_DATA a data folder; CLOISTER_DATABASE_URL and
 CLOISTER_REDIS_URL make up use your own PostgreSQL and Redis; NO_COLOR.`;
+
+/** In the order help shows them. Only the module of the command that is called is loaded: loading all takes as long as most of them run. */
+const COMMANDS: Record<string, () => Promise<(program: Command) => void>> = {
+  demo: async () => (await import("./commands/demo.ts")).registerDemo,
+  up: async () => (await import("./commands/up.ts")).registerUp,
+  down: async () => (await import("./commands/down.ts")).registerDown,
+  deploy: async () => (await import("./commands/deploy.ts")).registerDeploy,
+  invoke: async () => (await import("./commands/invoke.ts")).registerInvoke,
+  ls: async () => (await import("./commands/functions.ts")).registerLs,
+  rm: async () => (await import("./commands/functions.ts")).registerRm,
+  logs: async () => (await import("./commands/logs.ts")).registerLogs,
+  versions: async () => (await import("./commands/functions.ts")).registerVersions,
+  placement: async () => (await import("./commands/functions.ts")).registerPlacement,
+  bench: async () => (await import("./commands/bench.ts")).registerBench,
+  doctor: async () => (await import("./commands/doctor.ts")).registerDoctor,
+  test: async () => (await import("./commands/test.ts")).registerTest,
+  setup: async () => (await import("./commands/setup.ts")).registerSetup,
+};
 
 const program = new Command("cloister")
   .usage("<command> [options]")
@@ -31,23 +32,10 @@ const program = new Command("cloister")
   .addHelpText("after", AFTER_HELP)
   .exitOverride();
 
-registerDemo(program);
-registerUp(program);
-registerDown(program);
-registerDeploy(program);
-registerInvoke(program);
-registerLs(program);
-registerRm(program);
-registerLogs(program);
-registerVersions(program);
-registerPlacement(program);
-registerDoctor(program);
-registerBench(program);
-registerTest(program);
-registerSetup(program);
-registerNotYet(program);
-
 try {
+  const called = COMMANDS[process.argv[2] ?? ""];
+  for (const load of called ? [called] : Object.values(COMMANDS)) (await load())(program);
+  if (!called) (await import("./commands/not-yet.ts")).registerNotYet(program);
   await program.parseAsync();
 } catch (error) {
   if (error instanceof CommanderError) {
