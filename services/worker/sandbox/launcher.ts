@@ -1,5 +1,8 @@
 import type { FunctionConfig, Runtime, VersionSpec } from "#contracts/function";
+import type { BundleRef, InitMessage } from "./loaded-function.ts";
 import type { AssignedSandbox, BootedSandbox } from "./sandbox.ts";
+
+export type { BundleRef, InitMessage } from "./loaded-function.ts";
 
 /** What a sandbox is made of and limited to; two invocations may share a prepared cell only if theirs are equal. */
 export interface SandboxShape {
@@ -10,28 +13,12 @@ export interface SandboxShape {
   tmpMb: number;
 }
 
-/** A function's files, by digest and as the folder they are unpacked in. */
-export interface BundleRef {
-  digest: string;
-  path: string;
-}
-
 /** Makes sandboxes. sandboxd is the one for production; the bare process exists for benchmarks. */
 export interface SandboxLauncher {
   /** A sandbox whose runner has booted and which has no function yet. Rejects with a CloisterError; then nothing is left. */
   prepare(shape: SandboxShape, label: string): Promise<BootedSandbox>;
   /** A sandbox made for one bundle, booted. Rejects with a CloisterError; then nothing is left. */
   launch(shape: SandboxShape, label: string, bundle: BundleRef): Promise<AssignedSandbox>;
-}
-
-/** The INIT frame's payload (runtime/protocol), without what the sandbox itself adds: root, seed and clock. */
-export interface InitMessage {
-  function: string;
-  version: number;
-  entry?: string;
-  env: Record<string, string>;
-  memoryMb: number;
-  timeoutMs: number;
 }
 
 const BASE_SHAPE = { cpuMilli: 1000, pids: 128, tmpMb: 64 } as const;

@@ -2,7 +2,7 @@ import { randomBytes } from "node:crypto";
 import { CloisterError, type ErrorCode } from "#errors/catalogue";
 import { exitError, type SandboxExit } from "./exit.ts";
 import type { FrameSocket } from "./frame-socket.ts";
-import type { BundleRef, InitMessage } from "./launcher.ts";
+import type { BundleRef, InitMessage } from "./loaded-function.ts";
 import { type AnswerHandler, RunnerLink, type RunnerStream } from "./runner-link.ts";
 import { SandboxMeter, type StatFiles } from "./sandbox-meter.ts";
 
