@@ -1,0 +1,232 @@
+import { and, asc, desc, eq, gt, isNull, sql } from "drizzle-orm";
+import type { FunctionConfig, VersionSpec } from "#contracts/function";
+import { newId } from "#contracts/ids";
+import type { Database } from "./database.ts";
+import { bundles, functions, type TenantTier, tenants, versions } from "./schema.ts";
+
+/** A function and the version it stands for now. */
+export interface FunctionSummary {
+  id: string;
+  name: string;
+  version: number;
+  versionId: string;
+  digest: string;
+  sizeBytes: number;
+  config: FunctionConfig;
+  createdAt: Date;
+  updatedAt: Date;
+}
+
+export interface VersionSummary {
+  versionId: string;
+  version: number;
+  digest: string;
+  sizeBytes: number;
+  config: FunctionConfig;
+  createdAt: Date;
+}
+
+/** What a call needs to know of the version it meets. */
+export interface CallTarget extends VersionSpec {
+  public: boolean;
+  tier: TenantTier;
+}
+
+export interface BundleToStore {
+  digest: string;
+  content: Buffer;
+  unpackedBytes: number;
+}
+
+const live = (tenantId: string, name: string) =>
+  and(eq(functions.tenantId, tenantId), eq(functions.name, name), isNull(functions.deletedAt));
+
+/** Stores the bundle and makes the function's next version, all or nothing; callers at the same time get different numbers. */
+export async function publishVersion(
+  db: Database,
+  tenantId: string,
+  config: FunctionConfig,
+  bundle: BundleToStore,
+): Promise<FunctionSummary> {
+  return db.orm.transaction(async (tx) => {
+    await tx
+      .insert(bundles)
+      .values({ ...bundle, sizeBytes: bundle.content.length })
+      // The row is locked until the version that needs it is there, so that no clean-up comes between.
+      .onConflictDoUpdate({ target: bundles.digest, set: { touchedAt: sql`now()` } });
+    const [row] = await tx
+      .insert(functions)
+      .values({
+        id: newId("fn"),
+        tenantId,
+        name: config.name,
+        currentVersion: 1,
+        public: config.public,
+      })
+      .onConflictDoUpdate({
+        target: [functions.tenantId, functions.name],
+        targetWhere: sql`deleted_at is null`,
+        set: {
+          // The locked row's own number: a look at versions would see the past of a publication that has just ended.
+          currentVersion: sql`${functions.currentVersion} + 1`,
+          public: config.public,
+          updatedAt: sql`now()`,
+        },
+      })
+      .returning();
+    if (!row) throw new Error("The function was not stored.");
+    const versionId = newId("ver");
+    await tx.insert(versions).values({
+      id: versionId,
+      functionId: row.id,
+      number: row.currentVersion,
+      bundleDigest: bundle.digest,
+      config,
+    });
+    return {
+      id: row.id,
+      name: row.name,
+      version: row.currentVersion,
+      versionId,
+      digest: bundle.digest,
+      sizeBytes: bundle.content.length,
+      config,
+      createdAt: row.createdAt,
+      updatedAt: row.updatedAt,
+    };
+  });
+}
+
+const summaryColumns = {
+  id: functions.id,
+  name: functions.name,
+  version: functions.currentVersion,
+  versionId: versions.id,
+  digest: versions.bundleDigest,
+  sizeBytes: bundles.sizeBytes,
+  config: versions.config,
+  createdAt: functions.createdAt,
+  updatedAt: functions.updatedAt,
+};
+
+const summaries = (db: Database) =>
+  db.orm
+    .select(summaryColumns)
+    .from(functions)
+    .innerJoin(
+      versions,
+      and(eq(versions.functionId, functions.id), eq(versions.number, functions.currentVersion)),
+    )
+    .innerJoin(bundles, eq(bundles.digest, versions.bundleDigest));
+
+/** At most `limit` functions of a tenant in order of name, those after the name `after`. */
+export async function listFunctions(
+  db: Database,
+  tenantId: string,
+  limit: number,
+  after = "",
+): Promise<FunctionSummary[]> {
+  return summaries(db)
+    .where(
+      and(eq(functions.tenantId, tenantId), isNull(functions.deletedAt), gt(functions.name, after)),
+    )
+    .orderBy(asc(functions.name))
+    .limit(limit);
+}
+
+export async function readFunction(
+  db: Database,
+  tenantId: string,
+  name: string,
+): Promise<FunctionSummary | undefined> {
+  const [row] = await summaries(db).where(live(tenantId, name));
+  return row;
+}
+
+/** A function's versions, newest first. */
+export async function listVersions(
+  db: Database,
+  functionId: string,
+  limit: number,
+): Promise<VersionSummary[]> {
+  return db.orm
+    .select({
+      versionId: versions.id,
+      version: versions.number,
+      digest: versions.bundleDigest,
+      sizeBytes: bundles.sizeBytes,
+      config: versions.config,
+      createdAt: versions.createdAt,
+    })
+    .from(versions)
+    .innerJoin(bundles, eq(bundles.digest, versions.bundleDigest))
+    .where(eq(versions.functionId, functionId))
+    .orderBy(desc(versions.number))
+    .limit(limit);
+}
+
+/** The function's id, or undefined when there is none of that name. Its versions stay for a while, for calls that are under way. */
+export async function deleteFunction(
+  db: Database,
+  tenantId: string,
+  name: string,
+): Promise<string | undefined> {
+  const [row] = await db.orm
+    .update(functions)
+    .set({ deletedAt: sql`now()` })
+    .where(live(tenantId, name))
+    .returning({ id: functions.id });
+  return row?.id;
+}
+
+const targetColumns = {
+  versionId: versions.id,
+  functionId: functions.id,
+  tenantId: functions.tenantId,
+  name: functions.name,
+  version: versions.number,
+  bundleDigest: versions.bundleDigest,
+  config: versions.config,
+  public: functions.public,
+  tier: tenants.tier,
+};
+
+const targets = (db: Database) =>
+  db.orm
+    .select(targetColumns)
+    .from(versions)
+    .innerJoin(functions, eq(functions.id, versions.functionId))
+    .innerJoin(tenants, eq(tenants.id, functions.tenantId));
+
+/** The version a name stands for: the given number, else the current one. */
+export async function resolveFunction(
+  db: Database,
+  tenantId: string,
+  name: string,
+  version?: number,
+): Promise<CallTarget | undefined> {
+  const [row] = await targets(db).where(
+    and(live(tenantId, name), eq(versions.number, version ?? functions.currentVersion)),
+  );
+  return row;
+}
+
+/** A version by its id, also of a function that was deleted a moment ago. */
+export async function readVersion(
+  db: Database,
+  versionId: string,
+): Promise<VersionSpec | undefined> {
+  const [row] = await targets(db).where(eq(versions.id, versionId));
+  if (!row) return undefined;
+  const { public: _public, tier: _tier, ...spec } = row;
+  return spec;
+}
+
+/** The tar.gz of a digest. */
+export async function readBundle(db: Database, digest: string): Promise<Buffer | undefined> {
+  const [row] = await db.orm
+    .select({ content: bundles.content })
+    .from(bundles)
+    .where(eq(bundles.digest, digest));
+  return row?.content;
+}
