@@ -1,0 +1,129 @@
+use std::io;
+
+use landlock::{
+    ABI, Access, AccessFs, PathBeneath, PathFd, RestrictionStatus, Ruleset, RulesetAttr,
+    RulesetCreated, RulesetCreatedAttr, RulesetStatus,
+};
+use rustix::process::{Resource, Rlimit, setrlimit};
+use seccompiler::{apply_filter, sock_filter};
+
+use crate::failure::{Failure, Step, checked};
+
+/// KEYCTL_JOIN_SESSION_KEYRING of keyctl(2).
+const JOIN_SESSION_KEYRING: libc::c_ulong = 1;
+/// capabilities(7), "The securebits flags": root means nothing, no right survives a change of user, none can be made ambient; all locked.
+const SECUREBITS: libc::c_ulong = 0b1110_1111;
+
+/// Per process, beside what the cgroup limits for all.
+const LIMITS: [(Resource, u64); 7] = [
+    (Resource::Nofile, 1024),
+    (Resource::Core, 0),
+    (Resource::Memlock, 64 * 1024),
+    (Resource::Msgqueue, 0),
+    (Resource::Nice, 0),
+    (Resource::Rtprio, 0),
+    (Resource::Sigpending, 1024),
+];
+
+pub fn limit_resources() -> Result<(), Failure> {
+    for (resource, value) in LIMITS {
+        setrlimit(
+            resource,
+            Rlimit {
+                current: Some(value),
+                maximum: Some(value),
+            },
+        )
+        .wall("resource limits")?;
+    }
+    Ok(())
+}
+
+/// An empty session keyring, locked securebits, and an empty bounding set, which no exec can undo.
+pub fn give_up_for_good() -> Result<(), Failure> {
+    // SAFETY: a null name makes an anonymous keyring; nothing else is read.
+    checked(unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, 0_usize) })
+        .wall("session keyring")?;
+    // SAFETY: takes numbers only.
+    checked(unsafe {
+        libc::c_long::from(libc::prctl(libc::PR_SET_SECUREBITS, SECUREBITS, 0, 0, 0))
+    })
+    .wall("securebits")?;
+    caps::clear(None, caps::CapSet::Bounding)
+        .map_err(io::Error::other)
+        .wall("capability bounding set")
+}
+
+/// Every right, every file but what a function may touch, every system call but those it may make: for init, and for all it forks.
+pub fn confine() -> Result<(), Failure> {
+    for set in [
+        caps::CapSet::Ambient,
+        caps::CapSet::Inheritable,
+        caps::CapSet::Effective,
+        caps::CapSet::Permitted,
+    ] {
+        caps::clear(None, set)
+            .map_err(io::Error::other)
+            .wall("capabilities")?;
+    }
+    if cloister_container::landlock_abi().is_some() {
+        restrict_files()
+            .map_err(io::Error::other)
+            .wall("Landlock")?;
+    }
+    install_filters()
+}
+
+/// Landlock: everything may be read and executed, only /tmp, /dev/shm and the devices written.
+fn restrict_files() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    // The newest kind of access this knows of; a kernel that knows fewer is asked for those.
+    let abi = ABI::V5;
+    let read = AccessFs::from_read(abi);
+    let all = AccessFs::from_all(abi);
+    let file = AccessFs::from_file(abi);
+    let mut rules: RulesetCreated = Ruleset::default().handle_access(all)?.create()?;
+    for (path, access) in [
+        ("/", read),
+        ("/tmp", all),
+        ("/dev/shm", all),
+        ("/dev/null", file),
+        ("/dev/zero", file),
+        ("/dev/full", file),
+        ("/dev/random", file),
+        ("/dev/urandom", file),
+        // A process's own thread names, among others; what is not its own is not its to write.
+        ("/proc", read | AccessFs::WriteFile),
+    ] {
+        rules = rules.add_rule(PathBeneath::new(PathFd::new(path)?, access))?;
+    }
+    let RestrictionStatus { ruleset, .. } = rules.restrict_self()?;
+    match ruleset {
+        RulesetStatus::NotEnforced => Err("the kernel did not take the rules".into()),
+        _ => Ok(()),
+    }
+}
+
+/// no_new_privs and the programs made of seccomp/runner.json.
+fn install_filters() -> Result<(), Failure> {
+    for program in [
+        include_bytes!(concat!(env!("OUT_DIR"), "/absent.bpf")).as_slice(),
+        include_bytes!(concat!(env!("OUT_DIR"), "/runner.bpf")).as_slice(),
+    ] {
+        let program: Vec<sock_filter> = program.chunks_exact(8).filter_map(instruction).collect();
+        apply_filter(&program)
+            .map_err(io::Error::other)
+            .wall("seccomp filter")?;
+    }
+    Ok(())
+}
+
+/// As build.rs wrote it: code, jt, jf, k in the machine's byte order.
+fn instruction(bytes: &[u8]) -> Option<sock_filter> {
+    let [c0, c1, jt, jf, k0, k1, k2, k3] = <[u8; 8]>::try_from(bytes).ok()?;
+    Some(sock_filter {
+        code: u16::from_ne_bytes([c0, c1]),
+        jt,
+        jf,
+        k: u32::from_ne_bytes([k0, k1, k2, k3]),
+    })
+}

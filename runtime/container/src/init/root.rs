@@ -1,0 +1,89 @@
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::OwnedFd;
+
+use cloister_container::order::Order;
+use rustix::fs::{Access, AtFlags, CWD, accessat, statat};
+use rustix::mount::{
+    MountFlags, MoveMountFlags, UnmountFlags, mount, mount_bind, mount_remount, move_mount, unmount,
+};
+use rustix::process::{chdir, pivot_root};
+
+use crate::failure::{Failure, Step};
+
+/// What /proc tells of the whole machine and no function needs: hidden behind an empty device or folder.
+const HIDDEN: [&CStr; 12] = [
+    c"proc/kcore",
+    c"proc/keys",
+    c"proc/key-users",
+    c"proc/kmsg",
+    c"proc/kallsyms",
+    c"proc/latency_stats",
+    c"proc/timer_list",
+    c"proc/sched_debug",
+    c"proc/sysrq-trigger",
+    c"proc/acpi",
+    c"proc/scsi",
+    c"proc/dynamic_debug",
+];
+/// May be read, never changed.
+const READ_ONLY: [&CStr; 4] = [c"proc/sys", c"proc/irq", c"proc/bus", c"proc/fs"];
+/// Files in /tmp and /dev/shm; each costs kernel memory that the size does not count.
+const MAX_INODES: u32 = 16_384;
+
+/// Puts the root together and moves into it; the host's file systems are gone afterwards.
+pub fn build(order: &Order, root: &OwnedFd, bundle: Option<&OwnedFd>) -> Result<(), Failure> {
+    let attach = |tree: &OwnedFd, path: &str| {
+        move_mount(tree, "", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+    };
+    attach(root, &order.mount_point).wall("mount of the root")?;
+    chdir(order.mount_point.as_str()).wall("mount of the root")?;
+    let private = MountFlags::NOSUID | MountFlags::NODEV;
+    mount("proc", "proc", "proc", private | MountFlags::NOEXEC, None).wall("mount of /proc")?;
+    for path in HIDDEN {
+        hide(path).wall("mount over /proc")?;
+    }
+    for path in READ_ONLY {
+        if exists(path) {
+            mount_bind(path, path).wall("mount over /proc")?;
+            let flags = MountFlags::BIND | MountFlags::RDONLY | private | MountFlags::NOEXEC;
+            mount_remount(path, flags, c"").wall("mount over /proc")?;
+        }
+    }
+    let options = CString::new(format!(
+        "size={},nr_inodes={MAX_INODES},mode=1777",
+        order.tmp_bytes
+    ))
+    .map_err(io::Error::from)
+    .step("mount of /tmp")?;
+    mount("tmp", "tmp", "tmpfs", private, Some(options.as_c_str())).wall("mount of /tmp")?;
+    mount(
+        "shm",
+        "dev/shm",
+        "tmpfs",
+        private | MountFlags::NOEXEC,
+        Some(options.as_c_str()),
+    )
+    .wall("mount of /dev/shm")?;
+    if let Some(bundle) = bundle {
+        attach(bundle, "fn").wall("mount of the bundle")?;
+    }
+    // The old root comes to lie under the new one and is taken away there (pivot_root(2), "pivot_root(".", ".")").
+    pivot_root(".", ".").wall("pivot_root")?;
+    unmount(".", UnmountFlags::DETACH).wall("unmount of the old root")?;
+    chdir("/").wall("pivot_root")
+}
+
+fn exists(path: &CStr) -> bool {
+    accessat(CWD, path, Access::EXISTS, AtFlags::empty()).is_ok()
+}
+
+fn hide(path: &CStr) -> rustix::io::Result<()> {
+    let Ok(found) = statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW) else {
+        // This kernel has none.
+        return Ok(());
+    };
+    let is_folder = rustix::fs::FileType::from_raw_mode(found.st_mode).is_dir();
+    // /fn is still the image's empty folder.
+    mount_bind(if is_folder { c"fn" } else { c"dev/null" }, path)
+}

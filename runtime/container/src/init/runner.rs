@@ -1,0 +1,135 @@
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use cloister_container::order::Order;
+use rustix::fs::{Mode, OFlags, open};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::Pid;
+
+use crate::Descriptors;
+use crate::failure::{Failure, Step, checked};
+
+/// Descriptors are first copied above this, so that none stands in the way of another.
+const SCRATCH: libc::c_int = 64;
+/// Where the runner tells of a failed exec; closed by a successful one.
+const STATUS: libc::c_int = 4;
+const FIRST_CLOSED: libc::c_uint = 5;
+/// exec failed, as in a shell.
+const EXIT_EXEC: i32 = 127;
+
+/// Forks the runner, which inherits every wall; returns when its program has been executed.
+pub fn start(order: &Order, fds: &Descriptors) -> Result<Pid, Failure> {
+    let argv = words(&order.argv)?;
+    let env = words(
+        &order
+            .env
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect::<Vec<_>>(),
+    )?;
+    let (told, tell) = pipe_with(PipeFlags::CLOEXEC).step("runner")?;
+    // SAFETY: this process has one thread, so the child may do whatever this one may.
+    let forked = checked(unsafe { libc::fork() }.into()).step("runner")?;
+    let Some(pid) = i32::try_from(forked).ok().and_then(Pid::from_raw) else {
+        let failure = match become_runner(fds, &tell) {
+            Ok(()) => exec(&argv, &env),
+            Err(failure) => failure,
+        };
+        let text = format!(
+            "{}\n{}\n{}",
+            u8::from(failure.isolation),
+            failure.step,
+            failure.message
+        );
+        // At its old place or its new one, whichever is open.
+        // SAFETY: the descriptor is used for this one write, and a closed one is only an error.
+        let moved = unsafe { BorrowedFd::borrow_raw(STATUS) };
+        let _ = rustix::io::write(moved, text.as_bytes())
+            .or_else(|_| rustix::io::write(&tell, text.as_bytes()));
+        std::process::exit(EXIT_EXEC);
+    };
+    drop(tell);
+    let mut text = [0_u8; 1024];
+    let length = rustix::io::retry_on_intr(|| rustix::io::read(&told, &mut text)).step("runner")?;
+    if length == 0 {
+        return Ok(pid);
+    }
+    let text = String::from_utf8_lossy(text.get(..length).unwrap_or_default()).into_owned();
+    let mut lines = text.splitn(3, '\n');
+    let isolation = lines.next() == Some("1");
+    let what = lines.collect::<Vec<_>>().join(": ");
+    Err(if isolation {
+        Failure::isolation("runner", what)
+    } else {
+        Failure::setup("runner", &what)
+    })
+}
+
+fn words(words: &[String]) -> Result<Vec<CString>, Failure> {
+    words
+        .iter()
+        .map(|word| {
+            CString::new(word.as_bytes())
+                .map_err(|_| Failure::setup("order", "a word holds a zero byte"))
+        })
+        .collect()
+}
+
+fn become_runner(fds: &Descriptors, tell: &OwnedFd) -> Result<(), Failure> {
+    rustix::process::setsid().step("session")?;
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    let null = open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .step("standard input")?;
+    let copy =
+        |fd: BorrowedFd<'_>| rustix::io::fcntl_dupfd_cloexec(fd, SCRATCH).step("descriptors");
+    let [stdout, stderr, fd3] = fds.kept();
+    let sources = [
+        copy(null.as_fd())?,
+        copy(stdout)?,
+        copy(stderr)?,
+        copy(fd3)?,
+    ];
+    for (number, source) in (0..).zip(&sources) {
+        place(source.as_fd(), number, 0)?;
+    }
+    place(copy(tell.as_fd())?.as_fd(), STATUS, libc::O_CLOEXEC)?;
+    // SAFETY: whatever is closed here is used by nobody any more; exec or exit follows.
+    checked(unsafe { libc::c_long::from(libc::close_range(FIRST_CLOSED, u32::MAX, 0)) })
+        .wall("descriptors")?;
+    std::mem::forget((null, sources));
+    Ok(())
+}
+
+/// dup3(2) onto a number.
+fn place(source: BorrowedFd<'_>, number: libc::c_int, flags: libc::c_int) -> Result<(), Failure> {
+    // SAFETY: `number` is one of the runner's own descriptors, which nothing here owns.
+    checked(unsafe { libc::c_long::from(libc::dup3(source.as_raw_fd(), number, flags)) })
+        .wall("descriptors")?;
+    Ok(())
+}
+
+/// Returns only when it fails.
+fn exec(argv: &[CString], env: &[CString]) -> Failure {
+    let Some(program) = argv.first() else {
+        return Failure::setup("program", "the image names none");
+    };
+    let pointers = |words: &[CString]| -> Vec<*const libc::c_char> {
+        words
+            .iter()
+            .map(|word| word.as_ptr())
+            .chain([std::ptr::null()])
+            .collect()
+    };
+    let (arguments, environment) = (pointers(argv), pointers(env));
+    // SAFETY: both arrays end with null and point to strings that outlive the call.
+    unsafe { libc::execve(program.as_ptr(), arguments.as_ptr(), environment.as_ptr()) };
+    Failure::setup(
+        "program",
+        &format!(
+            "{}: {}",
+            program.to_string_lossy(),
+            io::Error::last_os_error()
+        ),
+    )
+}

@@ -1,0 +1,381 @@
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
+};
+
+use crate::bundle;
+use crate::cgroup::cell::CellCgroup;
+use crate::cgroup::hierarchy::StatFiles;
+use crate::cgroup::leftovers::remove_when_empty;
+use crate::error::SpawnError;
+use crate::instance::Instance;
+use crate::limits::{LimitChange, Limits};
+use crate::order::{Ended, Order, Report, receive, send};
+
+/// What a sandbox is made of.
+#[derive(Debug)]
+pub struct Spec<'a> {
+    /// At most 64 characters of a-z, 0-9, _ and -; the host name inside.
+    pub id: &'a str,
+    /// Shown by ps; printable ASCII.
+    pub label: &'a str,
+    /// Folders of the image's layers, lowest first.
+    pub layers: &'a [PathBuf],
+    /// The runner's program, as it is found inside, and its arguments.
+    pub argv: &'a [String],
+    /// The runner's whole environment.
+    pub env: &'a [(String, String)],
+    /// Host uid and gid that the sandbox's only uid and gid stand for; nobody else's.
+    pub host_id: u32,
+    pub limits: Limits,
+    /// Mounted read-only at /fn; without it /fn is empty until `Sandbox::assign`.
+    pub bundle: Option<&'a Path>,
+}
+
+/// What the runner finds open; nothing else of the caller's reaches it.
+#[derive(Debug)]
+pub struct Stdio {
+    pub fd3: OwnedFd,
+    pub stdout: OwnedFd,
+    pub stderr: OwnedFd,
+}
+
+/// A sandbox that runs.
+#[derive(Debug)]
+pub struct Sandbox {
+    pid: Pid,
+    pidfd: OwnedFd,
+    /// Init's reports come from it.
+    socket: OwnedFd,
+    /// Its mount namespace; None when it ended before it could be opened.
+    mounts: Option<OwnedFd>,
+    cgroup: Mutex<CellCgroup>,
+    stat_files: StatFiles,
+    phases: Vec<(&'static str, f64)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ExitReason {
+    /// The runner's own exit code.
+    Exit(i32),
+    /// The signal that ended the runner, or all of the sandbox.
+    Signal(i32),
+    /// The kernel's OOM killer struck.
+    Oom,
+}
+
+#[derive(Debug)]
+pub struct ExitReport {
+    pub reason: ExitReason,
+    pub memory_peak_bytes: Option<u64>,
+    /// Something of it could not be removed; its host id must not be used again.
+    pub leftover: bool,
+}
+
+/// A report of init that does not come within this is a failure.
+const REPORT_BOUND: Timespec = Timespec {
+    tv_sec: 10,
+    tv_nsec: 0,
+};
+
+/// Names of the phases, so that a report cannot bring others.
+const PHASES: [&str; 10] = [
+    "cradle_ms",
+    "limit_ms",
+    "root_ms",
+    "clone_ms",
+    "ids_ms",
+    "mount_ms",
+    "network_ms",
+    "lockdown_ms",
+    "exec_ms",
+    "total_ms",
+];
+
+/// Makes a sandbox; resolves when its runner has been executed behind all walls and limits. Blocks for some milliseconds; may be called by several
+/// threads, which must live as long as their sandboxes. On failure nothing is left.
+pub fn spawn(instance: &Instance, spec: &Spec<'_>, stdio: Stdio) -> Result<Sandbox, SpawnError> {
+    let mut marks = Marks::begin();
+    let shared = &instance.shared;
+    let mut cradle = shared.take_cradle()?;
+    marks.mark("cradle_ms");
+    let outcome = cradle
+        .cgroup
+        .limit(&spec.limits, cradle.child.id())
+        .map_err(SpawnError::from)
+        .and_then(|()| {
+            marks.mark("limit_ms");
+            let root = shared
+                .templates
+                .root_of(spec.layers)
+                .map_err(SpawnError::setup("root file system"))?;
+            let tree = spec
+                .bundle
+                .map(bundle::tree_of)
+                .transpose()
+                .map_err(SpawnError::setup("bundle mount"))?;
+            marks.mark("root_ms");
+            let order = Order {
+                id: spec.id.to_owned(),
+                label: spec.label.to_owned(),
+                argv: spec.argv.to_vec(),
+                env: spec.env.to_vec(),
+                host_id: spec.host_id,
+                tmp_bytes: spec.limits.tmp_bytes,
+                mount_point: shared
+                    .templates
+                    .mount_point()
+                    .to_string_lossy()
+                    .into_owned(),
+                has_bundle: tree.is_some(),
+            };
+            let mut fds = vec![
+                stdio.fd3.as_fd(),
+                stdio.stdout.as_fd(),
+                stdio.stderr.as_fd(),
+                root.as_fd(),
+            ];
+            fds.extend(tree.as_ref().map(AsFd::as_fd));
+            send(cradle.socket.as_fd(), &order, &fds).map_err(SpawnError::setup("order"))
+        });
+    drop(stdio);
+    if let Err(error) = outcome {
+        let _ = cradle.end();
+        return Err(error);
+    }
+    let mut born: Option<(Pid, OwnedFd)> = None;
+    let begun = wait_for_start(cradle.socket.as_fd(), &mut born, &mut marks);
+    // It has done its part, or is ended with what it began.
+    if begun.is_err() {
+        let _ = cradle.child.kill();
+    }
+    let _ = cradle.child.wait();
+    let ready = begun.and_then(|()| Ok(cradle.cgroup.stat_files()?));
+    match (ready, born) {
+        (Ok(stat_files), Some((pid, pidfd))) => {
+            let path = format!("/proc/{}/ns/mnt", pid.as_raw_nonzero());
+            let mounts = std::fs::File::open(path).map(OwnedFd::from).ok();
+            let cgroup = Mutex::new(cradle.cgroup);
+            let (socket, phases) = (cradle.socket, marks.end());
+            Ok(Sandbox {
+                pid,
+                pidfd,
+                socket,
+                mounts,
+                cgroup,
+                stat_files,
+                phases,
+            })
+        }
+        (outcome, born) => {
+            if let Some((_, pidfd)) = born {
+                let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+                let _ = wait(&pidfd);
+            }
+            drop(cradle.cgroup);
+            Err(outcome
+                .err()
+                .unwrap_or_else(|| setup("start", "init told of no process")))
+        }
+    }
+}
+
+fn setup(step: &str, message: &str) -> SpawnError {
+    SpawnError::Setup {
+        step: step.to_owned(),
+        message: message.to_owned(),
+    }
+}
+
+/// Hears init out until the runner runs. Fills `born` as soon as there is a process to end.
+fn wait_for_start(
+    socket: BorrowedFd<'_>,
+    born: &mut Option<(Pid, OwnedFd)>,
+    marks: &mut Marks,
+) -> Result<(), SpawnError> {
+    loop {
+        let mut wait = [PollFd::new(&socket, PollFlags::IN)];
+        match poll(&mut wait, Some(&REPORT_BOUND)) {
+            Ok(0) => return Err(setup("start", "it took longer than 10 s")),
+            Err(rustix::io::Errno::INTR) => continue,
+            other => other.map_err(SpawnError::call("start"))?,
+        };
+        let report = receive::<Report>(socket, false).map_err(SpawnError::setup("start"))?;
+        match report.map(|(report, _)| report) {
+            Some(Report::Cloned { pid, phases }) => {
+                let pid =
+                    Pid::from_raw(pid).ok_or_else(|| setup("start", "init told of no process"))?;
+                // The process is our child (CLONE_PARENT) and has not been waited for, so its number is still its own.
+                let pidfd =
+                    pidfd_open(pid, PidfdFlags::empty()).map_err(SpawnError::call("start"))?;
+                *born = Some((pid, pidfd));
+                marks.add(&phases);
+            }
+            Some(Report::Started { phases }) => {
+                marks.add(&phases);
+                return Ok(());
+            }
+            Some(Report::Failed {
+                step,
+                message,
+                isolation: true,
+            }) => {
+                return Err(SpawnError::Isolation { step, message });
+            }
+            Some(Report::Failed {
+                step,
+                message,
+                isolation: false,
+            }) => {
+                return Err(SpawnError::Setup { step, message });
+            }
+            Some(Report::Ended(_)) | None => return Err(setup("start", "init ended early")),
+        }
+    }
+}
+
+/// Waits for a child by its pidfd; its signal if a signal ended it, else its exit code.
+fn wait(pidfd: &OwnedFd) -> io::Result<Ended> {
+    loop {
+        match waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED) {
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+            Ok(status) => {
+                let signal = status
+                    .as_ref()
+                    .and_then(rustix::process::WaitIdStatus::terminating_signal);
+                let code = status
+                    .as_ref()
+                    .and_then(rustix::process::WaitIdStatus::exit_status);
+                return Ok(signal.map_or(Ended::Exit(code.unwrap_or_default()), Ended::Signal));
+            }
+        }
+    }
+}
+
+impl Sandbox {
+    /// Host pid of its init.
+    pub fn pid(&self) -> i32 {
+        self.pid.as_raw_nonzero().get()
+    }
+
+    /// Readable when init, and with it every process of the sandbox, has ended.
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    /// How long each part of making it took, ms.
+    pub fn phases(&self) -> &[(&'static str, f64)] {
+        &self.phases
+    }
+
+    /// Kernel files the worker reads on its own.
+    pub fn stat_files(&self) -> StatFiles {
+        self.stat_files.clone()
+    }
+
+    /// Mounts a bundle read-only at /fn of a cell that was made without one, and changes limits. Once per sandbox.
+    pub fn assign(
+        &self,
+        bundle: &Path,
+        change: Option<LimitChange>,
+    ) -> Result<Vec<(&'static str, f64)>, SpawnError> {
+        let began = Instant::now();
+        if let Some(change) = change {
+            self.cgroup
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .change(&change)?;
+        }
+        let limit_ms = ms_since(began);
+        let tree = bundle::tree_of(bundle).map_err(SpawnError::setup("bundle mount"))?;
+        let mounts = self
+            .mounts
+            .as_ref()
+            .ok_or_else(|| setup("bundle mount", "the sandbox has ended"))?;
+        bundle::mount_in(mounts.as_fd(), &tree).map_err(SpawnError::setup("bundle mount"))?;
+        Ok(vec![
+            ("limit_ms", limit_ms),
+            ("mount_ms", ms_since(began) - limit_ms),
+        ])
+    }
+
+    /// Ends every process in it; `pidfd` tells when that is done.
+    pub fn kill(&self) -> io::Result<()> {
+        match pidfd_send_signal(&self.pidfd, Signal::KILL) {
+            Err(rustix::io::Errno::SRCH) => Ok(()),
+            other => Ok(other?),
+        }
+    }
+
+    /// After `pidfd` is readable: why it ended. Removes its cgroups.
+    pub fn reap(self) -> ExitReport {
+        let init = wait(&self.pidfd).unwrap_or(Ended::Signal(libc::SIGKILL));
+        // What init said last is why the runner ended; without it init itself was ended.
+        let told = match receive::<Report>(self.socket.as_fd(), false) {
+            Ok(Some((Report::Ended(ended), _))) => ended,
+            _ => init,
+        };
+        let cgroup = self
+            .cgroup
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+        let reason = match (cgroup.saw_oom_kill(), told) {
+            // A process of the function may be killed and the runner go on to end by itself: then its own word counts.
+            (true, Ended::Signal(_)) => ExitReason::Oom,
+            (_, Ended::Exit(code)) => ExitReason::Exit(code),
+            (_, Ended::Signal(signal)) => ExitReason::Signal(signal),
+        };
+        let memory_peak_bytes = cgroup.memory_peak_bytes();
+        ExitReport {
+            reason,
+            memory_peak_bytes,
+            leftover: !cgroup.remove_with(remove_when_empty),
+        }
+    }
+}
+
+struct Marks {
+    began: Instant,
+    last: Instant,
+    phases: Vec<(&'static str, f64)>,
+}
+
+impl Marks {
+    fn begin() -> Marks {
+        let began = Instant::now();
+        Marks {
+            began,
+            last: began,
+            phases: Vec::with_capacity(PHASES.len()),
+        }
+    }
+
+    fn mark(&mut self, name: &'static str) {
+        self.phases.push((name, ms_since(self.last)));
+        self.last = Instant::now();
+    }
+
+    fn add(&mut self, told: &[(String, f64)]) {
+        for (name, ms) in told {
+            if let Some(known) = PHASES.iter().find(|known| *known == name) {
+                self.phases.push((known, *ms));
+            }
+        }
+    }
+
+    fn end(mut self) -> Vec<(&'static str, f64)> {
+        self.phases.push(("total_ms", ms_since(self.began)));
+        self.phases
+    }
+}
+
+fn ms_since(began: Instant) -> f64 {
+    began.elapsed().as_secs_f64() * 1000.0
+}
