@@ -47,6 +47,13 @@ test("the connection that asked for a sandbox becomes its runner's", async () =>
   assert.equal(sandboxd.held.size, 0);
 });
 
+test("a runner may be ready before sandboxd's reply", async () => {
+  sandboxd.lateReply = true;
+  const cell = await launcher.prepare(SHAPE, "cell");
+  assert.ok((cell.phases.runtime_ms ?? -1) >= 0);
+  await cell.end();
+});
+
 test("sandboxd's refusals are errors of the catalogue", async () => {
   const cases: [string, string][] = [
     ["isolation_unavailable", "isolation_unavailable"],

@@ -34,6 +34,9 @@ const createdSchema = z.object({
 const CREATE_TIMEOUT_MS = 10_000;
 /** Exits heard before the reply of their `create` was read. */
 const MAX_EARLY_EXITS = 256;
+/** Frames of a runner that is faster than the reply of its `create`: READY, and stray logs. */
+const MAX_EARLY_FRAMES = 16;
+const EARLY_TYPES: ReadonlySet<number> = new Set([FRAME.READY, FRAME.LOG]);
 
 export interface SandboxdLauncherOptions {
   socketPath: string;
@@ -112,16 +115,26 @@ export class SandboxdLauncher implements SandboxLauncher, SandboxHolder {
       CREATE_TIMEOUT_MS,
     );
     let frames: FrameSocket | undefined;
+    const early: { type: number; stream: number; payload: Buffer }[] = [];
     try {
       frames = await connectFrames(this.#options.socketPath, {
-        frame: (type, _stream, payload) => {
-          if (type !== FRAME.REPLY) throw new ProtocolError("create is answered by one REPLY");
+        frame: (type, stream, payload) => {
+          if (type !== FRAME.REPLY) {
+            if (early.length >= MAX_EARLY_FRAMES || !EARLY_TYPES.has(type))
+              throw new ProtocolError("create is answered by one REPLY");
+            early.push({ type, stream, payload: Buffer.from(payload) });
+            return;
+          }
+          let core: SandboxCore;
           try {
-            resolve(this.#adopt(frames as FrameSocket, jsonObject(payload)));
+            core = this.#adopt(frames as FrameSocket, jsonObject(payload));
           } catch (error) {
             reject(error);
             frames?.destroy();
+            return;
           }
+          resolve(core);
+          for (const frame of early) core.link.frame(frame.type, frame.stream, frame.payload);
         },
         closed: () => reject(unreachable()),
       });

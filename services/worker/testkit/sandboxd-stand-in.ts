@@ -29,6 +29,8 @@ export class SandboxdStandIn {
   #next = 1;
   /** Answers a request instead of the stand-in; undefined lets it. */
   answer: (request: Record<string, unknown>) => object | "silence" | undefined = () => undefined;
+  /** The reply of a create goes out only after the runner's first frame, as it may when attaching to a cgroup takes longer than the boot. */
+  lateReply = false;
   /** Changes an exit event before it is sent. */
   exit: (event: Record<string, unknown>) => Record<string, unknown> = (event) => event;
 
@@ -119,9 +121,18 @@ export class SandboxdStandIn {
     const child = spawn("/usr/bin/python3", argv, { stdio: ["ignore", "pipe", "pipe", "pipe"] });
     const bundle = typeof request.bundle === "string" ? request.bundle : undefined;
     this.held.set(id, { child, bundle });
-    frames.sendJson(FRAME.REPLY, stream, { ok: true, sandbox: id, pid: child.pid, stat: {} });
+    let replied = false;
+    const reply = (): void => {
+      if (replied) return;
+      replied = true;
+      frames.sendJson(FRAME.REPLY, stream, { ok: true, sandbox: id, pid: child.pid, stat: {} });
+    };
+    if (!this.lateReply) reply();
     const runner = new FrameSocket(child.stdio[3] as Socket, {
-      frame: (type, on, payload) => frames.send(type, on, payload),
+      frame: (type, on, payload) => {
+        frames.send(type, on, payload);
+        reply();
+      },
       closed() {},
     });
     for (const fd of [1, 2] as const)

@@ -10,10 +10,10 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::json;
 
-use crate::frames::{FrameType, FrameWriter, MAX_DATA_BYTES, WINDOW_BYTES};
 use crate::function_url;
 use crate::log::LogLines;
 use crate::messages::{Fault, Head, Invoke, Kind};
+use cloister_protocol::{FrameType, FrameWriter, MAX_DATA_BYTES, WINDOW_BYTES};
 
 /// A body that travels as one JSON value: the platform's limit for synchronous bodies.
 const MAX_WHOLE_BYTES: usize = 6 << 20;

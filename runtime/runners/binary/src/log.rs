@@ -1,6 +1,6 @@
 //! What a program writes to stderr, as LOG frames of whole lines.
 
-use crate::frames::MAX_DATA_BYTES;
+use cloister_protocol::MAX_DATA_BYTES;
 
 const MAX_LOG_BYTES: usize = 1 << 20;
 const TAIL_BYTES: usize = 8192;

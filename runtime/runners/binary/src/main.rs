@@ -3,7 +3,6 @@
 
 mod call;
 mod entry;
-mod frames;
 mod function_url;
 mod log;
 mod messages;

@@ -16,8 +16,8 @@ use serde_json::json;
 
 use crate::call::{Call, Channel};
 use crate::entry::find_program;
-use crate::frames::{Frame, FrameReader, FrameType, FrameWriter};
 use crate::messages::{Fault, Init, Invoke};
+use cloister_protocol::{Frame, FrameReader, FrameType, FrameWriter};
 
 const WAITER_STACK_BYTES: usize = 64 << 10;
 
@@ -74,7 +74,7 @@ impl Runner {
         Ok(Self {
             socket,
             writer,
-            reader: FrameReader::default(),
+            reader: FrameReader::new(FrameType::is_for_runner),
             function: None,
             calls: BTreeMap::new(),
             last_stream: 0,
@@ -103,7 +103,7 @@ impl Runner {
                     if !self.reader.fill(&mut self.socket)? {
                         return Err(Ended::Closed);
                     }
-                    while let Some(frame) = self.reader.next_frame().map_err(Ended::Protocol)? {
+                    while let Some(frame) = self.next_frame()? {
                         self.frame(frame)?;
                     }
                 }
@@ -164,6 +164,12 @@ impl Runner {
             .filter(|(_, fd)| !fd.revents().is_empty())
             .map(|(source, _)| source)
             .collect())
+    }
+
+    fn next_frame(&mut self) -> Result<Option<Frame>, Ended> {
+        self.reader
+            .next_frame()
+            .map_err(|error| Ended::Protocol(error.to_string()))
     }
 
     fn frame(&mut self, frame: Frame) -> Result<(), Ended> {
