@@ -1,7 +1,9 @@
-// Which way imports point (ARCHITECTURE.md, "Where things live"): contracts, errors <- config <- telemetry <- db, queue <- services.
+// Which way imports point (ARCHITECTURE.md, "Where things live"): contracts, errors <- bundles, config <- telemetry <- db, queue <- services.
 // `./cloister test --only imports` runs it on copies without types, where every file ends in .mjs.
 const lib = (...names) => `^services/lib/(${names.join("|")})/`;
-const testFiles = "([.]test|[.]bench)[.]mjs$|/testkit/|^services/e2e/|^services/cli/e2e/";
+// runtime/runners/node/functions.ts and conversation.ts hold what the runners' tests share.
+const testFiles =
+  "[.]test[.]mjs$|/testkit/|^services/e2e/|^services/cli/e2e/|^runtime/runners/(node/functions|conversation)[.]mjs$";
 
 /** Files of `from` may not import files of `to`. */
 const never = (name, comment, from, to) => ({ name, comment, severity: "error", from, to });
@@ -16,6 +18,9 @@ module.exports = {
     never("config-above-contracts", "Config knows contracts and errors alone.",
       { path: lib("config"), pathNot: testFiles },
       { path: "^(services|runtime|infra)/", pathNot: lib("contracts", "errors", "config") }),
+    never("bundles-above-contracts", "What a bundle may hold is known by contracts and errors alone.",
+      { path: lib("bundles"), pathNot: testFiles },
+      { path: "^(services|runtime|infra)/", pathNot: lib("contracts", "errors", "bundles") }),
     never("telemetry-above-config", "Telemetry knows config and what is below it.",
       { path: lib("telemetry"), pathNot: testFiles },
       { path: "^(services|runtime|infra)/", pathNot: lib("contracts", "errors", "config", "telemetry") }),

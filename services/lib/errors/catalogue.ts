@@ -48,6 +48,11 @@ export const ERRORS = {
     "The method is not allowed here",
     "See /docs for the methods of this address.",
   ),
+  request_timeout: entry(
+    408,
+    "The request did not arrive in time",
+    "Send the whole request without pauses.",
+  ),
   conflict: entry(409, "The state does not allow this", "Read the current state and try again."),
   body_too_large: entry(
     413,
@@ -58,6 +63,11 @@ export const ERRORS = {
     415,
     "The content type is not supported",
     "Send application/json or multipart/form-data.",
+  ),
+  headers_too_large: entry(
+    431,
+    "The address and headers are too large",
+    "Send at most 16 KiB of address and headers; put the rest into the body.",
   ),
   quota_exceeded: entry(
     429,

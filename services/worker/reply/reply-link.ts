@@ -22,16 +22,16 @@ const MAX_STREAM = 0xffff_ffff;
 /** One invocation on a link; the worker plays the sandbox's side of the protocol. */
 export class ReplyStream {
   readonly #link: ReplyLink;
-  readonly #id: number;
+  /** Given when it is announced, because numbers must reach the gateway in their order. */
+  #id = 0;
   readonly handler: CallerHandler;
   readonly #sending = new SendWindow();
   readonly #receiving = new ReceiveWindow();
   /** The invocation, until it is announced. */
   #unannounced: string | undefined;
 
-  constructor(link: ReplyLink, id: number, invocation: string, handler: CallerHandler) {
+  constructor(link: ReplyLink, invocation: string, handler: CallerHandler) {
     this.#link = link;
-    this.#id = id;
     this.#unannounced = invocation;
     this.handler = handler;
   }
@@ -41,6 +41,7 @@ export class ReplyStream {
     if (this.#unannounced === undefined) return;
     const invocation = this.#unannounced;
     this.#unannounced = undefined;
+    this.#id = this.#link.number(this);
     this.#link.sendJson(FRAME.INVOKE, this.#id, { invocation });
   }
 
@@ -102,7 +103,7 @@ export class ReplyLink implements FrameReceiver {
   readonly #frames: FrameSocket;
   readonly #options: ReplyLinkOptions;
   readonly #streams = new Map<number, ReplyStream>();
-  #unannounced: ReplyStream[] = [];
+  readonly #unannounced = new Set<ReplyStream>();
   #next = 2;
   #hello: PromiseWithResolvers<void> | undefined;
   #idleTimer: NodeJS.Timeout | undefined;
@@ -147,21 +148,26 @@ export class ReplyLink implements FrameReceiver {
    * that is quicker takes it along and saves both sides a wake-up.
    */
   open(invocation: string, handler: CallerHandler): ReplyStream {
-    const id = this.#next++;
-    // Stream numbers are never used again: before they run out, another connection takes over.
-    if (id === MAX_STREAM) this.#options.closed(undefined);
-    const stream = new ReplyStream(this, id, invocation, handler);
-    this.#streams.set(id, stream);
+    const stream = new ReplyStream(this, invocation, handler);
     this.#usedAtMs = performance.now();
-    if (this.#unannounced.length === 0) setTimeout(() => this.#announceAll(), LAZY_MS);
-    this.#unannounced.push(stream);
+    if (this.#unannounced.size === 0) setTimeout(() => this.#announceAll(), LAZY_MS);
+    this.#unannounced.add(stream);
     return stream;
   }
 
+  /** The number of a stream that is about to be announced; 0, whose frames go nowhere, once the link is closed. */
+  number(stream: ReplyStream): number {
+    this.#unannounced.delete(stream);
+    if (this.#closed) return 0;
+    const id = this.#next++;
+    // Stream numbers are never used again: before they run out, another connection takes over.
+    if (id === MAX_STREAM) this.#options.closed(undefined);
+    this.#streams.set(id, stream);
+    return id;
+  }
+
   #announceAll(): void {
-    const streams = this.#unannounced;
-    this.#unannounced = [];
-    for (const stream of streams) stream.announce();
+    for (const stream of [...this.#unannounced]) stream.announce();
   }
 
   send(type: number, stream: number, payload: Buffer): void {
@@ -226,8 +232,9 @@ export class ReplyLink implements FrameReceiver {
     clearTimeout(this.#idleTimer);
     this.#hello?.reject(error ?? new Error("The gateway closed the reply link"));
     this.#hello?.promise.catch(() => {});
-    const open = [...this.#streams.values()];
+    const open = [...this.#streams.values(), ...this.#unannounced];
     this.#streams.clear();
+    this.#unannounced.clear();
     this.#options.closed(error);
     for (const stream of open) stream.handler.callerGone(true);
   }
@@ -235,7 +242,7 @@ export class ReplyLink implements FrameReceiver {
   #armIdle(inMs: number): void {
     this.#idleTimer = setTimeout(() => {
       const idleMs = performance.now() - this.#usedAtMs;
-      if (this.#streams.size === 0 && idleMs >= this.#options.idleMs) {
+      if (this.#streams.size + this.#unannounced.size === 0 && idleMs >= this.#options.idleMs) {
         this.#options.closed(undefined);
         this.#frames.end();
       } else this.#armIdle(Math.max(1000, this.#options.idleMs - idleMs));

@@ -1,0 +1,120 @@
+import { CloisterError } from "#errors/catalogue";
+
+export interface RefreshingCacheOptions<V> {
+  load: (key: string) => Promise<V | undefined>;
+  /** How long a value is taken without asking again, ms. */
+  freshMs: number;
+  /** How long nothing (`undefined`) is taken without asking again, ms. */
+  absentMs: number;
+  /** While the source is away a value may be this old, ms: long enough for a restart, too short to forget a revocation for good. */
+  staleMs: number;
+  /** Entries at most; the oldest leave first. */
+  maxEntries: number;
+  onProblem: (error: Error) => void;
+}
+
+interface Entry<V> {
+  value: V | undefined;
+  loadedAtMs: number;
+  freshUntilMs: number;
+}
+
+/** While the source is away it is asked this often, ms. */
+const RETRY_MS = 1000;
+/** A source that takes longer is treated as away when an older value is at hand, ms. */
+const PATIENCE_MS = 1000;
+
+/**
+ * Values of a slow source, kept in memory for a moment. Callers of one key share its load. When the source fails, an older value serves
+ * within `staleMs`; without one the answer is `dependency_unavailable`.
+ */
+export class RefreshingCache<V> {
+  readonly #options: RefreshingCacheOptions<V>;
+  readonly #entries = new Map<string, Entry<V>>();
+  readonly #loading = new Map<string, Promise<V | undefined>>();
+  /** Rises with every `drop` and `expire`: what was read before one may not be kept after it. */
+  #epoch = 0;
+
+  constructor(options: RefreshingCacheOptions<V>) {
+    this.#options = options;
+  }
+
+  get size(): number {
+    return this.#entries.size;
+  }
+
+  /** The value at once when it is fresh, else a promise of it. */
+  get(key: string): V | undefined | Promise<V | undefined> {
+    const entry = this.#entries.get(key);
+    if (entry && performance.now() < entry.freshUntilMs) return entry.value;
+    return this.#refresh(key, entry);
+  }
+
+  /** Forgets what `matches`, and everything that was not there. */
+  drop(matches: (value: V) => boolean): void {
+    this.#epoch++;
+    for (const [key, { value }] of this.#entries)
+      if (value === undefined || matches(value)) this.#entries.delete(key);
+  }
+
+  /** Everything is asked for again; what is known still serves while the source is away. */
+  expire(): void {
+    this.#epoch++;
+    for (const entry of this.#entries.values()) entry.freshUntilMs = 0;
+  }
+
+  async #refresh(key: string, old: Entry<V> | undefined): Promise<V | undefined> {
+    const { staleMs, onProblem } = this.#options;
+    try {
+      const usable = old !== undefined && performance.now() - old.loadedAtMs < staleMs;
+      return await (usable ? withPatience(this.#shared(key)) : this.#shared(key));
+    } catch (error) {
+      onProblem(error instanceof Error ? error : new Error(String(error)));
+      const now = performance.now();
+      if (old && now - old.loadedAtMs < staleMs) {
+        old.freshUntilMs = now + RETRY_MS;
+        return old.value;
+      }
+      throw new CloisterError("dependency_unavailable", "The database cannot be reached");
+    }
+  }
+
+  #shared(key: string): Promise<V | undefined> {
+    let loading = this.#loading.get(key);
+    if (!loading) {
+      loading = this.#load(key).finally(() => this.#loading.delete(key));
+      this.#loading.set(key, loading);
+    }
+    return loading;
+  }
+
+  async #load(key: string): Promise<V | undefined> {
+    const epoch = this.#epoch;
+    const value = await this.#options.load(key);
+    // Something changed while it was read: this answer is for those who asked before, the next one asks again.
+    if (epoch !== this.#epoch) return value;
+    const now = performance.now();
+    const { freshMs, absentMs, maxEntries } = this.#options;
+    this.#entries.delete(key);
+    this.#entries.set(key, {
+      value,
+      loadedAtMs: now,
+      freshUntilMs: now + (value === undefined ? absentMs : freshMs),
+    });
+    if (this.#entries.size > maxEntries) {
+      const oldest = this.#entries.keys().next().value;
+      if (oldest !== undefined) this.#entries.delete(oldest);
+    }
+    return value;
+  }
+}
+
+async function withPatience<T>(promise: Promise<T>): Promise<T> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error("The database is slow to answer")), PATIENCE_MS);
+  });
+  // It may still fail when nobody waits for it any more.
+  promise.catch(() => {});
+  return Promise.race([promise, late]).finally(() => clearTimeout(timer));
+}

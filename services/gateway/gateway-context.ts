@@ -1,0 +1,23 @@
+import type { Change } from "#contracts/invocation";
+import type { Database } from "#db/database";
+import type { InvocationProducer } from "#queue/invocation-queue";
+import type { Subscriber } from "#queue/pubsub";
+import type { Authenticator } from "./auth/authenticator.ts";
+import type { GatewayMetrics } from "./metrics.ts";
+
+/** What the routes need of their gateway. */
+export interface GatewayContext {
+  db: Database;
+  producer: InvocationProducer;
+  subscriber: Subscriber;
+  authenticator: Authenticator;
+  metrics: GatewayMetrics;
+  /** What users type before a path. */
+  publicUrl: string;
+  draining: () => boolean;
+  /** Aborted when the gateway drains: what has no end of its own ends then. */
+  drained: AbortSignal;
+  /** Drops what is cached of it here, and tells the other processes. */
+  changed: (change: Change) => Promise<void>;
+  onProblem: (error: Error) => void;
+}

@@ -1,0 +1,244 @@
+import type { Server } from "node:http";
+import { getRequestListener } from "@hono/node-server";
+import { CHANGES_CHANNEL, type Change } from "#contracts/invocation";
+import { type Database, openDatabase } from "#db/database";
+import { resolveFunction } from "#db/functions";
+import { readKey, touchKeys } from "#db/keys";
+import { DEFAULT_TENANT, type Tenant, tenantByName } from "#db/tenants";
+import { CloisterError } from "#errors/catalogue";
+import { InvocationProducer } from "#queue/invocation-queue";
+import { Publisher, Subscriber } from "#queue/pubsub";
+import type { Logger } from "#telemetry/log";
+import { createApp } from "./app.ts";
+import { Authenticator } from "./auth/authenticator.ts";
+import { RefreshingCache } from "./cache/refreshing-cache.ts";
+import type { GatewayContext } from "./gateway-context.ts";
+import type { Call } from "./invoke/call.ts";
+import type { OpenCall } from "./invoke/call-context.ts";
+import { Calls } from "./invoke/calls.ts";
+import { FunctionResolver } from "./invoke/function-resolver.ts";
+import { Invoker } from "./invoke/invoker.ts";
+import { LostJobs } from "./invoke/lost-jobs.ts";
+import { GatewayMetrics } from "./metrics.ts";
+import { requestProblem } from "./middleware/problems.ts";
+import { ReplyServer } from "./reply/reply-server.ts";
+import { createGatewayServer } from "./server.ts";
+
+export interface GatewaySettings {
+  databaseUrl: string;
+  redisUrl: string;
+  /** host:port of HTTP. */
+  listen: string;
+  /** Where users find it, e.g. https://functions.example; default: what `listen` says. */
+  publicUrl?: string;
+  replyListen: string;
+  linkSecret: string;
+  queueWaitMs: number;
+  /** Longest a drain waits for calls under way, ms. */
+  drainMs?: number;
+}
+
+/** Below the 45 s after which `cloister up` kills. */
+const DRAIN_MS = 30_000;
+const DATABASE_CONNECTIONS = 10;
+
+/** One gateway process: everything it is made of, started and drained in order. */
+export class GatewayService {
+  readonly #settings: GatewaySettings;
+  readonly #log: Logger;
+  readonly #db: Database;
+  readonly #producer: InvocationProducer;
+  readonly #publisher: Publisher;
+  readonly #subscriber: Subscriber;
+  readonly #authenticator: Authenticator;
+  readonly #functions: FunctionResolver;
+  readonly #tenants: RefreshingCache<Tenant>;
+  readonly #metrics: GatewayMetrics;
+  readonly #calls: Calls<Call>;
+  readonly #open = new Set<OpenCall>();
+  readonly #lostJobs: LostJobs<Call>;
+  readonly #reply: ReplyServer;
+  readonly #drain = new AbortController();
+  #server: Server | undefined;
+  #idle: (() => void) | undefined;
+
+  constructor(settings: GatewaySettings, log: Logger) {
+    this.#settings = settings;
+    this.#log = log;
+    const problem = (part: string) => (error: Error) => {
+      this.#metrics.problems.inc({ part });
+      log.warn({ part, err: error.message }, "trouble");
+    };
+    this.#metrics = new GatewayMetrics({
+      open: () => this.#open.size,
+      waiting: () => this.#calls.size,
+      workers: () => this.#reply.links,
+    });
+    this.#db = openDatabase(settings.databaseUrl, {
+      connections: DATABASE_CONNECTIONS,
+      onError: problem("database"),
+    });
+    this.#producer = new InvocationProducer(settings.redisUrl, problem("queue"));
+    this.#publisher = new Publisher(this.#producer.redis);
+    this.#subscriber = new Subscriber(settings.redisUrl, problem("redis"));
+    this.#authenticator = new Authenticator({
+      readKey: (id) => readKey(this.#db, id),
+      touchKeys: (used) => touchKeys(this.#db, used),
+      onProblem: problem("keys"),
+    });
+    this.#functions = new FunctionResolver({
+      resolve: (tenantId, name, version) => resolveFunction(this.#db, tenantId, name, version),
+      onProblem: problem("functions"),
+    });
+    this.#tenants = new RefreshingCache({
+      load: (name) => tenantByName(this.#db, name),
+      freshMs: 5000,
+      absentMs: 1000,
+      staleMs: 300_000,
+      maxEntries: 10,
+      onProblem: problem("tenants"),
+    });
+    this.#calls = new Calls(settings.queueWaitMs);
+    this.#lostJobs = new LostJobs(this.#calls, (id) => this.#producer.state(id));
+    this.#reply = new ReplyServer({
+      address: settings.replyListen,
+      secret: settings.linkSecret,
+      attach: (invocation, link, streamId) => {
+        const call = this.#calls.get(invocation);
+        if (!call) return false;
+        call.attach(link, streamId);
+        return true;
+      },
+      lost: (worker, error) => {
+        log.info({ worker, err: error?.message }, "a worker's link has closed");
+        this.#lostJobs.workerLost();
+      },
+      onProblem: problem("reply"),
+    });
+  }
+
+  /** Resolves with the URL it serves at. Waits for neither PostgreSQL nor Redis: /readyz tells of them. */
+  async start(): Promise<string> {
+    const { listen, queueWaitMs } = this.#settings;
+    const replyTo = await this.#reply.listen();
+    this.#hearChanges();
+    const match = /^(.+):(\d{1,5})$/.exec(listen);
+    if (!match) throw new Error("CLOISTER_LISTEN must be host:port, e.g. 127.0.0.1:8080");
+    const host = (match[1] ?? "").replace(/^\[|\]$/g, "");
+    const draining = (): boolean => this.#drain.signal.aborted;
+    const onProblem = (error: Error): void => {
+      this.#metrics.problems.inc({ part: "request" });
+      this.#log.error({ part: "request", err: error.message, stack: error.stack }, "trouble");
+    };
+    const publicUrl = (this.#settings.publicUrl ?? `http://${listen}`).replace(/\/+$/, "");
+    const gateway: GatewayContext = {
+      db: this.#db,
+      producer: this.#producer,
+      subscriber: this.#subscriber,
+      authenticator: this.#authenticator,
+      metrics: this.#metrics,
+      publicUrl,
+      draining,
+      drained: this.#drain.signal,
+      changed: async (change) => {
+        this.#apply(change);
+        await this.#publisher.publish(CHANGES_CHANNEL, change);
+      },
+      onProblem,
+    };
+    const invoker = new Invoker({
+      context: {
+        calls: this.#calls,
+        producer: this.#producer,
+        replyTo,
+        queueWaitMs,
+        draining,
+        opened: (call) => this.#open.add(call),
+        closed: (call, { code, durationMs }) => {
+          this.#open.delete(call);
+          this.#metrics.invoked(code, durationMs);
+          if (this.#open.size === 0) this.#idle?.();
+        },
+        onProblem,
+      },
+      authenticator: this.#authenticator,
+      functions: this.#functions,
+      publicTenant: () => this.#tenants.get(DEFAULT_TENANT),
+      scheme: publicUrl.startsWith("https:") ? "https" : "http",
+    });
+    const app = createApp(gateway);
+    const api = getRequestListener(app.fetch, {
+      overrideGlobalObjects: false,
+      // HTTP/1.0 clients, such as health checks, name no host.
+      hostname: "localhost",
+      errorHandler: (error) => requestProblem(error, onProblem),
+    });
+    const server = createGatewayServer(invoker, api);
+    this.#server = server;
+    await new Promise<void>((resolve, reject) => {
+      server.once("error", reject);
+      server.listen({ host, port: Number(match[2]) }, resolve);
+    });
+    server.on("error", onProblem);
+    const address = server.address();
+    const port = typeof address === "object" && address ? address.port : Number(match[2]);
+    return `http://${host.includes(":") ? `[${host}]` : host}:${port}`;
+  }
+
+  /** Takes no more calls, lets those that run end within the bound, and closes everything. */
+  async drain(): Promise<void> {
+    if (this.#drain.signal.aborted) return;
+    this.#drain.abort();
+    const server = this.#server;
+    const closed = new Promise<void>((resolve) => {
+      if (server) server.close(() => resolve());
+      else resolve();
+    });
+    server?.closeIdleConnections();
+    await this.#untilIdle(this.#settings.drainMs ?? DRAIN_MS);
+    for (const call of [...this.#open]) call.fail(new CloisterError("draining"));
+    // Answers that are whole may still be on their way; what has not left soon never will.
+    const bound = setTimeout(() => server?.closeAllConnections(), 2000);
+    server?.closeIdleConnections();
+    await closed;
+    clearTimeout(bound);
+    this.#calls.close();
+    this.#reply.close();
+    await this.#authenticator.close();
+    await Promise.all([this.#subscriber.close(), this.#producer.close()]);
+    await this.#db.close().catch(() => {});
+  }
+
+  async #untilIdle(boundMs: number): Promise<void> {
+    if (this.#open.size === 0) return;
+    let timer: NodeJS.Timeout | undefined;
+    await new Promise<void>((resolve) => {
+      this.#idle = resolve;
+      timer = setTimeout(resolve, boundMs);
+    });
+    clearTimeout(timer);
+  }
+
+  #apply(change: Change): void {
+    if (change.kind === "function") this.#functions.drop(change.id);
+    else this.#authenticator.drop(change.kind, change.id);
+    if (change.kind === "tenant") this.#tenants.expire();
+  }
+
+  #hearChanges(): void {
+    this.#subscriber
+      .subscribe(CHANGES_CHANNEL, (message) => {
+        const change = message as Partial<Change> | null;
+        if (typeof change?.id !== "string") return;
+        if (change.kind === "function" || change.kind === "key" || change.kind === "tenant")
+          this.#apply({ kind: change.kind, id: change.id });
+      })
+      .catch((error: Error) => this.#log.warn({ err: error.message }, "cannot hear changes"));
+    // What was published during an outage is lost, and so may be jobs.
+    this.#subscriber.onReconnect(() => {
+      this.#functions.expire();
+      this.#authenticator.expire();
+      this.#lostJobs.queueLost();
+    });
+  }
+}

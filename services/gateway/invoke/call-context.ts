@@ -1,0 +1,29 @@
+import type { ErrorCode } from "#errors/catalogue";
+import type { InvocationProducer } from "#queue/invocation-queue";
+import type { Calls, WaitingCall } from "./calls.ts";
+
+export interface CallOutcome {
+  /** Of the error it ended with; absent when the function's answer was passed on. */
+  code: ErrorCode | undefined;
+  durationMs: number;
+}
+
+/** A call under way, as the gateway that drains sees it. */
+export interface OpenCall extends WaitingCall {
+  /** Ends it with an error, unless it has ended. */
+  fail(error: unknown): void;
+}
+
+/** What a call needs of its gateway. */
+export interface CallContext {
+  calls: Pick<Calls<WaitingCall>, "add" | "remove">;
+  producer: Pick<InvocationProducer, "add" | "remove">;
+  /** Where workers bring the answers. */
+  replyTo: string;
+  /** Longest wait for a worker, ms. */
+  queueWaitMs: number;
+  draining: () => boolean;
+  opened: (call: OpenCall) => void;
+  closed: (call: OpenCall, outcome: CallOutcome) => void;
+  onProblem: (error: Error) => void;
+}

@@ -1,0 +1,269 @@
+import { isUtf8 } from "node:buffer";
+import type { ServerResponse } from "node:http";
+import type { Path } from "#contracts/function";
+import { LIMITS } from "#contracts/function";
+import { newId } from "#contracts/ids";
+import type { InvocationJob } from "#contracts/invocation";
+import type { CallTarget } from "#db/functions";
+import { CloisterError, errorCode } from "#errors/catalogue";
+import { BodySender } from "#protocol/bodies";
+import type { InvocationLink } from "#protocol/link";
+import type { CallHandler, CallStream } from "#protocol/stream";
+import { asCloisterError, problemHeaders, problemOf } from "../problem.ts";
+import { answerHead, clientHeaders, serverTiming } from "./answer-head.ts";
+import { AnswerWriter, lingerAfter } from "./answer-writer.ts";
+import type { CallContext } from "./call-context.ts";
+import type { WaitingCall } from "./calls.ts";
+import type { RequestBody } from "./request-body.ts";
+
+/** What a function is called with; the body comes beside it. */
+export interface CallRequest {
+  kind: InvocationJob["kind"];
+  target: CallTarget;
+  head: InvocationJob["head"];
+  wantedPath: Path | undefined;
+}
+
+/** A worker answers within the function's own bounds; one that has not this long after them hangs, ms. */
+const HUNG_WORKER_GRACE_MS = 10_000;
+
+/** Wall clock in ms with fractions, as the worker's. */
+const wallMs = (): number => performance.timeOrigin + performance.now();
+
+/**
+ * One HTTP request and the invocation behind it. It hears the client and the worker and ends exactly once; until `started`, every
+ * failure is a problem+json answer, afterwards it is a broken connection.
+ */
+export class Call implements CallHandler, WaitingCall {
+  readonly id = newId("inv");
+  deadlineMs = 0;
+  readonly #context: CallContext;
+  readonly #response: ServerResponse;
+  readonly #writer: AnswerWriter;
+  readonly #beganMs = performance.now();
+  #target: CallTarget | undefined;
+  #pieces: AsyncIterable<Buffer> | undefined;
+  #stream: CallStream | undefined;
+  #sender: BodySender | undefined;
+  #queued = false;
+  #finished = false;
+  #hungTimer: NodeJS.Timeout | undefined;
+
+  constructor(context: CallContext, response: ServerResponse) {
+    this.#context = context;
+    this.#response = response;
+    this.#writer = new AnswerWriter(response, {
+      taken: (bytes) => this.#stream?.consumed(bytes),
+      broken: (reason) => this.#broken(new CloisterError("function_bad_response", reason)),
+    });
+    response.once("close", () => this.#clientGone());
+    context.opened(this);
+  }
+
+  get finished(): boolean {
+    return this.#finished;
+  }
+
+  /** Whether its job is in the queue, as far as this side knows. */
+  get queued(): boolean {
+    return this.#queued;
+  }
+
+  /** The function is known: from now on the call has a bound. */
+  found(target: CallTarget): void {
+    this.#target = target;
+    if (!this.#finished) this.#context.calls.add(this);
+  }
+
+  /** Puts the invocation in the queue. */
+  enqueue({ kind, target, head, wantedPath }: CallRequest, body: RequestBody): void {
+    if (this.#finished) return;
+    const { producer, replyTo, queueWaitMs, calls } = this.#context;
+    const acceptedAtMs = wallMs();
+    const job: InvocationJob = {
+      id: this.id,
+      tenantId: target.tenantId,
+      functionId: target.functionId,
+      versionId: target.versionId,
+      kind,
+      head,
+      bodyFollows: false,
+      replyTo,
+      acceptedAtMs,
+      expiresAtMs: acceptedAtMs + queueWaitMs,
+    };
+    if (wantedPath !== undefined) job.wantedPath = wantedPath;
+    if ("pieces" in body) this.#pieces = body.pieces;
+    else if (body.whole.length > LIMITS.inlineBodyBytes) this.#pieces = oneByOne(body.whole);
+    else if (body.whole.length > 0) job.body = inJson(body.whole);
+    job.bodyFollows = this.#pieces !== undefined;
+    this.#queued = true;
+    // Known before it is in the queue: a worker may be quicker than Redis's answer to us.
+    calls.add(this);
+    producer.add(job).catch((error: Error) => {
+      this.#context.onProblem(error);
+      // A worker that has it nevertheless goes on answering.
+      if (!this.#stream)
+        this.fail(new CloisterError("dependency_unavailable", "The queue cannot be reached"));
+    });
+  }
+
+  /** A worker has the invocation; called within the link's `invoke`. */
+  attach(link: InvocationLink, streamId: number): void {
+    this.#context.calls.remove(this);
+    const stream = link.takeCall(streamId, this);
+    this.#stream = stream;
+    const boundMs =
+      this.#context.queueWaitMs + (this.#target?.config.timeoutMs ?? 0) + HUNG_WORKER_GRACE_MS;
+    this.#hungTimer = setTimeout(
+      () => this.fail(new CloisterError("worker_lost", "The worker has stopped answering")),
+      boundMs,
+    );
+    if (this.#pieces) this.#sendBody(stream, this.#pieces);
+  }
+
+  waitedTooLong(): void {
+    this.fail(
+      this.#queued
+        ? new CloisterError(
+            "queue_timeout",
+            `No worker took the request within ${this.#context.queueWaitMs} ms`,
+          )
+        : new CloisterError(
+            "request_timeout",
+            `The body did not arrive within ${this.#context.queueWaitMs} ms`,
+          ),
+    );
+  }
+
+  /** Ends the call with an error, unless it has ended. */
+  fail(cause: unknown): void {
+    if (this.#finished) return;
+    const error = asCloisterError(cause, this.#context.onProblem);
+    this.#finish(error);
+    this.#answer(error);
+  }
+
+  /** An answer that cannot be sent may turn out so after it is whole. */
+  #broken(error: CloisterError): void {
+    if (this.#finished) this.#answer(error);
+    else this.fail(error);
+  }
+
+  #answer(error: CloisterError): void {
+    const response = this.#response;
+    if (response.destroyed) return;
+    if (this.#writer.started || response.headersSent) {
+      // The status has gone out: a connection that breaks is the only error left.
+      response.destroy();
+      return;
+    }
+    const text = JSON.stringify(problemOf(error, this.id));
+    const headers = problemHeaders(error).flat();
+    headers.push("cloister-invocation-id", this.id);
+    if (this.#target) headers.push("cloister-version", String(this.#target.version));
+    headers.push("server-timing", serverTiming({}, performance.now() - this.#beganMs));
+    headers.push("content-length", String(Buffer.byteLength(text)));
+    if (this.#context.draining()) headers.push("connection", "close");
+    response.writeHead(error.status, headers);
+    response.end(text);
+    lingerAfter(response);
+  }
+
+  // What the worker says.
+
+  onHead(raw: Record<string, unknown>): void {
+    if (this.#finished) return;
+    const head = answerHead(raw);
+    if (!head) {
+      this.fail(new CloisterError("internal", "The worker passed on something that is no answer"));
+      return;
+    }
+    const headers = clientHeaders(head);
+    const { meta } = head;
+    headers.flat.push(
+      ...["cloister-invocation-id", this.id],
+      ...["cloister-isolation", meta.path],
+      ...["cloister-start", meta.start],
+      ...["cloister-version", String(meta.version)],
+      ...["server-timing", serverTiming(meta.phases, performance.now() - this.#beganMs)],
+    );
+    if (this.#context.draining()) headers.flat.push("connection", "close");
+    this.#writer.head(head.status, headers);
+  }
+
+  onData(bytes: Buffer): void {
+    if (this.#finished) this.#stream?.consumed(bytes.length);
+    else this.#writer.data(bytes);
+  }
+
+  onEnd(): void {
+    if (this.#finished) return;
+    this.#finish(undefined);
+    this.#writer.end();
+  }
+
+  onError(raw: Record<string, unknown>): void {
+    const { message, type } = raw;
+    this.fail(
+      new CloisterError(
+        errorCode(raw.code),
+        typeof message === "string" && message !== "" ? message.slice(0, 4096) : undefined,
+        typeof type === "string" ? { type: type.slice(0, 256) } : {},
+      ),
+    );
+  }
+
+  onDown(): void {
+    this.fail(new CloisterError("worker_lost"));
+  }
+
+  onCredit(): void {
+    this.#sender?.onCredit();
+  }
+
+  onBodyUnwanted(): void {
+    this.#sender?.stop();
+  }
+
+  #sendBody(stream: CallStream, pieces: AsyncIterable<Buffer>): void {
+    const sender = new BodySender(stream);
+    this.#sender = sender;
+    sender.send(pieces).then(
+      (whole) => {
+        if (whole) stream.endBody();
+      },
+      (error: unknown) => {
+        // A client that breaks off is heard as the end of its connection.
+        if (error instanceof CloisterError) this.fail(error);
+      },
+    );
+  }
+
+  #clientGone(): void {
+    if (this.#response.writableFinished || this.#finished) return;
+    this.#finish(new CloisterError("invocation_cancelled"));
+  }
+
+  /** What every ending has in common. */
+  #finish(error: CloisterError | undefined): void {
+    this.#finished = true;
+    clearTimeout(this.#hungTimer);
+    this.#sender?.stop();
+    this.#context.calls.remove(this);
+    if (this.#stream) this.#stream.cancel();
+    else if (this.#queued) void this.#context.producer.remove(this.id);
+    this.#context.closed(this, {
+      code: error?.code,
+      durationMs: performance.now() - this.#beganMs,
+    });
+  }
+}
+
+/** Text is shorter in JSON than base64, and most bodies are text. */
+const inJson = (body: Buffer): NonNullable<InvocationJob["body"]> =>
+  isUtf8(body) ? { text: body.toString("utf8") } : { base64: body.toString("base64") };
+
+async function* oneByOne(whole: Buffer): AsyncGenerator<Buffer> {
+  yield whole;
+}

@@ -1,0 +1,89 @@
+import type { ErrorCode } from "#errors/catalogue";
+import {
+  Counter,
+  createRegistry,
+  DURATION_BUCKETS_SECONDS,
+  Gauge,
+  Histogram,
+  metricName,
+} from "#telemetry/metrics";
+
+export interface MetricSources {
+  /** Calls under way. */
+  open: () => number;
+  /** Of these, calls no worker has taken yet. */
+  waiting: () => number;
+  /** Workers connected to this gateway. */
+  workers: () => number;
+}
+
+const name = (what: string): string => metricName("gateway", what);
+
+/** What the gateway counts. Labels are few and fixed: never a tenant's or a function's name. */
+export class GatewayMetrics {
+  readonly registry = createRegistry();
+  readonly #invocations: Counter<"code">;
+  readonly #invocationSeconds: Histogram;
+  readonly #requests: Counter<"route" | "status">;
+  readonly #requestSeconds: Histogram<"route">;
+  readonly problems: Counter<"part">;
+
+  constructor(sources: MetricSources) {
+    const registers = [this.registry];
+    this.#invocations = new Counter({
+      name: name("invocations_total"),
+      help: "Calls of functions that ended, by code of the catalogue; ok when the function's answer was passed on",
+      labelNames: ["code"],
+      registers,
+    });
+    this.#invocationSeconds = new Histogram({
+      name: name("invocation_seconds"),
+      help: "From the request's head to the end of the answer",
+      buckets: DURATION_BUCKETS_SECONDS,
+      registers,
+    });
+    this.#requests = new Counter({
+      name: name("requests_total"),
+      help: "Requests of the API, by route and status class",
+      labelNames: ["route", "status"],
+      registers,
+    });
+    this.#requestSeconds = new Histogram({
+      name: name("request_seconds"),
+      help: "From a request of the API to the head of its answer",
+      labelNames: ["route"],
+      buckets: DURATION_BUCKETS_SECONDS,
+      registers,
+    });
+    this.problems = new Counter({
+      name: name("problems_total"),
+      help: "Troubles outside single requests, by part",
+      labelNames: ["part"],
+      registers,
+    });
+    const gauge = (what: string, help: string, read: () => number): void => {
+      const made = new Gauge({
+        name: name(what),
+        help,
+        registers,
+        collect() {
+          made.set(read());
+        },
+      });
+    };
+    gauge("open_calls", "Calls of functions under way", sources.open);
+    gauge("waiting_calls", "Calls that no worker has taken yet", sources.waiting);
+    gauge("workers", "Workers connected to this gateway", sources.workers);
+  }
+
+  invoked(code: ErrorCode | undefined, durationMs: number): void {
+    this.#invocations.inc({ code: code ?? "ok" });
+    this.#invocationSeconds.observe(durationMs / 1000);
+  }
+
+  /** `route` is the pattern, never the address. */
+  answered(route: string, status: number, durationMs: number): void {
+    this.#requests.inc({ route, status: `${Math.floor(status / 100)}xx` });
+    this.#requestSeconds.observe({ route }, durationMs / 1000);
+  }
+}

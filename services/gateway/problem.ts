@@ -1,0 +1,52 @@
+import { CloisterError, ERRORS, type ErrorCode } from "#errors/catalogue";
+
+/** An error as callers see it: RFC 9457 with Cloister's `code` and `remedy`. */
+export interface Problem {
+  type: string;
+  title: string;
+  status: number;
+  detail: string;
+  code: ErrorCode;
+  remedy: string;
+  /** The invocation's id, when there was one. */
+  instance?: string;
+  /** Name of the error a function threw. */
+  errorType?: string;
+}
+
+export const PROBLEM_TYPE = "application/problem+json";
+
+export const problemOf = (error: CloisterError, instance?: string): Problem => {
+  const { title, status, remedy } = ERRORS[error.code];
+  const { type } = error.extra;
+  return {
+    type: `urn:cloister:error:${error.code}`,
+    title,
+    status,
+    detail: error.message,
+    code: error.code,
+    remedy,
+    ...(instance === undefined ? {} : { instance }),
+    ...(typeof type === "string" ? { errorType: type } : {}),
+  };
+};
+
+/** Headers that go with an error beside its body. */
+export const problemHeaders = (error: CloisterError): [string, string][] => [
+  ["content-type", PROBLEM_TYPE],
+  ["cache-control", "no-store"],
+  ...(error.code === "unauthenticated"
+    ? ([["www-authenticate", 'Bearer realm="cloister"']] as [string, string][])
+    : []),
+  ...(error.status === 503 ? ([["retry-after", "1"]] as [string, string][]) : []),
+];
+
+/** What is thrown without a place in the catalogue is ours, and told to the operator only. */
+export const asCloisterError = (
+  error: unknown,
+  onUnknown: (error: Error) => void,
+): CloisterError => {
+  if (error instanceof CloisterError) return error;
+  onUnknown(error instanceof Error ? error : new Error(String(error)));
+  return new CloisterError("internal", "The gateway met an error of its own");
+};

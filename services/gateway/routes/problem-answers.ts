@@ -1,0 +1,29 @@
+import { ERRORS, type ErrorCode } from "#errors/catalogue";
+import { problemSchema } from "./function-schemas.ts";
+
+interface Answer {
+  description: string;
+  content: { "application/problem+json": { schema: typeof problemSchema } };
+}
+
+/** The error answers of a route, by status: what the catalogue says of each code. */
+export function problems(...codes: ErrorCode[]): Record<number, Answer> {
+  const answers: Record<number, Answer> = {};
+  const all: ErrorCode[] = [
+    ...codes,
+    "unauthenticated",
+    "forbidden",
+    "dependency_unavailable",
+    "internal",
+  ];
+  for (const code of new Set(all)) {
+    const { status, title } = ERRORS[code];
+    const said = `${code}: ${title}`;
+    const before = answers[status];
+    answers[status] = {
+      description: before ? `${before.description}; ${said}` : said,
+      content: { "application/problem+json": { schema: problemSchema } },
+    };
+  }
+  return answers;
+}

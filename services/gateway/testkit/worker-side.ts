@@ -1,0 +1,188 @@
+import type { InvocationJob } from "#contracts/invocation";
+import { InvocationConsumer } from "#queue/invocation-queue";
+import { type NodeHeartbeat, writeHeartbeat } from "#queue/nodes";
+import { connectRedis, disconnectRedis } from "#queue/redis";
+import type { ReplyStream } from "../../worker/reply/reply-link.ts";
+import { ReplyLinks } from "../../worker/reply/reply-links.ts";
+
+/** One invocation as a function of a test meets it. */
+export interface Served {
+  job: InvocationJob;
+  reply: ReplyStream;
+  /** The request body, whole. */
+  body: Promise<Buffer>;
+  /** The next piece of the body, with credit given back; undefined at its end. */
+  read: () => Promise<Buffer | undefined>;
+  /** Resolves when the caller is gone, or the link. */
+  gone: Promise<void>;
+  /** Sends all of `bytes` as the window allows; false when the caller has gone. */
+  write: (bytes: Buffer) => Promise<boolean>;
+  /** Waits until more may be sent. */
+  credit: () => Promise<void>;
+}
+
+export type Behaviour = (served: Served) => Promise<void>;
+
+const META = {
+  path: "container" as const,
+  start: "warm" as const,
+  version: 1,
+  phases: { queue_ms: 0.1, acquire_ms: 0.2, handler_ms: 0.3 },
+};
+
+/** An answer head as a worker sends it. */
+export const headOf = (status: number, headers: [string, string][] = [], meta: object = {}) => ({
+  status,
+  headers,
+  meta: { ...META, ...meta },
+});
+
+/** A whole answer. */
+export const answers =
+  (status: number, headers: [string, string][] = [], text = ""): Behaviour =>
+  async ({ reply }) => {
+    reply.head(headOf(status, headers));
+    if (text !== "") reply.sendData(Buffer.from(text));
+    reply.end({ handlerMs: 1 });
+  };
+
+/** The worker's end: the real queue and the real reply link, with functions that the test plays. Behaviours go by the path that is called. */
+export class WorkerSide {
+  readonly behaviours = new Map<string, Behaviour>();
+  readonly jobs: InvocationJob[] = [];
+  readonly #consumer: InvocationConsumer;
+  readonly #links: ReplyLinks;
+  readonly #redisUrl: string;
+  readonly #nodeId: string;
+  #stopped = false;
+
+  constructor(redisUrl: string, secret: string, nodeId = "node_test") {
+    this.#redisUrl = redisUrl;
+    this.#nodeId = nodeId;
+    this.#consumer = new InvocationConsumer(redisUrl, () => {});
+    this.#links = new ReplyLinks({ nodeId, secret });
+  }
+
+  async start(): Promise<void> {
+    await this.#consumer.start((job) => this.#serve(job), { concurrency: 100 });
+  }
+
+  /** Says that the node is there. */
+  async beat(change: Partial<NodeHeartbeat> = {}): Promise<void> {
+    const redis = connectRedis(this.#redisUrl, "request");
+    await writeHeartbeat(redis, {
+      id: this.#nodeId,
+      pid: process.pid,
+      atMs: Date.now(),
+      startedAtMs: Date.now(),
+      draining: false,
+      sandboxd: true,
+      kinds: ["container"],
+      images: {},
+      memoryMb: 1024,
+      memoryReservedMb: 0,
+      invocations: 0,
+      concurrency: 100,
+      warm: 0,
+      busy: 0,
+      prepared: 0,
+      ...change,
+    });
+    await disconnectRedis(redis);
+  }
+
+  /** What a killed worker looks like from outside. */
+  dropLinks(): void {
+    this.#links.close();
+  }
+
+  pause(): Promise<void> {
+    return this.#consumer.pause();
+  }
+
+  resume(): Promise<void> {
+    return this.#consumer.resume();
+  }
+
+  async stop(): Promise<void> {
+    if (this.#stopped) return;
+    this.#stopped = true;
+    this.dropLinks();
+    await this.#consumer.close(0);
+  }
+
+  async #serve(job: InvocationJob): Promise<void> {
+    this.jobs.push(job);
+    const link = await this.#links.get(job.replyTo);
+    const gone = Promise.withResolvers<void>();
+    const pieces: Buffer[] = [];
+    let ended = !job.bodyFollows;
+    let wake = (): void => {};
+    let credited = (): void => {};
+    let left = false;
+    const reply = link.open(job.id, {
+      requestData(bytes) {
+        pieces.push(Buffer.from(bytes));
+        wake();
+      },
+      requestEnd() {
+        ended = true;
+        wake();
+      },
+      answerCredit: () => credited(),
+      callerGone() {
+        left = true;
+        gone.resolve();
+        credited();
+        wake();
+      },
+    });
+    if (job.bodyFollows) reply.announce();
+    if (job.body)
+      pieces.push(
+        "text" in job.body ? Buffer.from(job.body.text) : Buffer.from(job.body.base64, "base64"),
+      );
+    const credit = (): Promise<void> =>
+      new Promise<void>((resolve) => {
+        credited = resolve;
+      });
+    const read = async (): Promise<Buffer | undefined> => {
+      while (pieces.length === 0 && !ended && !left)
+        await new Promise<void>((resolve) => {
+          wake = resolve;
+        });
+      const piece = pieces.shift();
+      if (piece && job.bodyFollows) reply.consumed(piece.length);
+      return piece;
+    };
+    let whole: Promise<Buffer> | undefined;
+    const all = async (): Promise<Buffer> => {
+      const parts: Buffer[] = [];
+      for (let piece = await read(); piece; piece = await read()) parts.push(piece);
+      return Buffer.concat(parts);
+    };
+    const behaviour = this.behaviours.get(job.head.path.split("?")[0] ?? "") ?? answers(200);
+    await behaviour({
+      job,
+      reply,
+      get body() {
+        whole ??= all();
+        return whole;
+      },
+      read,
+      gone: gone.promise,
+      credit,
+      async write(bytes) {
+        let at = 0;
+        while (at < bytes.length && !left) {
+          if (reply.credit === 0) await credit();
+          const piece = bytes.subarray(at, at + reply.credit);
+          if (left) return false;
+          if (piece.length > 0) reply.sendData(piece);
+          at += piece.length;
+        }
+        return !left;
+      },
+    });
+  }
+}
