@@ -1,9 +1,11 @@
 import { globSync } from "node:fs";
 import { join } from "node:path";
 import { PROJECT_ROOT } from "#embedded/unprivileged";
+import { addCargoResults } from "./cargo-results.ts";
 import { checkImports } from "./import-direction.ts";
 import { runNodeTests } from "./node-tests.ts";
 import { type Outcome, runCheck, runProgram } from "./run-check.ts";
+import { stockMachineTests } from "./stock-machine.ts";
 
 export interface Step {
   name: string;
@@ -13,13 +15,13 @@ export interface Step {
 
 const bin = (name: string): string => join(PROJECT_ROOT, "node_modules/.bin", name);
 
-/** Files with tests. Those that end in .e2e.test.ts start a whole instance. */
-export function testFiles(kind: "unit" | "e2e"): string[] {
-  return globSync("{services,runtime,infra,migrations}/**/*.test.ts", {
+/** Files with tests. Those that end in .e2e.test.ts start a whole instance, those in .testvm.test.ts boot the test machine. */
+export function testFiles(kind: "unit" | "e2e" | "testvm"): string[] {
+  return globSync("{services,runtime,infra,migrations,examples}/**/*.test.ts", {
     cwd: PROJECT_ROOT,
     exclude: (path) => path.endsWith("node_modules"),
   })
-    .filter((path) => path.endsWith(".e2e.test.ts") === (kind === "e2e"))
+    .filter((path) => (/[.](e2e|testvm)[.]test[.]ts$/.exec(path)?.[1] ?? "unit") === kind)
     .sort()
     .map((path) => join(PROJECT_ROOT, path));
 }
@@ -29,16 +31,24 @@ async function cargoTests(): Promise<Outcome> {
   const args = ["test", "--release", "--workspace", "--no-fail-fast"];
   const { code, output } = await runProgram("cargo", args);
   outcome.output = output;
-  for (const [, passed, failed, ignored] of output.matchAll(
-    /^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored/gm,
-  )) {
-    outcome.passed += Number(passed);
-    outcome.failed += Number(failed);
-    outcome.skipped += Number(ignored);
-  }
+  addCargoResults(output, outcome);
   // It did not build, or a test ended the process.
   if (code !== 0 && outcome.failed === 0) outcome.failed = 1;
   return outcome;
+}
+
+/** Whose Rust tests run once more in the test machine: they do other things there than on a host with cgroup v1. */
+const STOCK_MACHINE_CRATES = ["cloister-container"];
+
+async function testMachine(tell: (line: string) => void): Promise<Outcome> {
+  const machine = await runNodeTests(testFiles("testvm"), 1, tell);
+  const crates = await stockMachineTests(STOCK_MACHINE_CRATES, tell);
+  return {
+    passed: machine.passed + crates.passed,
+    failed: machine.failed + crates.failed,
+    skipped: machine.skipped + crates.skipped,
+    output: machine.output + crates.output,
+  };
 }
 
 /** Every check there is, the quick ones first. */
@@ -78,6 +88,11 @@ export const STEPS: readonly Step[] = [
     name: "unit",
     what: "tests in TypeScript beside the code",
     run: (tell) => runNodeTests(testFiles("unit"), 2, tell),
+  },
+  {
+    name: "testvm",
+    what: "tests on stock KVM and cgroup v2 alone, in an emulated machine",
+    run: testMachine,
   },
   {
     name: "e2e",

@@ -1,0 +1,101 @@
+import { globSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { PROJECT_ROOT } from "#embedded/unprivileged";
+import type { Placed } from "#testvm/job";
+import { runInTestMachine } from "#testvm/machine";
+import { addCargoResults } from "./cargo-results.ts";
+import { type Outcome, runProgram } from "./run-check.ts";
+
+/** What cargo tells of a program it built (cargo-build(1), --message-format=json). */
+interface Built {
+  executable: string;
+  isTest: boolean;
+  /** Where cargo starts the crate's tests. */
+  crateFolder: string;
+}
+
+/** For all test programs together, seconds: they are emulated, about ten times slower than here. */
+const BOUND_SECONDS = 600;
+const MEMORY_MIB = 2048;
+/** Built by set-up, so they are there whenever tests run. */
+const IMAGES = join(PROJECT_ROOT, ".cloister/images");
+
+/** $1, $2, ...: a folder and the test program to start in it. A program that fails does not keep the next ones from running. */
+const RUN_EACH = `
+code=0
+while [ $# -gt 0 ]; do
+  cd "$1" && "$2" || code=1
+  shift 2
+done
+exit $code
+`;
+
+/**
+ * Runs the Rust tests of crates in the test machine, which has cgroup v2 alone and stock KVM: the programs cargo has built here, in one boot. What they
+ * read below runtime/ and the images they find at the same paths.
+ */
+export async function stockMachineTests(
+  crates: readonly string[],
+  tell: (line: string) => void,
+): Promise<Outcome> {
+  const packages = crates.flatMap((crate) => ["-p", crate]);
+  const { code, output } = await runProgram("cargo", [
+    "test",
+    "--release",
+    "--no-run",
+    "--message-format=json",
+    ...packages,
+  ]);
+  const outcome: Outcome = { passed: 0, failed: 0, skipped: 0, output };
+  const built = output.split("\n").flatMap(parseArtifact);
+  const tests = built.filter((program) => program.isTest);
+  if (code !== 0 || tests.length === 0) return { ...outcome, failed: 1 };
+
+  // Apart, so that a line of one is never cut by the other.
+  let stdout = "";
+  let stderr = "";
+  const manifests = globSync("*.json", { cwd: IMAGES }).map((name) => join(IMAGES, name));
+  const inPlace = (path: string): Placed => ({ host: path, guest: path });
+  const result = await runInTestMachine(
+    {
+      command: [
+        "sh",
+        "-c",
+        RUN_EACH,
+        "sh",
+        ...tests.flatMap(({ crateFolder, executable }) => [crateFolder, executable]),
+      ],
+      env: { RUST_BACKTRACE: "1" },
+      files: [...built.map(({ executable }) => executable), ...manifests].map(inPlace),
+      shares: [join(PROJECT_ROOT, "runtime"), join(IMAGES, "layers")].map(inPlace),
+    },
+    {
+      boundSeconds: BOUND_SECONDS,
+      memoryMiB: MEMORY_MIB,
+      onStdout: (chunk) => {
+        stdout += chunk.toString("utf8");
+      },
+      onStderr: (chunk) => {
+        stderr += chunk.toString("utf8");
+      },
+      tell,
+    },
+  );
+  tell(
+    `boot ${(result.bootMs / 1000).toFixed(1)} s, all ${(result.totalMs / 1000).toFixed(1)} s: ${tests.length} programs`,
+  );
+  addCargoResults(stdout, outcome);
+  outcome.output = `${stdout}${stderr}`;
+  // A test ended its process, or none ran at all.
+  if ((result.exitCode !== 0 && outcome.failed === 0) || outcome.passed + outcome.failed === 0) {
+    outcome.failed += 1;
+  }
+  return outcome;
+}
+
+function parseArtifact(line: string): Built[] {
+  if (!line.startsWith('{"reason":"compiler-artifact"')) return [];
+  const { executable, profile, manifest_path, target } = JSON.parse(line);
+  if (typeof executable !== "string" || target?.kind?.includes("custom-build")) return [];
+  return [{ executable, isTest: profile.test === true, crateFolder: dirname(manifest_path) }];
+}
