@@ -56,6 +56,27 @@ for (const major of MAJORS)
       assert.deepEqual(json((await runner.invoke()).body), { a: 1 });
     });
 
+    test("what a prepared runner ran before its function leaves nothing that the function or the log shows", async () => {
+      const root = functions.folder(`export const handler = async () => ({
+        globals: Object.getOwnPropertyNames(globalThis).sort(),
+        env: process.env,
+        argv: process.argv,
+        directory: process.cwd(),
+        listeners: process.eventNames().map((name) => [String(name), process.listenerCount(name)]),
+        timers: process.getActiveResourcesInfo().filter((name) => name === "Timeout"),
+      });`);
+      const facts = async (runner: RunnerProcess): Promise<unknown> => {
+        const answer = await runner.invoke({ kind: "event", body: "null" });
+        assert.equal(answer.log + runner.outsideLog + runner.output, "");
+        return json(answer.body);
+      };
+      const cold = functions.spawn();
+      assert.equal((await cold.initEarly(root)).ok, true);
+      const prepared = functions.spawn();
+      assert.equal((await prepared.init(root)).ok, true);
+      assert.deepEqual(await facts(prepared), await facts(cold));
+    });
+
     const FETCH = "fetch(request) { return new Response('ok ' + new URL(request.url).pathname); }";
     const shapes: [string, Record<string, string>][] = [
       ["default object", { "index.mjs": `export default { ${FETCH} };` }],

@@ -25,6 +25,7 @@ const EXIT_PROTOCOL = 76;
 
 const HEADER_BYTES = 12;
 const EMPTY = Buffer.alloc(0);
+const SETTLED = Promise.resolve();
 
 /** The worker broke the protocol. Nothing it says can be trusted from there on, so the runner ends. */
 export class ProtocolError extends Error {}
@@ -71,6 +72,7 @@ export class Wire {
     this.#scheduled = false;
     this.flush();
   };
+  #flushAfterMicrotasks = () => process.nextTick(this.#flush);
   // The frame under way, when it did not come whole.
   #header = Buffer.allocUnsafeSlow(HEADER_BYTES);
   #headerBytes = 0;
@@ -104,13 +106,16 @@ export class Wire {
     this.#socket.resume();
   }
 
-  /** Queues a whole frame; all frames of one turn leave in one write. */
+  /**
+   * Queues a whole frame. All frames of one turn leave in one write, also those that promises of this turn lead to: a Response gives
+   * its body and its end some microtasks later, and each write wakes the worker, which costs more than making the answer.
+   */
   send(frame) {
     this.#out.push(frame);
     this.#outBytes += frame.length;
     if (this.#scheduled) return;
     this.#scheduled = true;
-    process.nextTick(this.#flush);
+    SETTLED.then(this.#flushAfterMicrotasks);
   }
 
   /** Queues a DATA frame of at most MAX_DATA_BYTES without copying its bytes, unless they are few. */
