@@ -1,4 +1,4 @@
-import { closeSync, openSync, readFileSync, readSync, statSync } from "node:fs";
+import { closeSync, openSync, readdirSync, readFileSync, readSync, statSync } from "node:fs";
 import { basename, dirname, extname, join, resolve } from "node:path";
 import { create } from "tar";
 import { z } from "zod";
@@ -21,7 +21,10 @@ export async function packFunction(path: string): Promise<PackedFunction> {
   if (!stat) throw new Failure(`${path} does not exist.`, "Name a file or a folder.");
   if (stat.isDirectory()) {
     const config = readConfig(join(full, "cloister.json"));
-    return { config: { name: nameOf(full), ...config }, bundle: await pack(full, ["."]) };
+    const files = readdirSync(full).filter((name) => !LEFT_OUT.has(name));
+    if (files.length === 0)
+      throw new Failure(`${path} holds no files.`, "Name a function's folder.");
+    return { config: { name: nameOf(full), ...config }, bundle: await pack(full, files) };
   }
   if (!stat.isFile()) {
     throw new Failure(`${path} is neither a file nor a folder.`, "Name a file or a folder.");
@@ -31,6 +34,7 @@ export async function packFunction(path: string): Promise<PackedFunction> {
   return { config, bundle: await pack(dirname(full), [entry]) };
 }
 
+/** `files` are the folder's own: an entry for the folder itself would have an empty name, which no reader of tar takes. */
 async function pack(folder: string, files: string[]): Promise<Buffer<ArrayBuffer>> {
   const chunks: Buffer[] = [];
   const stream = create(
@@ -45,7 +49,8 @@ async function pack(folder: string, files: string[]): Promise<Buffer<ArrayBuffer
         entry.path = entry.path.replace(/^\.\//, "");
       },
     },
-    files,
+    // Not bare: tar reads a name that begins with @ as an archive to copy from.
+    files.map((name) => `./${name}`),
   );
   try {
     for await (const chunk of stream) chunks.push(chunk);

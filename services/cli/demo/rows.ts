@@ -51,7 +51,7 @@ async function containerRow(api: Api, name: string, runtime: string): Promise<Ro
   const first = await callExample(api, name, wanted, "container");
   const times: number[] = [];
   let right = first.right;
-  for (let n = 0; n < WARM_CALLS && right; n++) {
+  for (let n = 0; n < (wanted.warmCalls ?? WARM_CALLS) && right; n++) {
     const again = await callExample(api, name, wanted, "container");
     right = again.right;
     if (again.start === "warm") times.push(again.durationMs);

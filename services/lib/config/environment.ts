@@ -35,7 +35,7 @@ const environmentSchema = z.object({
   CLOISTER_PREPARED: z.string().default("node24=2"),
   /** Longest a request waits for a worker or for room, ms. */
   CLOISTER_QUEUE_WAIT_MS: z.coerce.number().int().min(100).default(30_000),
-  /** Port of the worker's own /metrics and /healthz on 127.0.0.1; absent means none. */
+  /** Where the worker serves its own /metrics and /healthz: a port on 127.0.0.1 or a socket's path; absent means nowhere. */
   CLOISTER_WORKER_METRICS: z.string().optional(),
   CLOISTER_LOG_LEVEL: z.enum(["trace", "debug", "info", "warn", "error", "silent"]).default("info"),
 });
