@@ -203,6 +203,20 @@ async def app(scope, receive, send):
   assert.match(done.error?.message ?? "", /no database/);
 });
 
+test("asgi: http.disconnect comes before the cancellation, also to one who waits for the body", async () => {
+  const conversation = await serve(`
+async def app(scope, receive, send):
+    ${ASGI_START}
+    await send({"type": "http.response.body", "body": b"a", "more_body": True})
+    print((await receive())["type"])
+`);
+  const stream = conversation.open({ kind: "http", hasBody: true });
+  await conversation.next([FRAME.data], stream);
+  conversation.send(FRAME.cancel, stream);
+  const log = await conversation.next([FRAME.log], stream);
+  assert.equal(log.payload.subarray(1).toString(), "http.disconnect\n");
+});
+
 test("asgi: a caller who goes away is told by http.disconnect", async () => {
   const conversation = await serve(`
 async def app(scope, receive, send):

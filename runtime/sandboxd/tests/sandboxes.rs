@@ -245,7 +245,7 @@ s.sendall(bytes.fromhex(sys.argv[2]))
 if len(sys.argv) > 3:
     heard = b''
     s.sendall(sys.argv[3].encode() + b'\\n')
-    while b'busy\\n' not in heard: heard += s.recv(4096)
+    while b'busy\\n' not in heard or b'\"ok\":true' not in heard: heard += s.recv(4096)
 print('sent', flush=True)
 sys.stdin.read()";
 

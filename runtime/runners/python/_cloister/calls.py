@@ -33,7 +33,7 @@ class Call:
     __slots__ = (
         "stream", "id", "kind", "method", "url", "path", "headers", "deadline", "started", "log",
         "chunks", "body_bytes", "body_ended", "receive_window", "ungranted", "send_window",
-        "head_sent", "cancelled", "interrupted", "closed", "waiter", "task",
+        "head_sent", "cancelled", "interrupted", "closed", "waiters", "task",
     )  # fmt: skip
 
     def __init__(self, wire, stream, head):
@@ -70,7 +70,7 @@ class Call:
         self.cancelled = False
         self.interrupted = False
         self.closed = False
-        self.waiter = None
+        self.waiters = []
         self.task = None
 
     def take_data(self, payload):

@@ -49,25 +49,26 @@ class EventedEngine(Engine):
             current_call.reset(token)
 
     def changed(self, call):
-        waiter = call.waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+        waiters, call.waiters = call.waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
     def cancel(self, call):
         if call.task is None:
             self.fail(call, faults.cancelled())
         elif self.lifespan:
-            # The app is told by http.disconnect first, and by cancellation right after.
+            # The app is told by http.disconnect first, and by cancellation right after: what waits is woken before it is cancelled.
             self.changed(call)
             self.loop.call_soon(call.task.cancel)
         else:
             call.task.cancel()
 
     async def wait(self, call):
-        """Until body, window or cancellation of the call change. Only one task of a call waits at a time for each."""
-        if call.waiter is None or call.waiter.done():
-            call.waiter = self.loop.create_future()
-        await asyncio.shield(call.waiter)
+        """Until body, window or cancellation of the call change."""
+        waiter = self.loop.create_future()
+        call.waiters.append(waiter)
+        await waiter
 
     async def _serve(self, call):
         try:
