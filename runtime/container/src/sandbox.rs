@@ -64,8 +64,10 @@ pub struct Sandbox {
 pub enum ExitReason {
     /// The runner's own exit code.
     Exit(i32),
-    /// The signal that ended the runner, or all of the sandbox.
+    /// The signal that ended the runner.
     Signal(i32),
+    /// All of it was ended from outside.
+    Killed,
     /// The kernel's OOM killer struck.
     Oom,
 }
@@ -240,21 +242,12 @@ fn wait_for_start(
     }
 }
 
-/// Waits for a child by its pidfd; its signal if a signal ended it, else its exit code.
-fn wait(pidfd: &OwnedFd) -> io::Result<Ended> {
+/// Waits for a child by its pidfd.
+fn wait(pidfd: &OwnedFd) -> io::Result<()> {
     loop {
         match waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED) {
             Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-            Ok(status) => {
-                let signal = status
-                    .as_ref()
-                    .and_then(rustix::process::WaitIdStatus::terminating_signal);
-                let code = status
-                    .as_ref()
-                    .and_then(rustix::process::WaitIdStatus::exit_status);
-                return Ok(signal.map_or(Ended::Exit(code.unwrap_or_default()), Ended::Signal));
-            }
+            other => return Ok(other.map(|_| ())?),
         }
     }
 }
@@ -316,21 +309,22 @@ impl Sandbox {
 
     /// After `pidfd` is readable: why it ended. Removes its cgroups.
     pub fn reap(self) -> ExitReport {
-        let init = wait(&self.pidfd).unwrap_or(Ended::Signal(libc::SIGKILL));
-        // What init said last is why the runner ended; without it init itself was ended.
+        let _ = wait(&self.pidfd);
+        // What init said last is why the runner ended. A function cannot end init: without a word of it, somebody else did.
         let told = match receive::<Report>(self.socket.as_fd(), false) {
-            Ok(Some((Report::Ended(ended), _))) => ended,
-            _ => init,
+            Ok(Some((Report::Ended(ended), _))) => Some(ended),
+            _ => None,
         };
         let cgroup = self
             .cgroup
             .into_inner()
             .unwrap_or_else(PoisonError::into_inner);
-        let reason = match (cgroup.saw_oom_kill(), told) {
+        let reason = match told {
             // A process of the function may be killed and the runner go on to end by itself: then its own word counts.
-            (true, Ended::Signal(_)) => ExitReason::Oom,
-            (_, Ended::Exit(code)) => ExitReason::Exit(code),
-            (_, Ended::Signal(signal)) => ExitReason::Signal(signal),
+            Some(Ended::Exit(code)) => ExitReason::Exit(code),
+            _ if cgroup.saw_oom_kill() => ExitReason::Oom,
+            Some(Ended::Signal(signal)) => ExitReason::Signal(signal),
+            None => ExitReason::Killed,
         };
         let memory_peak_bytes = cgroup.memory_peak_bytes();
         ExitReport {

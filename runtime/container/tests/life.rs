@@ -181,7 +181,7 @@ fn kill_ends_all_of_it() {
     let report = live.sandbox.reap();
     assert_eq!(
         (report.reason, report.leftover),
-        (ExitReason::Signal(9), false)
+        (ExitReason::Killed, false)
     );
     assert_eq!(ground.cells(), Vec::<PathBuf>::new());
 }

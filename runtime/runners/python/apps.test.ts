@@ -210,7 +210,7 @@ async def app(scope, receive, send):
     await send({"type": "http.response.body", "body": b"a", "more_body": True})
     print((await receive())["type"])
 `);
-  const stream = conversation.open({ kind: "http", hasBody: true });
+  const stream = conversation.open({ kind: "http" });
   await conversation.next([FRAME.data], stream);
   conversation.send(FRAME.cancel, stream);
   const log = await conversation.next([FRAME.log], stream);

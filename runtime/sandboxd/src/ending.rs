@@ -160,11 +160,10 @@ impl Daemon {
         let Some(entry) = self.sandboxes.get_mut(key) else {
             return;
         };
-        let killed = entry.killed;
         let id = entry.id.clone();
         let (reason, code, signal) = match report.reason {
             ExitReason::Oom => ("oom", None, None),
-            _ if killed => ("killed", None, None),
+            ExitReason::Killed => ("killed", None, None),
             ExitReason::Exit(code) => ("exit", Some(code), None),
             ExitReason::Signal(signal) => ("signal", None, Some(signal_name(signal))),
         };

@@ -104,6 +104,8 @@ export class SandboxCore {
   async #end(): Promise<void> {
     this.#alive = false;
     this.#down.resolve();
+    // One that is ending by itself is left to say why: a kill would hide that.
+    if (this.#wentDown && (await bounded(this.ended, EXIT_WAIT_MS)) !== undefined) return;
     try {
       await this.#holder.kill(this.id);
       await bounded(this.ended, EXIT_WAIT_MS);
@@ -115,14 +117,16 @@ export class SandboxCore {
   }
 
   async #onDown(error: Error | undefined): Promise<void> {
+    this.#wentDown = true;
     this.#alive = false;
     this.#down.resolve();
     if (error?.name === "ProtocolError") {
       this.#finishAs = { reason: "protocol", message: error.message };
     }
-    if ((await bounded(this.ended, EXIT_WAIT_MS)) === undefined) await this.end();
+    await this.end();
   }
 
+  #wentDown = false;
   #finishAs: SandboxExit | undefined;
 
   #finish(exit: SandboxExit): void {
