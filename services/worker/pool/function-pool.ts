@@ -57,6 +57,11 @@ export class FunctionPool {
   running = 0;
   /** A newer version is in use: idle sandboxes of this one leave early. */
   superseded = false;
+  /** How long an invocation holds its place, ms; a decayed mean, unknown before the first. */
+  #serviceMs: number | undefined;
+  #lastReleaseMs = 0;
+  /** Looks again whether those who wait still can. */
+  recheck: NodeJS.Timeout | undefined;
 
   constructor(key: string, spec: VersionSpec) {
     this.key = key;
@@ -71,6 +76,23 @@ export class FunctionPool {
       this.queued.size === 0 &&
       this.running === 0
     );
+  }
+
+  /** An invocation has left its sandbox after `heldMs`. */
+  served(heldMs: number, nowMs: number): void {
+    this.#lastReleaseMs = nowMs;
+    this.#serviceMs =
+      this.#serviceMs === undefined ? heldMs : this.#serviceMs + (heldMs - this.#serviceMs) / 8;
+  }
+
+  /** How many of those who wait will get a place in what runs already, within `boundMs`. 0 while that cannot be foretold. */
+  servedWithin(boundMs: number, nowMs: number): number {
+    if (this.#serviceMs === undefined || this.spec.config.reuse === "fresh") return 0;
+    let places = 0;
+    for (const { retired } of this.entries) if (!retired) places += this.width;
+    // Calls that last longer than they used to show by the time since the last one ended.
+    const serviceMs = Math.max(this.#serviceMs, nowMs - this.#lastReleaseMs, 0.01);
+    return Math.floor((places * boundMs) / serviceMs);
   }
 
   list(entry: Entry): void {

@@ -60,13 +60,18 @@ export interface PoolStats {
 const NO_PHASES: StartPhases = Object.freeze({});
 /** Idle sandboxes of a version that a newer one has replaced, ms. */
 const SUPERSEDED_IDLE_MS = 10_000;
+/**
+ * Somebody who will get a place in a warm sandbox within this waits for it, ms: about what a start costs. More sandboxes than the
+ * processors can run only take them from each other.
+ */
+const PATIENCE_MS = 50;
 /** A prepared cell can die between being taken and being assigned; then the next one is tried. */
 const MAX_ATTEMPTS = 3;
 
 /**
  * Hands sandboxes to invocations. Invariants: a sandbox serves one version of one tenant's function for all its life; memory is
  * reserved before a sandbox is made and until its last process is gone; there is never more than one start per waiting
- * invocation, and a start that nobody needs any more does not begin.
+ * invocation that no warm sandbox will serve soon, and a start that nobody needs any more does not begin.
  */
 export class SandboxPool {
   readonly #options: SandboxPoolOptions;
@@ -261,6 +266,7 @@ export class SandboxPool {
     const phases = entry.firstStart ? entry.firstPhases : NO_PHASES;
     entry.firstStart = undefined;
     let released = false;
+    const beganMs = performance.now();
     return {
       sandbox: entry.sandbox,
       start,
@@ -268,6 +274,8 @@ export class SandboxPool {
       release: (keep) => {
         if (released) return;
         released = true;
+        const nowMs = performance.now();
+        owner.served(nowMs - beganMs, nowMs);
         this.#release(entry, keep);
       },
     };
@@ -318,9 +326,11 @@ export class SandboxPool {
     this.#ending.add(ending);
   }
 
-  /** Makes the number of starts fit the number of waiters: never more than one start per waiter. */
+  /** Makes the number of starts fit the number of those whom no warm sandbox will serve soon. */
   #balance(owner: FunctionPool): void {
-    const needed = Math.ceil(owner.waiters.size / owner.width);
+    const soon = owner.servedWithin(PATIENCE_MS, performance.now());
+    const needed = Math.ceil(Math.max(0, owner.waiters.size - soon) / owner.width);
+    if (owner.waiters.size > 0) this.#recheckLater(owner);
     let starts = owner.running + owner.queued.size;
     for (const start of owner.queued) {
       if (starts <= needed) break;
@@ -335,6 +345,14 @@ export class SandboxPool {
     }
     this.#admit();
     this.#forgetIfEmpty(owner);
+  }
+
+  /** What was foretold may not come true: a call may last longer than those before it. */
+  #recheckLater(owner: FunctionPool): void {
+    owner.recheck ??= setTimeout(() => {
+      owner.recheck = undefined;
+      if (!this.#closed && owner.waiters.size > 0) this.#balance(owner);
+    }, PATIENCE_MS / 2);
   }
 
   /** Begins starts while there is room, oldest first; makes room by ending what is idle. */
