@@ -85,7 +85,7 @@ static void rights(void) {
     mapped("O_PATH", mmap(NULL, PAGE, PROT_READ, MAP_PRIVATE, path, 0));
     mapped("offset unaligned", mmap(NULL, PAGE, PROT_READ, MAP_PRIVATE, reader, 100));
     mapped("offset near 2^63", mmap(NULL, 2 * PAGE, PROT_READ, MAP_PRIVATE, reader, 0x7ffffffffffff000));
-    mapped("MAP_SHARED_VALIDATE unknown flag", mmap(NULL, PAGE, PROT_READ, MAP_SHARED_VALIDATE | (1 << 30), reader, 0));
+    mapped("MAP_SHARED_VALIDATE unknown flag", mmap(NULL, PAGE, PROT_READ, MAP_SHARED_VALIDATE | (1 << 21), reader, 0));
     char *zero = mapped("/dev/zero private", mmap(NULL, PAGE, RW, MAP_PRIVATE, open("/dev/zero", O_RDWR), 0));
     reads("is zero", zero);
     mapped("/dev/null", mmap(NULL, PAGE, RW, MAP_PRIVATE, open("/dev/null", O_RDWR), 0));

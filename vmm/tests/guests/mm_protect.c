@@ -66,13 +66,13 @@ static void faults(void) {
         text("8 bytes across the edge", "%ld", *(volatile long *)(edge + PAGE - 4));
     static const char constant[] = "in read-only data";
     writes("write to read-only data", (char *)(uintptr_t)constant, 'I');
-    int count = 0;
-    for (int i = 0; i < 200; i++)
+    static volatile int caught;
+    while (caught < 200)
         if (sigsetjmp(fault_return, 1) == 0)
             *(volatile char *)read_only = 1;
         else
-            count++;
-    value("200 faults in a row", count);
+            caught++;
+    value("200 faults in a row", caught);
     fault_address = NULL;
     if (sigsetjmp(fault_return, 1) == 0)
         __asm__ volatile("hlt");
@@ -94,7 +94,7 @@ static void faults(void) {
     text("int3", "%s", fault_name());
     volatile int zero = 0;
     if (sigsetjmp(fault_return, 1) == 0)
-        zero = 1 / zero;
+        zero = 7 / zero;
     text("division by zero", "%s", fault_name());
 }
 
@@ -137,19 +137,21 @@ static void *on_thread(void *argument) {
 
 static sigjmp_buf overflow_return;
 static volatile sig_atomic_t overflow_near;
-static char *volatile overflow_frame;
+static volatile uintptr_t overflow_frame;
 
 static void overflow_caught(int number, siginfo_t *info, void *context) {
     (void)number, (void)context;
-    long distance = (char *)info->si_addr - overflow_frame;
+    long distance = (long)((uintptr_t)info->si_addr - overflow_frame);
     overflow_near = distance < 65536 && distance > -65536 && info->si_code;
     siglongjmp(overflow_return, 1);
 }
 
 static int endless(int level) {
     volatile char frame[1024];
-    overflow_frame = (char *)(uintptr_t)frame;
+    overflow_frame = (uintptr_t)frame;
     frame[level & 1023] = 1;
+    if (level == 1 << 30)
+        return 0;
     return endless(level + 1) + frame[0];
 }
 
