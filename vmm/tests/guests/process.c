@@ -14,7 +14,6 @@
 static void identity(void) {
     holds("pid", getpid() > 0 && getpid() == thread_id());
     holds("parent is another", getppid() != getpid());
-    holds("group and session", getpgrp() > 0 || getpgrp() == 0);
     holds("getpgid of 0", getpgid(0) == getpgrp());
     holds("getsid of 0", getsid(0) == getsid(getpid()));
     value("getpgid of nobody", getpgid(0x3fffffff));
@@ -26,7 +25,7 @@ static void identity(void) {
     value("setuid to oneself", setuid(getuid()));
     value("setgid to oneself", setgid(getgid()));
     holds("getgroups", getgroups(0, NULL) >= 0);
-    value("getgroups negative", getgroups(-1, NULL));
+    value("getgroups negative", syscall(SYS_getgroups, -1, NULL));
     value("wait without a child", waitpid(-1, NULL, WNOHANG));
     value("waitid without a child", waitid(P_ALL, 0, NULL, WEXITED));
     value("wait4 bad options", waitpid(-1, NULL, 0x40));
@@ -122,7 +121,6 @@ static void randomness(void) {
     value("unknown flag", getrandom(one, 1, 0x100));
     value("wild", syscall(SYS_getrandom, wild(), 16, 0));
     value("getentropy", getentropy(one, 32));
-    value("getentropy of too much", syscall(SYS_getrandom, two, 64, 0) == 64 ? 0 : -1);
 }
 
 static void odd(void) {
@@ -148,10 +146,8 @@ static void odd(void) {
     value("membarrier unknown", syscall(SYS_membarrier, 1 << 20, 0, 0));
     value("personality query", syscall(SYS_personality, 0xffffffff));
     holds("sysconf of a page", sysconf(_SC_PAGESIZE) == 4096);
-    holds("PATH or an empty environment", getenv("PATH") != NULL || environ != NULL);
-    value("getcwd", syscall(SYS_getcwd, (char[4096]){0}, 4096) > 1 ? 0 : 0);
-    value("umask", umask(027) >= 0 ? 0 : -1);
-    value("umask then", umask(022));
+    umask(027);
+    value("umask", umask(022));
 }
 
 int main(void) {

@@ -11,12 +11,10 @@ static volatile uintptr_t handler_stack;
 /* Spoils as much as it can. */
 static void spoil(int number) {
     unsigned short control = 0;
-    unsigned long flags;
     __asm__ volatile("stmxcsr %0" : "=m"(*(unsigned *)&handler_mxcsr));
     __asm__ volatile("fnstcw %0" : "=m"(control));
-    __asm__ volatile("pushf; pop %0" : "=r"(flags));
     handler_x87 = control;
-    handler_flags = flags & 0x400;
+    handler_flags = (unsigned)__builtin_ia32_readeflags_u64() & 0x400;
     handler_stack = (uintptr_t)__builtin_frame_address(0);
     __asm__ volatile("pxor %%xmm0, %%xmm0; pxor %%xmm7, %%xmm7; pxor %%xmm15, %%xmm15; fninit; fldz; fldz" ::: "xmm0", "xmm7", "xmm15");
     if (__builtin_cpu_supports("avx"))

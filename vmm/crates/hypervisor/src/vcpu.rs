@@ -75,6 +75,11 @@ impl Vcpu {
         self.counts
     }
 
+    /// The same, starting again from none.
+    pub fn take_counts(&mut self) -> ExitCounts {
+        std::mem::take(&mut self.counts)
+    }
+
     /// Runs user code from `registers` until it leaves; they then hold its state.
     ///
     /// # Errors

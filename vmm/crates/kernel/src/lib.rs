@@ -6,11 +6,14 @@
 mod args;
 pub mod clock;
 mod delivery;
+mod epoll;
+mod eventfd;
 mod fault;
 mod file;
 mod futex;
 mod kernel;
 pub mod loader;
+mod pipe;
 mod signal;
 mod stream;
 pub mod syscalls;

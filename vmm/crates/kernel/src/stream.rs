@@ -39,8 +39,25 @@ impl HostStream {
         Ok(Arc::new(Self { fd, mode, queue, id }))
     }
 
-    fn is_socket(&self) -> bool {
+    /// Whether it is a socket.
+    #[must_use]
+    pub fn is_socket(&self) -> bool {
         self.mode & S_IFMT == S_IFSOCK
+    }
+
+    /// shutdown(2) of a socket.
+    ///
+    /// # Errors
+    /// EINVAL for a direction that is none, ENOTSOCK, ENOTCONN.
+    pub fn shutdown(&self, how: i32) -> Result<(), Errno> {
+        use rustix::net::Shutdown;
+        let how = match how {
+            libc::SHUT_RD => Shutdown::Read,
+            libc::SHUT_WR => Shutdown::Write,
+            libc::SHUT_RDWR => Shutdown::Both,
+            _ => return Err(Errno::EINVAL),
+        };
+        rustix::net::shutdown(&self.fd, how).map_err(errno)
     }
 
     fn ready(&self, wanted: PollFlags) -> PollFlags {

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use vmm_abi::{Errno, O_RDWR, SigStack};
+use vmm_abi::{Errno, O_RDWR};
 use vmm_hypervisor::{HypervisorError, Machine, WINDOW_BYTES, install_kick_handler};
 use vmm_kernel::loader::{self, LoadError};
 use vmm_kernel::vfs::{HostNode, Node, TmpLimits, Vfs, dev_tree, proc_tree, tmp_tree};
@@ -116,7 +116,7 @@ pub fn run(options: &Options) -> Result<u8, GuestError> {
     let shared = kernel
         .add_thread(0, name.into_iter().take(15).collect())
         .map_err(|errno| GuestError::Given("the first thread".into(), errno))?;
-    let first = runner::First { shared, registers, alt_stack: SigStack::default() };
+    let first = runner::First { shared, registers };
     threads.run_first(first)?;
     let status = kernel.wait_for_end();
     if options.stats {

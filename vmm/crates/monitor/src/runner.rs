@@ -1,7 +1,7 @@
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
-use vmm_abi::{Errno, Registers, SigStack};
+use vmm_abi::{Errno, Registers};
 use vmm_hypervisor::{Exit, HypervisorError, Kicker, Machine, Vcpu};
 use vmm_kernel::{ExitStatus, Fpu, Kernel, NewThread, Spawner, Task, ThreadShared};
 
@@ -23,7 +23,6 @@ pub struct Threads {
 pub struct First {
     pub shared: Arc<ThreadShared>,
     pub registers: Registers,
-    pub alt_stack: SigStack,
 }
 
 impl Threads {
@@ -64,7 +63,7 @@ impl Threads {
             self.failure.lock().get_or_insert(error);
             task.end_process(ExitStatus::Signal(vmm_abi::SIGKILL));
         }
-        self.totals.add(&cpu.0.counts());
+        self.totals.add(&cpu.0.take_counts());
         self.machine.return_vcpu(cpu.0);
         task.finish();
     }

@@ -66,14 +66,6 @@ pub fn start(
     let main = elf::map(kernel, &program, PIE_BASE)?;
     kernel.memory.set_heap(main.end);
     let _ = kernel.program.set((full_path.clone(), argv.to_vec()));
-    let mut entry = main.entry;
-    let mut base = 0;
-    if let Some(interpreter) = &program.headers.interpreter {
-        let interpreter = String::from_utf8_lossy(interpreter).into_owned();
-        let (linker, _) = elf::open(kernel, &interpreter)?;
-        let mapped = elf::map(kernel, &linker, 0)?;
-        (entry, base) = (mapped.entry, mapped.bias);
-    }
     let top = kernel.memory.window().size();
     let stack = kernel.memory.map(&MapRequest {
         place: Place::Anywhere(top.saturating_sub(STACK_BYTES)),
@@ -83,6 +75,14 @@ pub fn start(
         kind: Kind::Stack,
         charged: false,
     })?;
+    let mut entry = main.entry;
+    let mut base = 0;
+    if let Some(interpreter) = &program.headers.interpreter {
+        let interpreter = String::from_utf8_lossy(interpreter).into_owned();
+        let (linker, _) = elf::open(kernel, &interpreter)?;
+        let mapped = elf::map(kernel, &linker, 0)?;
+        (entry, base) = (mapped.entry, mapped.bias);
+    }
     let vectors = stack::Vectors {
         argv,
         envp,

@@ -1,11 +1,13 @@
 //! System calls: one table and, by family, the handlers behind it. A handler only translates between
 //! arguments in registers and the nouns of this crate.
 
+mod events;
 mod files;
 mod memory;
 mod paths;
 mod process;
 mod signals;
+mod sockets;
 mod table;
 mod threads;
 mod time;

@@ -1,7 +1,7 @@
 //! The one list of system calls: dispatch, traces, metrics and docs/syscalls.md come from it.
 
 use super::Handler::{self, Plain, WithFpu};
-use super::{files, memory, paths, process, signals, threads, time, transfer, waiting};
+use super::{events, files, memory, paths, process, signals, sockets, threads, time, transfer, waiting};
 
 /// What an argument is, for traces and for seeds of the fuzzer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +84,7 @@ pub static ROWS: &[Row] = &[
     row(19, "readv", &[Fd, Address, Length], Plain(transfer::readv), Full, "", READS),
     row(20, "writev", &[Fd, Address, Length], Plain(transfer::writev), Full, "", WRITES),
     row(21, "access", &[Path, Int], Plain(paths::access), Full, "", LOOKS),
+    row(22, "pipe", &[Address], Plain(events::pipe_plain), Partial, "a blocking write of more than fits answers what fitted", &[]),
     row(24, "sched_yield", &[], Plain(threads::sched_yield), Full, "", &["sched_yield"]),
     row(25, "mremap", &[Address, Length, Length, Flags, Address], Plain(memory::mremap), Partial, "mappings of files do not grow; MREMAP_DONTUNMAP is refused", &["mremap"]),
     row(28, "madvise", &[Address, Length, Int], Plain(memory::madvise), Partial, "advice on reclaiming is done, other advice is accepted and ignored", &["madvise"]),
@@ -92,6 +93,14 @@ pub static ROWS: &[Row] = &[
     row(34, "pause", &[], Plain(signals::pause), Full, "", &[]),
     row(35, "nanosleep", &[Address, Address], Plain(time::nanosleep), Full, "", &[]),
     row(39, "getpid", &[], Plain(process::getpid), Full, "", &[]),
+    row(44, "sendto", &[Fd, Address, Length, Flags, Address, Length], Plain(sockets::sendto), Partial, "the socket at 3 only", &["sendmsg"]),
+    row(45, "recvfrom", &[Fd, Address, Length, Flags, Address, Address], Plain(sockets::recvfrom), Partial, "the socket at 3 only; MSG_PEEK is refused", &["recvmsg"]),
+    row(46, "sendmsg", &[Fd, Address, Flags], Plain(sockets::sendmsg), Partial, "the socket at 3 only; no control messages", &["sendmsg"]),
+    row(47, "recvmsg", &[Fd, Address, Flags], Plain(sockets::recvmsg), Partial, "the socket at 3 only; MSG_PEEK is refused", &["recvmsg"]),
+    row(48, "shutdown", &[Fd, Int], Plain(sockets::shutdown), Partial, "the socket at 3 only", &["shutdown"]),
+    row(51, "getsockname", &[Fd, Address, Address], Plain(sockets::unnamed), Partial, "the socket at 3 only", &[]),
+    row(52, "getpeername", &[Fd, Address, Address], Plain(sockets::unnamed), Partial, "the socket at 3 only", &[]),
+    row(55, "getsockopt", &[Fd, Int, Int, Address, Address], Plain(sockets::getsockopt), Partial, "the socket at 3 only", &[]),
     row(56, "clone", &[Flags, Address, Address, Address, Address], WithFpu(threads::clone), Partial, "threads only: fork and vfork are refused with EPERM", &["clone", "ioctl"]),
     row(60, "exit", &[Int], Plain(threads::exit), Full, "", &[]),
     row(62, "kill", &[Int, Signal], Plain(signals::kill), Full, "only the process itself is there", &["tgkill"]),
@@ -139,6 +148,8 @@ pub static ROWS: &[Row] = &[
     row(229, "clock_getres", &[Int, Address], Plain(time::clock_getres), Full, "", &[]),
     row(230, "clock_nanosleep", &[Int, Int, Address, Address], Plain(time::clock_nanosleep), Full, "", &[]),
     row(231, "exit_group", &[Int], Plain(threads::exit_group), Full, "", &["tgkill"]),
+    row(232, "epoll_wait", &[Fd, Address, Int, Int], Plain(events::epoll_wait), Full, "", &["poll", "epoll_ctl"]),
+    row(233, "epoll_ctl", &[Fd, Int, Fd, Address], Plain(events::epoll_ctl), Partial, "an epoll set cannot watch another", &[]),
     row(234, "tgkill", &[Int, Int, Signal], Plain(signals::tgkill), Full, "", &["tgkill"]),
     row(257, "openat", &[Fd, Path, Flags, Flags], Plain(paths::openat), Partial, "O_PATH opens for reading; O_TMPFILE is refused", LOOKS),
     row(258, "mkdirat", &[Fd, Path, Flags], Plain(paths::mkdirat), Full, "", LOOKS),
@@ -151,7 +162,11 @@ pub static ROWS: &[Row] = &[
     row(269, "faccessat", &[Fd, Path, Int], Plain(paths::faccessat), Full, "", LOOKS),
     row(271, "ppoll", &[Address, Length, Address, Address, Length], Plain(waiting::ppoll), Full, "", &["poll", "epoll_ctl"]),
     row(273, "set_robust_list", &[Address, Length], Plain(threads::set_robust_list), Full, "", &[]),
+    row(281, "epoll_pwait", &[Fd, Address, Int, Int, Address, Length], Plain(events::epoll_pwait), Full, "", &["poll", "epoll_ctl"]),
+    row(290, "eventfd2", &[Int, Flags], Plain(events::eventfd2), Full, "", &[]),
+    row(291, "epoll_create1", &[Flags], Plain(events::epoll_create1), Full, "", &[]),
     row(292, "dup3", &[Fd, Fd, Flags], Plain(files::dup3), Full, "", &[]),
+    row(293, "pipe2", &[Address, Flags], Plain(events::pipe2), Partial, "a blocking write of more than fits answers what fitted; O_DIRECT is refused", &[]),
     row(295, "preadv", &[Fd, Address, Length, Length], Plain(transfer::preadv), Full, "", READS),
     row(296, "pwritev", &[Fd, Address, Length, Length], Plain(transfer::pwritev), Full, "", WRITES),
     row(302, "prlimit64", &[Int, Int, Address, Address], Plain(process::prlimit), Partial, "limits are fixed: setting them to what they are or lower is accepted without effect", &[]),
@@ -159,6 +174,7 @@ pub static ROWS: &[Row] = &[
     row(318, "getrandom", &[Address, Length, Flags], Plain(process::getrandom), Full, "", &["getrandom"]),
     row(332, "statx", &[Fd, Path, Flags, Flags, Address], Plain(paths::statx), Full, "", LOOKS),
     row(439, "faccessat2", &[Fd, Path, Int, Flags], Plain(paths::faccessat2), Full, "", LOOKS),
+    row(441, "epoll_pwait2", &[Fd, Address, Int, Address, Address, Length], Plain(events::epoll_pwait2), Full, "", &["poll", "epoll_ctl"]),
 ];
 
 #[cfg(test)]

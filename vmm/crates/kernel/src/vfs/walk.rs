@@ -5,10 +5,8 @@ use vmm_abi::{Errno, S_IFDIR, S_IFLNK, S_IFMT};
 
 use super::Node;
 
-/// Most symbolic links in one walk, and bytes of a path and a name (path_resolution(7), limits.h).
+/// Most symbolic links in one walk, and bytes of a name (path_resolution(7), limits.h).
 const MAX_LINKS: usize = 40;
-/// PATH_MAX, the closing NUL included.
-pub const PATH_MAX: usize = 4096;
 const NAME_MAX: usize = 255;
 
 /// Where a walk ended.
