@@ -100,7 +100,7 @@ static void skip(int number, siginfo_t *info, void *context) {
     mcontext_t *machine = &((ucontext_t *)context)->uc_mcontext;
     fault_code = info->si_code, fault_address = info->si_addr;
     handled = (int)machine->gregs[REG_TRAPNO];
-    handler_x87 = (unsigned)machine->gregs[REG_ERR];
+    handler_x87 = (unsigned)machine->gregs[REG_ERR] & ~1U; /* whether the page was present is the kernel's own affair */
     handler_flags = (void *)machine->gregs[REG_CR2] == info->si_addr;
     machine->gregs[REG_RAX] = 4242;
     machine->gregs[REG_RIP] = machine->gregs[REG_R8];

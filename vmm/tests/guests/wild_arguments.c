@@ -5,7 +5,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 
-static int file, ends[2], pair[2], epoll;
+static int file, folder, ends[2], pair[2], epoll;
 
 /* Low, above user space, not canonical, and the last page of all. */
 static const unsigned long addresses[] = {16, 0x800000000000, 0x8000000000000000, 0xfffffffffffff000};
@@ -18,6 +18,7 @@ struct call {
 };
 
 static void pointers(void) {
+    int length = 16;
     const struct call calls[] = {
         {"read", SYS_read, {file, 0, 8}, 1},
         {"write", SYS_write, {file, 0, 8}, 1},
@@ -66,12 +67,12 @@ static void pointers(void) {
         {"prlimit64 new", SYS_prlimit64, {0, 7, 0, 0}, 2},
         {"prlimit64 old", SYS_prlimit64, {0, 7, 0, 0}, 3},
         {"sched_getaffinity", SYS_sched_getaffinity, {0, 128, 0}, 2},
-        {"getdents64", SYS_getdents64, {AT_FDCWD, 0, 512}, 1},
+        {"getdents64", SYS_getdents64, {folder, 0, 512}, 1},
         {"sendto", SYS_sendto, {pair[0], 0, 8, MSG_DONTWAIT, 0, 0}, 1},
         {"recvmsg", SYS_recvmsg, {pair[0], 0, MSG_DONTWAIT}, 1},
         {"sendmsg", SYS_sendmsg, {pair[0], 0, MSG_DONTWAIT}, 1},
         {"socketpair", SYS_socketpair, {AF_UNIX, SOCK_STREAM, 0, 0}, 3},
-        {"getsockname", SYS_getsockname, {pair[0], 0, (long)&(int){16}}, 1},
+        {"getsockname", SYS_getsockname, {pair[0], 0, (long)&length}, 1},
         {"setsockopt", SYS_setsockopt, {pair[0], SOL_SOCKET, SO_KEEPALIVE, 0, 4}, 3},
         {"timerfd_settime", SYS_timerfd_settime, {file, 0, 0, 0}, 2},
         {"memfd_create", SYS_memfd_create, {0, 0}, 0},
@@ -96,6 +97,9 @@ static void pointers(void) {
 
 static void lengths(void) {
     static char bytes[4096];
+    /* A page of its own before a hole: mprotect changes what it meets before it says ENOMEM. */
+    char *page = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    munmap(page + 4096, 4096);
     static const long sizes[] = {0x7fffffffffffffff, (long)0x8000000000000000, -1, -4096};
     const struct call calls[] = {
         {"read length", SYS_read, {ends[0], (long)bytes, 0}, 2},
@@ -105,9 +109,9 @@ static void lengths(void) {
         {"getrandom flags", SYS_getrandom, {(long)bytes, 8, 0}, 2},
         {"mmap length", SYS_mmap, {0, 0, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0}, 1},
         {"mmap offset", SYS_mmap, {0, 4096, PROT_READ, MAP_PRIVATE, file, 0}, 5},
-        {"munmap length", SYS_munmap, {(long)bytes & -4096, 0}, 1},
-        {"mremap new length", SYS_mremap, {(long)bytes & -4096, 4096, 0, MREMAP_MAYMOVE}, 2},
-        {"mprotect length", SYS_mprotect, {(long)bytes & -4096, 0, PROT_READ}, 1},
+        {"munmap length", SYS_munmap, {(long)page, 0}, 1},
+        {"mremap new length", SYS_mremap, {(long)page, 4096, 0, MREMAP_MAYMOVE}, 2},
+        {"mprotect length", SYS_mprotect, {(long)page, 0, PROT_READ | PROT_WRITE}, 1},
         {"poll count", SYS_poll, {(long)bytes, 0, 0}, 1},
         {"ftruncate negative", SYS_ftruncate, {file, 0}, 1},
         {"rt_sigaction size", SYS_rt_sigaction, {SIGUSR1, 0, 0, 0}, 3},
@@ -135,6 +139,7 @@ int main(void) {
     scratch();
     file_with("f", "content"), symlink("f", "soft");
     file = (int)need("open", open("f", O_RDWR));
+    folder = (int)need("open", open(".", O_RDONLY | O_DIRECTORY));
     epoll = (int)need("epoll", epoll_create1(0));
     need("pipe", pipe2(ends, O_NONBLOCK));
     need("pair", socketpair(AF_UNIX, SOCK_STREAM, 0, pair));

@@ -3,6 +3,7 @@
 
 mod events;
 mod files;
+mod fixed;
 mod memory;
 mod paths;
 mod process;
