@@ -1,7 +1,8 @@
+use std::arch::x86_64::_rdtsc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use kvm_bindings::{kvm_regs, kvm_sregs, kvm_xsave};
+use kvm_bindings::{Msrs, kvm_msr_entry, kvm_regs, kvm_sregs, kvm_xsave};
 use kvm_ioctls::{SyncReg, VcpuExit, VcpuFd};
 use vmm_abi::{Errno, Fault, Registers};
 
@@ -235,6 +236,26 @@ impl Vcpu {
         let address =
             if vector == Fault::PAGE_FAULT { self.fd.sync_regs().sregs.cr2 } else { 0 };
         Ok(Fault { vector, code, address })
+    }
+
+    /// Frequency of the guest's time-stamp counter as KVM names it; 0 when it does not.
+    pub(crate) fn ticks_khz(&self) -> u32 {
+        self.fd.get_tsc_khz().unwrap_or(0)
+    }
+
+    /// Whether the guest's time-stamp counter is the host's: KVM's reading of it must lie between two
+    /// readings of the host's.
+    pub(crate) fn counter_is_hosts(&self) -> bool {
+        const IA32_TSC: u32 = 0x10;
+        let entry = kvm_msr_entry { index: IA32_TSC, ..Default::default() };
+        let Ok(mut list) = Msrs::from_entries(&[entry]) else { return false };
+        // SAFETY: every x86-64 processor has the instruction.
+        let before = unsafe { _rdtsc() };
+        let read = self.fd.get_msrs(&mut list);
+        // SAFETY: as above.
+        let after = unsafe { _rdtsc() };
+        let value = list.as_slice().first().map(|entry| entry.data);
+        matches!(read, Ok(1)) && value.is_some_and(|value| (before..=after).contains(&value))
     }
 
     /// The floating-point state of the guest thread that ran last.

@@ -8,6 +8,7 @@ use vmm_memory::AddressSpace;
 
 use crate::file::FdTable;
 use crate::futex::FutexTable;
+use crate::loader::GuestClock;
 use crate::signal::{Actions, Pending, bit};
 use crate::syscalls::ROWS;
 use crate::vfs::Vfs;
@@ -107,6 +108,8 @@ pub struct Kernel {
     /// Path of the program, and its arguments, for /proc/self.
     pub program: OnceLock<(Vec<u8>, Vec<Vec<u8>>)>,
     pub auxv: OnceLock<Vec<u8>>,
+    /// Clocks that the guest reads by itself; unset where it has to ask.
+    pub clock: OnceLock<GuestClock>,
     pub started_ns: u64,
     /// Whether each system call is written to the standard error.
     pub strace: AtomicBool,
@@ -147,6 +150,7 @@ impl Kernel {
             signal_queue: Arc::new(WaitQueue::default()),
             program: OnceLock::new(),
             auxv: OnceLock::new(),
+            clock: OnceLock::new(),
             started_ns: crate::clock::monotonic_ns(),
             strace: AtomicBool::new(false),
             call_counts: (0..=ROWS.len()).map(|_| AtomicU64::new(0)).collect(),

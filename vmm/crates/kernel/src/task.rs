@@ -227,6 +227,9 @@ impl Task {
         if let Some(mask) = self.saved_mask.take() {
             self.set_mask(mask);
         }
+        if let Some(clock) = self.kernel.clock.get() {
+            clock.follow_host();
+        }
     }
 
     /// Does what Linux does about an exception of user code: a signal, or trying again.

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use vmm_abi::{Errno, O_RDWR};
 use vmm_hypervisor::{HypervisorError, Machine, WINDOW_BYTES, install_kick_handler};
-use vmm_kernel::loader::{self, LoadError};
+use vmm_kernel::loader::{self, GuestClock, LoadError};
 use vmm_kernel::vfs::{HostNode, Node, TmpLimits, Vfs, dev_tree, proc_tree, tmp_tree};
 use vmm_kernel::{ExitStatus, HostStream, Identity, Kernel, OpenFile};
 use vmm_memory::{AddressSpace, Limits, MemoryError, Window};
@@ -106,6 +106,11 @@ pub fn run(options: &Options) -> Result<u8, GuestError> {
     *kernel.cwd.lock() = options.cwd.as_bytes().to_vec();
     open_streams(&kernel, options)?;
 
+    let ticks_khz = machine.guest_ticks_khz()?;
+    let failed = |errno| GuestError::Given("the guest's clock".into(), errno);
+    if let Some(clock) = GuestClock::new(ticks_khz).map_err(failed)? {
+        let _ = kernel.clock.set(clock);
+    }
     let totals = Arc::new(Totals::default());
     let threads = Threads::new(&kernel, &machine, &totals);
     kernel.set_spawner(Arc::new(threads.clone()));

@@ -2,6 +2,7 @@
 
 mod elf;
 mod stack;
+mod vdso;
 
 use std::fmt;
 
@@ -11,6 +12,7 @@ use vmm_memory::{Backing, Kind, MapRequest, Place};
 use crate::Kernel;
 
 pub use elf::{ElfError, Headers, parse};
+pub use vdso::GuestClock;
 
 /// Bytes of the first thread's stack (RLIMIT_STACK of most systems); untouched pages cost nothing.
 pub const STACK_BYTES: u64 = 8 << 20;
@@ -83,12 +85,17 @@ pub fn start(
         let mapped = elf::map(kernel, &linker, 0)?;
         (entry, base) = (mapped.entry, mapped.bias);
     }
+    let vdso = match kernel.clock.get() {
+        Some(clock) => clock.map(&kernel.memory)?,
+        None => 0,
+    };
     let vectors = stack::Vectors {
         argv,
         envp,
         path: &full_path,
         program: &main,
         interpreter_base: base,
+        vdso,
     };
     let rsp = stack::write(kernel, stack.saturating_add(STACK_BYTES), &vectors)?;
     Ok(Registers { rip: entry, rsp, rflags: 0x202, ..Registers::default() })

@@ -17,6 +17,8 @@ pub(super) struct Vectors<'a> {
     pub(super) path: &'a [u8],
     pub(super) program: &'a Mapped,
     pub(super) interpreter_base: u64,
+    /// Address of the vDSO; 0 for none.
+    pub(super) vdso: u64,
 }
 
 /// Bytes that end up at the top, and where each piece lies.
@@ -55,7 +57,11 @@ pub(super) fn write(kernel: &Kernel, top: u64, vectors: &Vectors<'_>) -> Result<
     let argv: Vec<u64> = vectors.argv.iter().rev().map(|s| strings.push(s, true)).collect();
 
     let program = vectors.program;
-    let auxv: Vec<(u64, u64)> = vec![
+    let mut auxv: Vec<(u64, u64)> = Vec::new();
+    if vectors.vdso != 0 {
+        auxv.push((libc::AT_SYSINFO_EHDR, vectors.vdso));
+    }
+    auxv.extend([
         (libc::AT_HWCAP, u64::from(__cpuid(1).edx)),
         (libc::AT_PAGESZ, PAGE_SIZE),
         (libc::AT_CLKTCK, 100),
@@ -77,7 +83,7 @@ pub(super) fn write(kernel: &Kernel, top: u64, vectors: &Vectors<'_>) -> Result<
         (libc::AT_PLATFORM, platform),
         (libc::AT_MINSIGSTKSZ, frame_bytes()),
         (libc::AT_NULL, 0),
-    ];
+    ]);
     let mut words = vec![argv.len() as u64];
     words.extend(argv.iter().rev());
     words.push(0);
