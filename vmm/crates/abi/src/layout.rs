@@ -3,7 +3,9 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// `struct timespec`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct Timespec {
     pub seconds: i64,
@@ -16,8 +18,14 @@ impl Timespec {
     #[must_use]
     pub fn to_ns(self) -> Option<u64> {
         let seconds = u64::try_from(self.seconds).ok()?;
-        let fraction = u64::try_from(self.nanoseconds).ok().filter(|ns| *ns < 1_000_000_000)?;
-        Some(seconds.saturating_mul(1_000_000_000).saturating_add(fraction))
+        let fraction = u64::try_from(self.nanoseconds)
+            .ok()
+            .filter(|ns| *ns < 1_000_000_000)?;
+        Some(
+            seconds
+                .saturating_mul(1_000_000_000)
+                .saturating_add(fraction),
+        )
     }
 
     /// The same time as a structure.
@@ -163,7 +171,13 @@ pub struct SigInfo {
 
 impl Default for SigInfo {
     fn default() -> Self {
-        Self { signo: 0, errno: 0, code: 0, pad: 0, words: [0; 14] }
+        Self {
+            signo: 0,
+            errno: 0,
+            code: 0,
+            pad: 0,
+            words: [0; 14],
+        }
     }
 }
 
@@ -347,9 +361,37 @@ mod tests {
 
     #[test]
     fn a_timespec_out_of_range_is_refused() {
-        assert_eq!(Timespec { seconds: 1, nanoseconds: 5 }.to_ns(), Some(1_000_000_005));
-        assert_eq!(Timespec { seconds: -1, nanoseconds: 0 }.to_ns(), None);
-        assert_eq!(Timespec { seconds: 0, nanoseconds: 1_000_000_000 }.to_ns(), None);
-        assert_eq!(Timespec { seconds: i64::MAX, nanoseconds: 0 }.to_ns(), Some(u64::MAX));
+        assert_eq!(
+            Timespec {
+                seconds: 1,
+                nanoseconds: 5
+            }
+            .to_ns(),
+            Some(1_000_000_005)
+        );
+        assert_eq!(
+            Timespec {
+                seconds: -1,
+                nanoseconds: 0
+            }
+            .to_ns(),
+            None
+        );
+        assert_eq!(
+            Timespec {
+                seconds: 0,
+                nanoseconds: 1_000_000_000
+            }
+            .to_ns(),
+            None
+        );
+        assert_eq!(
+            Timespec {
+                seconds: i64::MAX,
+                nanoseconds: 0
+            }
+            .to_ns(),
+            Some(u64::MAX)
+        );
     }
 }

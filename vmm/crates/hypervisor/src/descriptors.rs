@@ -68,7 +68,11 @@ pub(crate) fn write_shared(area: &SystemArea) {
 /// Which vector's entry point an address lies in.
 pub(crate) fn vector_at(rip: u64) -> Option<u8> {
     let vector = rip.checked_sub(VECTOR_PAGE)? / ENTRY_BYTES;
-    if vector < VECTORS { u8::try_from(vector).ok() } else { None }
+    if vector < VECTORS {
+        u8::try_from(vector).ok()
+    } else {
+        None
+    }
 }
 
 /// Whether the processor pushes an error code for a vector.
@@ -98,13 +102,13 @@ pub(crate) fn write_vcpu(area: &SystemArea, index: u64) {
         0x00cf_f300_0000_ffff, // 0x28 user data
         0x00af_fb00_0000_ffff, // 0x30 user code, 64 bit
         0,
-        TASK_LIMIT
-            | ((task & 0xff_ffff) << 16)
-            | (0x8b << 40)
-            | (((task >> 24) & 0xff) << 56), // 0x40 busy 64-bit task state
+        TASK_LIMIT | ((task & 0xff_ffff) << 16) | (0x8b << 40) | (((task >> 24) & 0xff) << 56), // 0x40 busy 64-bit task state
         task >> 32,
     ];
-    let bytes: Vec<u8> = descriptors.iter().flat_map(|entry| entry.to_le_bytes()).collect();
+    let bytes: Vec<u8> = descriptors
+        .iter()
+        .flat_map(|entry| entry.to_le_bytes())
+        .collect();
     area.write(page, &bytes);
 
     let mut state = vec![0u8; TASK_BYTES as usize];
@@ -152,7 +156,10 @@ pub(crate) fn fill_sregs(sregs: &mut kvm_sregs, index: u64) {
     sregs.ss = user_stack();
     for segment in [&mut sregs.ds, &mut sregs.es, &mut sregs.fs, &mut sregs.gs] {
         // Null selectors, as Linux leaves them for 64-bit programs.
-        *segment = kvm_segment { selector: 0, ..user_segment(0, 3, 0) };
+        *segment = kvm_segment {
+            selector: 0,
+            ..user_segment(0, 3, 0)
+        };
     }
     sregs.tr = kvm_segment {
         base: page.saturating_add(TASK_OFFSET),
@@ -162,8 +169,16 @@ pub(crate) fn fill_sregs(sregs: &mut kvm_sregs, index: u64) {
         present: 1,
         ..kvm_segment::default()
     };
-    sregs.gdt = kvm_dtable { base: page, limit: 79, ..kvm_dtable::default() };
-    sregs.idt = kvm_dtable { base: IDT_PAGE, limit: (VECTORS * 16 - 1) as u16, ..kvm_dtable::default() };
+    sregs.gdt = kvm_dtable {
+        base: page,
+        limit: 79,
+        ..kvm_dtable::default()
+    };
+    sregs.idt = kvm_dtable {
+        base: IDT_PAGE,
+        limit: (VECTORS * 16 - 1) as u16,
+        ..kvm_dtable::default()
+    };
     sregs.cr0 = 0x8005_0033; // PE, MP, ET, NE, WP, AM, PG
     sregs.cr3 = TOP_TABLE;
     sregs.cr4 = 0x5_0620; // PAE, OSFXSR, OSXMMEXCPT, FSGSBASE, OSXSAVE

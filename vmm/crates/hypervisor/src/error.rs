@@ -27,13 +27,22 @@ impl fmt::Display for HypervisorError {
                 "cannot open /dev/kvm: {error}. Load a KVM module and let this user read and write /dev/kvm"
             ),
             Self::Kvm(call, error) => {
-                write!(f, "{call} failed: {error}. See `./cloister doctor` for what KVM can do here")
+                write!(
+                    f,
+                    "{call} failed: {error}. See `./cloister doctor` for what KVM can do here"
+                )
             }
             Self::Capability(name) => {
-                write!(f, "this KVM has no {name}. Use a kernel of version 5.4 or later")
+                write!(
+                    f,
+                    "this KVM has no {name}. Use a kernel of version 5.4 or later"
+                )
             }
             Self::Memory(error) => {
-                write!(f, "no memory for a virtual machine: {error}. Run fewer sandboxes at once")
+                write!(
+                    f,
+                    "no memory for a virtual machine: {error}. Run fewer sandboxes at once"
+                )
             }
             Self::PhysicalBits(bits) => write!(
                 f,
@@ -44,7 +53,10 @@ impl fmt::Display for HypervisorError {
                 f.write_str("the virtual machine has no more vCPUs. Start fewer threads")
             }
             Self::Stopped(what) => {
-                write!(f, "the virtual CPU stopped: {what}. Please report this with the host's CPU model")
+                write!(
+                    f,
+                    "the virtual CPU stopped: {what}. Please report this with the host's CPU model"
+                )
             }
         }
     }

@@ -38,7 +38,10 @@ pub fn install_kick_handler() -> Result<(), HypervisorError> {
     if result == 0 {
         Ok(())
     } else {
-        Err(HypervisorError::Kvm("sigaction", io::Error::last_os_error()))
+        Err(HypervisorError::Kvm(
+            "sigaction",
+            io::Error::last_os_error(),
+        ))
     }
 }
 
@@ -59,7 +62,12 @@ impl Kicker {
     #[must_use]
     pub fn of_this_thread() -> Self {
         // SAFETY: both calls have no arguments and cannot fail.
-        unsafe { Self { pid: libc::getpid(), tid: libc::gettid() } }
+        unsafe {
+            Self {
+                pid: libc::getpid(),
+                tid: libc::gettid(),
+            }
+        }
     }
 
     /// Sends the kick; a thread that is gone is no error.

@@ -1,8 +1,8 @@
 use std::sync::Arc;
 
 use kvm_bindings::{
-    KVM_MAX_CPUID_ENTRIES, KVMIO, KVM_SYNC_X86_REGS, KVM_SYNC_X86_SREGS, KVM_VCPU_TSC_CTRL,
-    KVM_VCPU_TSC_OFFSET, Msrs, kvm_device_attr, kvm_msr_entry, kvm_sregs,
+    KVM_MAX_CPUID_ENTRIES, KVM_SYNC_X86_REGS, KVM_SYNC_X86_SREGS, KVM_VCPU_TSC_CTRL,
+    KVM_VCPU_TSC_OFFSET, KVMIO, Msrs, kvm_device_attr, kvm_msr_entry, kvm_sregs,
 };
 use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
 use parking_lot::Mutex;
@@ -74,7 +74,11 @@ impl Machine {
         let cpuid = kvm_fd
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
             .map_err(kvm("KVM_GET_SUPPORTED_CPUID"))?;
-        if let Some(leaf) = cpuid.as_slice().iter().find(|leaf| leaf.function == 0x8000_0008) {
+        if let Some(leaf) = cpuid
+            .as_slice()
+            .iter()
+            .find(|leaf| leaf.function == 0x8000_0008)
+        {
             let bits = leaf.eax & 0xff;
             if bits < PHYSICAL_BITS {
                 return Err(HypervisorError::PhysicalBits(bits));
@@ -86,7 +90,14 @@ impl Machine {
         let paging = Paging::new(Arc::clone(&area), Arc::clone(&vm), window_base as u64)
             .map_err(|errno| HypervisorError::Memory(std::io::Error::from_raw_os_error(errno.0)))?;
         let (paging, pool) = (Arc::new(paging), Mutex::new(Pool::default()));
-        Ok(Self { vm, kvm: kvm_fd, area, paging, cpuid, pool })
+        Ok(Self {
+            vm,
+            kvm: kvm_fd,
+            area,
+            paging,
+            cpuid,
+            pool,
+        })
     }
 
     /// What follows changes of guest memory.
@@ -126,7 +137,11 @@ impl Machine {
     /// As [`Machine::take_vcpu`].
     pub fn guest_ticks_khz(&self) -> Result<u32, HypervisorError> {
         let vcpu = self.take_vcpu()?;
-        let khz = if vcpu.counter_is_hosts() { vcpu.ticks_khz() } else { 0 };
+        let khz = if vcpu.counter_is_hosts() {
+            vcpu.ticks_khz()
+        } else {
+            0
+        };
         self.return_vcpu(vcpu);
         Ok(khz)
     }
@@ -155,19 +170,30 @@ impl Machine {
         let mut sregs = fd.get_sregs().map_err(kvm("KVM_GET_SREGS"))?;
         descriptors::fill_sregs(&mut sregs, index);
         fd.set_sregs(&sregs).map_err(kvm("KVM_SET_SREGS"))?;
-        let features = self.cpuid.as_slice().iter().find(|leaf| leaf.function == 0xd && leaf.index == 0);
+        let features = self
+            .cpuid
+            .as_slice()
+            .iter()
+            .find(|leaf| leaf.function == 0xd && leaf.index == 0);
         if self.kvm.check_extension(Cap::Xcrs)
             && let Some(leaf) = features
         {
             // Everything but AMX (bits 17, 18), whose state does not fit KVM_SET_XSAVE.
             let mask = (u64::from(leaf.edx) << 32 | u64::from(leaf.eax)) & !0x6_0000;
-            let mut xcrs = kvm_bindings::kvm_xcrs { nr_xcrs: 1, ..Default::default() };
+            let mut xcrs = kvm_bindings::kvm_xcrs {
+                nr_xcrs: 1,
+                ..Default::default()
+            };
             if let Some(first) = xcrs.xcrs.first_mut() {
                 (first.xcr, first.value) = (0, mask);
             }
             fd.set_xcrs(&xcrs).map_err(kvm("KVM_SET_XCRS"))?;
         }
-        let entry = |index, data| kvm_msr_entry { index, data, ..Default::default() };
+        let entry = |index, data| kvm_msr_entry {
+            index,
+            data,
+            ..Default::default()
+        };
         let list = [
             entry(MSR_STAR, descriptors::STAR),
             entry(MSR_LSTAR, STUB_PAGE),
@@ -177,7 +203,9 @@ impl Machine {
             .map_err(|_| HypervisorError::Stopped("a list of three MSRs was refused".into()))?;
         let count = fd.set_msrs(&msrs).map_err(kvm("KVM_SET_MSRS"))?;
         if count != list.len() {
-            return Err(HypervisorError::Stopped(format!("KVM takes only {count} of 3 MSRs")));
+            return Err(HypervisorError::Stopped(format!(
+                "KVM takes only {count} of 3 MSRs"
+            )));
         }
         Ok(sregs)
     }

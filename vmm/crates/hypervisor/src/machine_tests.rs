@@ -21,14 +21,24 @@ fn guest(code: &[u8]) -> Guest {
     let window = Window::reserve(WINDOW_BYTES).unwrap();
     // SAFETY: the address space keeps the window; fields drop in order, the vCPU and machine first.
     let machine = unsafe { Machine::new(window.base()) }.unwrap();
-    let limits = Limits { committed_bytes: 64 << 20 };
+    let limits = Limits {
+        committed_bytes: 64 << 20,
+    };
     let memory = Arc::new(AddressSpace::new(window, machine.mapper(), limits));
     map(&memory, CODE, Prot::RW);
     memory.write(CODE, code).unwrap();
     memory.protect(CODE, 4096, Prot::READ | Prot::EXEC).unwrap();
     let vcpu = machine.take_vcpu().unwrap();
-    let registers = Registers { rip: CODE, ..Registers::default() };
-    Guest { vcpu, machine, memory, registers }
+    let registers = Registers {
+        rip: CODE,
+        ..Registers::default()
+    };
+    Guest {
+        vcpu,
+        machine,
+        memory,
+        registers,
+    }
 }
 
 fn map(memory: &AddressSpace, at: u64, prot: Prot) {
@@ -55,7 +65,11 @@ impl Guest {
 }
 
 fn page_fault(address: u64, code: u64) -> Exit {
-    Exit::Fault(Fault { vector: 14, code, address })
+    Exit::Fault(Fault {
+        vector: 14,
+        code,
+        address,
+    })
 }
 
 #[test]
@@ -122,7 +136,11 @@ fn the_system_area_is_out_of_reach() {
     let mut guest = guest(&[0x88, 0x07, 0xeb, 0xfe]);
     for page in 0..5u64 {
         let address = WINDOW_BYTES + page * 4096;
-        guest.registers = Registers { rip: CODE, rdi: address, ..Registers::default() };
+        guest.registers = Registers {
+            rip: CODE,
+            rdi: address,
+            ..Registers::default()
+        };
         match guest.run() {
             Exit::Fault(fault) => assert_eq!((fault.vector, fault.address), (14, address)),
             other => panic!("a write to page {page} of the system area: {other:?}"),
@@ -157,7 +175,10 @@ fn a_kick_ends_a_busy_loop() {
     let mut guest = guest(&[0xeb, 0xfe]);
     let kicker = Kicker::of_this_thread();
     let other = std::thread::spawn(move || kicker.kick());
-    assert_eq!(guest.vcpu.run(&mut guest.registers).unwrap(), Exit::Interrupted);
+    assert_eq!(
+        guest.vcpu.run(&mut guest.registers).unwrap(),
+        Exit::Interrupted
+    );
     other.join().unwrap();
     assert_eq!(guest.registers.rip, CODE);
 }
@@ -195,14 +216,27 @@ fn large_pages_are_split_where_protection_differs() {
     };
     guest.memory.map(&request).unwrap();
     let write = |guest: &mut Guest, at: u64| {
-        guest.registers = Registers { rip: CODE, rdi: at, ..Registers::default() };
+        guest.registers = Registers {
+            rip: CODE,
+            rdi: at,
+            ..Registers::default()
+        };
         guest.run()
     };
     assert_eq!(write(&mut guest, start + (3 << 20)), Exit::Syscall);
-    guest.memory.protect(start + (3 << 20), 4096, Prot::READ).unwrap();
-    assert_eq!(write(&mut guest, start + (3 << 20)), page_fault(start + (3 << 20), 7));
+    guest
+        .memory
+        .protect(start + (3 << 20), 4096, Prot::READ)
+        .unwrap();
+    assert_eq!(
+        write(&mut guest, start + (3 << 20)),
+        page_fault(start + (3 << 20), 7)
+    );
     assert_eq!(write(&mut guest, start + (3 << 20) + 4096), Exit::Syscall);
     guest.memory.unmap(start, 8 << 20).unwrap();
-    assert_eq!(write(&mut guest, start + (5 << 20)), page_fault(start + (5 << 20), 6));
+    assert_eq!(
+        write(&mut guest, start + (5 << 20)),
+        page_fault(start + (5 << 20), 6)
+    );
     assert_eq!(guest.memory.write(start, &[1]), Err(Errno::EFAULT));
 }

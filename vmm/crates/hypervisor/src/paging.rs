@@ -46,7 +46,12 @@ impl Paging {
         window_base: u64,
     ) -> Result<Self, Errno> {
         let count = (WINDOW_BYTES / SLOT_BYTES) as usize;
-        let paging = Self { area, vm, window_base, slots: Mutex::new(vec![false; count]) };
+        let paging = Self {
+            area,
+            vm,
+            window_base,
+            slots: Mutex::new(vec![false; count]),
+        };
         paging.add_slot(0, SYSTEM_BASE, SYSTEM_BYTES, paging.area.host_address())?;
         let mut page = SYSTEM_BASE;
         while page < SYSTEM_BASE.saturating_add(MAPPED_BYTES) {
@@ -95,13 +100,20 @@ impl Paging {
 
     fn set(&self, table: u64, index: u64, entry: u64) -> Result<(), Errno> {
         let at = table.saturating_add((index % 512).saturating_mul(8));
-        self.area.word(at).ok_or(Errno::ENOMEM)?.store(entry, Ordering::Release);
+        self.area
+            .word(at)
+            .ok_or(Errno::ENOMEM)?
+            .store(entry, Ordering::Release);
         Ok(())
     }
 
     fn get(&self, table: u64, index: u64) -> Result<u64, Errno> {
         let at = table.saturating_add((index % 512).saturating_mul(8));
-        Ok(self.area.word(at).ok_or(Errno::ENOMEM)?.load(Ordering::Acquire))
+        Ok(self
+            .area
+            .word(at)
+            .ok_or(Errno::ENOMEM)?
+            .load(Ordering::Acquire))
     }
 
     /// The table one level below, made when there is none.
@@ -133,7 +145,11 @@ impl Paging {
             let small = (entry & !LARGE).saturating_add(index.saturating_mul(PAGE_SIZE));
             self.set(table, index, small)?;
         }
-        self.set(directory, address >> 21, table | PRESENT | WRITE | USER | TOUCHED)?;
+        self.set(
+            directory,
+            address >> 21,
+            table | PRESENT | WRITE | USER | TOUCHED,
+        )?;
         Ok(table)
     }
 
@@ -145,7 +161,11 @@ impl Paging {
         if entry & PRESENT != 0 && entry & LARGE == 0 {
             return Ok(false);
         }
-        let entry = if flags == 0 { 0 } else { address | flags | LARGE };
+        let entry = if flags == 0 {
+            0
+        } else {
+            address | flags | LARGE
+        };
         self.set(directory, address >> 21, entry)?;
         Ok(true)
     }

@@ -57,7 +57,10 @@ impl SystemArea {
         if start == libc::MAP_FAILED {
             return Err(HypervisorError::Memory(io::Error::last_os_error()));
         }
-        Ok(Self { words: start.cast(), next_table: AtomicUsize::new(TABLES as usize) })
+        Ok(Self {
+            words: start.cast(),
+            next_table: AtomicUsize::new(TABLES as usize),
+        })
     }
 
     /// Host address, for the memory slot.
@@ -92,10 +95,12 @@ impl SystemArea {
     /// A zeroed page for a page table.
     pub(crate) fn new_table(&self) -> Result<u64, Errno> {
         let limit = SYSTEM_BASE.saturating_add(SYSTEM_BYTES);
-        let next = self.next_table.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |at| {
-            let end = at.checked_add(PAGE_SIZE as usize)?;
-            (end as u64 <= limit).then_some(end)
-        });
+        let next = self
+            .next_table
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |at| {
+                let end = at.checked_add(PAGE_SIZE as usize)?;
+                (end as u64 <= limit).then_some(end)
+            });
         next.map(|at| at as u64).map_err(|_| Errno::ENOMEM)
     }
 }

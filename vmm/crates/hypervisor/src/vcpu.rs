@@ -58,16 +58,16 @@ pub struct Vcpu {
 
 impl Vcpu {
     /// `sregs` are those just set: KVM fills the shared registers only when it leaves the guest.
-    pub(crate) fn new(
-        mut fd: VcpuFd,
-        area: Arc<SystemArea>,
-        index: u64,
-        sregs: kvm_sregs,
-    ) -> Self {
+    pub(crate) fn new(mut fd: VcpuFd, area: Arc<SystemArea>, index: u64, sregs: kvm_sregs) -> Self {
         fd.sync_regs_mut().sregs = sregs;
         fd.set_sync_valid_reg(SyncReg::Register);
         fd.set_sync_valid_reg(SyncReg::SystemRegister);
-        Self { fd, area, index, counts: ExitCounts::default() }
+        Self {
+            fd,
+            area,
+            index,
+            counts: ExitCounts::default(),
+        }
     }
 
     /// How often it came back so far.
@@ -123,7 +123,10 @@ impl Vcpu {
         if self.user_mode() {
             return Ok(());
         }
-        Err(HypervisorError::Stopped(format!("interrupted at {:#x} outside user code", registers.rip)))
+        Err(HypervisorError::Stopped(format!(
+            "interrupted at {:#x} outside user code",
+            registers.rip
+        )))
     }
 
     fn user_mode(&self) -> bool {
@@ -207,7 +210,10 @@ impl Vcpu {
             }
             Ok(FAULT_PORT) => self.fault(registers).map(Exit::Fault),
             Ok(port) => Err(HypervisorError::Stopped(format!("write to port {port:#x}"))),
-            Err(reason) => Err(HypervisorError::Stopped(format!("{reason} at {:#x}", registers.rip))),
+            Err(reason) => Err(HypervisorError::Stopped(format!(
+                "{reason} at {:#x}",
+                registers.rip
+            ))),
         }
     }
 
@@ -220,7 +226,9 @@ impl Vcpu {
         let mut pop = || {
             let value = (at < top).then(|| self.area.word(at)).flatten();
             at = at.wrapping_add(8);
-            value.map(|word| word.load(Ordering::Relaxed)).ok_or_else(bad)
+            value
+                .map(|word| word.load(Ordering::Relaxed))
+                .ok_or_else(bad)
         };
         let code = if has_error_code(vector) { pop()? } else { 0 };
         registers.rip = pop()?;
@@ -233,9 +241,16 @@ impl Vcpu {
                 registers.rip
             )));
         }
-        let address =
-            if vector == Fault::PAGE_FAULT { self.fd.sync_regs().sregs.cr2 } else { 0 };
-        Ok(Fault { vector, code, address })
+        let address = if vector == Fault::PAGE_FAULT {
+            self.fd.sync_regs().sregs.cr2
+        } else {
+            0
+        };
+        Ok(Fault {
+            vector,
+            code,
+            address,
+        })
     }
 
     /// Frequency of the guest's time-stamp counter as KVM names it; 0 when it does not.
@@ -247,8 +262,13 @@ impl Vcpu {
     /// readings of the host's.
     pub(crate) fn counter_is_hosts(&self) -> bool {
         const IA32_TSC: u32 = 0x10;
-        let entry = kvm_msr_entry { index: IA32_TSC, ..Default::default() };
-        let Ok(mut list) = Msrs::from_entries(&[entry]) else { return false };
+        let entry = kvm_msr_entry {
+            index: IA32_TSC,
+            ..Default::default()
+        };
+        let Ok(mut list) = Msrs::from_entries(&[entry]) else {
+            return false;
+        };
         // SAFETY: every x86-64 processor has the instruction.
         let before = unsafe { _rdtsc() };
         let read = self.fd.get_msrs(&mut list);
@@ -272,7 +292,10 @@ impl Vcpu {
     /// # Errors
     /// [`HypervisorError::Kvm`] for a state the processor does not take (reserved bits set).
     pub fn set_fpu(&mut self, state: &FpuState) -> Result<(), HypervisorError> {
-        let xsave = kvm_xsave { region: *state.0, ..kvm_xsave::default() };
+        let xsave = kvm_xsave {
+            region: *state.0,
+            ..kvm_xsave::default()
+        };
         // SAFETY: no dynamically enabled features (AMX) are permitted, so 4096 bytes are all KVM reads.
         unsafe { self.fd.set_xsave(&xsave) }.map_err(kvm("KVM_SET_XSAVE"))
     }

@@ -77,5 +77,9 @@ pub fn optional_time(
     memory: &vmm_memory::AddressSpace,
     address: u64,
 ) -> Result<Option<Timespec>, Errno> {
-    if address == 0 { Ok(None) } else { memory.read_value(address).map(Some) }
+    if address == 0 {
+        Ok(None)
+    } else {
+        memory.read_value(address).map(Some)
+    }
 }

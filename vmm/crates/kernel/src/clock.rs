@@ -7,7 +7,9 @@ fn to_ns(id: ClockId) -> u64 {
     let time = clock_gettime(id);
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     let fraction = u64::try_from(time.tv_nsec).unwrap_or(0);
-    seconds.saturating_mul(1_000_000_000).saturating_add(fraction)
+    seconds
+        .saturating_mul(1_000_000_000)
+        .saturating_add(fraction)
 }
 
 /// Time since an arbitrary start that never goes back.

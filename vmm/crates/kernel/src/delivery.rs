@@ -47,7 +47,9 @@ pub fn fpu_bytes() -> usize {
 /// Bytes of stack a signal frame takes at most (AT_MINSIGSTKSZ).
 #[must_use]
 pub fn frame_bytes() -> u64 {
-    (fpu_bytes() as u64).saturating_add(size_of::<SignalFrame>() as u64).saturating_add(4 + 64 + 16 + 128)
+    (fpu_bytes() as u64)
+        .saturating_add(size_of::<SignalFrame>() as u64)
+        .saturating_add(4 + 64 + 16 + 128)
 }
 
 impl Task {
@@ -63,21 +65,43 @@ impl Task {
                 continue;
             }
             if action.flags & SA_RESETHAND != 0 && action.handler != SIG_DFL {
-                let _ = actions.set(info.signo, SigAction { handler: SIG_DFL, ..action });
+                let _ = actions.set(
+                    info.signo,
+                    SigAction {
+                        handler: SIG_DFL,
+                        ..action
+                    },
+                );
             }
-            return Some(Delivery { info, action, fault: None });
+            return Some(Delivery {
+                info,
+                action,
+                fault: None,
+            });
         }
     }
 
     /// Sends a signal the thread cannot escape, since the instruction would fault again: a blocked or
     /// ignored one kills.
     pub fn force_signal(&mut self, info: SigInfo, fault: Option<Fault>, fpu: &mut dyn Fpu) {
-        let action = self.kernel.actions.lock().get(info.signo).unwrap_or_default();
+        let action = self
+            .kernel
+            .actions
+            .lock()
+            .get(info.signo)
+            .unwrap_or_default();
         if self.mask() & bit(info.signo) != 0 || action.handler == SIG_IGN {
             self.end_process(ExitStatus::Signal(info.signo));
             return;
         }
-        self.deliver(Delivery { info, action, fault }, fpu);
+        self.deliver(
+            Delivery {
+                info,
+                action,
+                fault,
+            },
+            fpu,
+        );
     }
 
     /// Enters the handler, or does the default.
@@ -108,7 +132,10 @@ impl Task {
             && self.alt_stack.flags & SS_DISABLE == 0
             && !self.on_alt_stack(r.rsp);
         let top = if use_alt {
-            self.alt_stack.sp.checked_add(self.alt_stack.size).ok_or(Errno::EFAULT)?
+            self.alt_stack
+                .sp
+                .checked_add(self.alt_stack.size)
+                .ok_or(Errno::EFAULT)?
         } else {
             r.rsp.checked_sub(RED_ZONE).ok_or(Errno::EFAULT)?
         };
@@ -125,7 +152,11 @@ impl Task {
         let frame = self.frame(delivery, mask, state_at);
         self.memory().write(state_at, &state)?;
         self.memory().write(frame_at, frame.as_bytes())?;
-        let extra = if action.flags & SA_NODEFER == 0 { bit(info.signo) } else { 0 };
+        let extra = if action.flags & SA_NODEFER == 0 {
+            bit(info.signo)
+        } else {
+            0
+        };
         self.set_mask(self.mask() | action.mask | extra);
         if !Self::is_user_address(action.handler) {
             return Err(Errno::EFAULT);
@@ -148,7 +179,10 @@ impl Task {
         let size = fpu_bytes();
         let mut state = fpu.save()?;
         state.resize(size, 0);
-        let features = state.get(STATE_BITS..STATE_BITS.saturating_add(8)).unwrap_or_default().to_vec();
+        let features = state
+            .get(STATE_BITS..STATE_BITS.saturating_add(8))
+            .unwrap_or_default()
+            .to_vec();
         let total = u32::try_from(size.saturating_add(4)).map_err(|_| Errno::EIO)?;
         let size = u32::try_from(size).map_err(|_| Errno::EIO)?;
         let mut software = Vec::new();
@@ -165,7 +199,11 @@ impl Task {
 
     fn frame(&self, delivery: &Delivery, mask: u64, state_at: u64) -> SignalFrame {
         let r = self.registers;
-        let fault = delivery.fault.unwrap_or(Fault { vector: 0, code: 0, address: 0 });
+        let fault = delivery.fault.unwrap_or(Fault {
+            vector: 0,
+            code: 0,
+            address: 0,
+        });
         let mut stack = self.alt_stack;
         if self.on_alt_stack(r.rsp) {
             stack.flags |= SS_ONSTACK;
@@ -200,7 +238,13 @@ impl Task {
         };
         SignalFrame {
             restorer: delivery.action.restorer,
-            context: UContext { flags: UC_FLAGS, link: 0, stack, context, sigmask: mask },
+            context: UContext {
+                flags: UC_FLAGS,
+                link: 0,
+                stack,
+                context,
+                sigmask: mask,
+            },
             info: delivery.info,
         }
     }

@@ -56,15 +56,27 @@ impl Epoll {
         }
         let queue = open.file.queue().ok_or(Errno::EPERM)?;
         let mut entries = self.entries.lock();
-        if entries.get(&fd).is_some_and(|entry| entry.open.upgrade().is_some()) {
+        if entries
+            .get(&fd)
+            .is_some_and(|entry| entry.open.upgrade().is_some())
+        {
             return Err(Errno::EEXIST);
         }
-        let changed = Arc::new(Changed { flag: AtomicBool::new(true), set: Arc::clone(&self.queue) });
+        let changed = Arc::new(Changed {
+            flag: AtomicBool::new(true),
+            set: Arc::clone(&self.queue),
+        });
         let registration = queue.register(Arc::clone(&changed) as Arc<dyn Wake>);
         let open = Arc::downgrade(open);
         entries.insert(
             fd,
-            Entry { open, event, changed, disabled: false, _registration: Some(registration) },
+            Entry {
+                open,
+                event,
+                changed,
+                disabled: false,
+                _registration: Some(registration),
+            },
         );
         drop(entries);
         self.queue.wake_all();
@@ -77,7 +89,10 @@ impl Epoll {
     /// ENOENT.
     pub fn modify(&self, fd: i32, event: EpollEvent) -> Result<(), Errno> {
         let mut entries = self.entries.lock();
-        let entry = entries.get_mut(&fd).filter(|e| e.open.strong_count() > 0).ok_or(Errno::ENOENT)?;
+        let entry = entries
+            .get_mut(&fd)
+            .filter(|e| e.open.strong_count() > 0)
+            .ok_or(Errno::ENOENT)?;
         entry.event = event;
         entry.disabled = false;
         entry.changed.flag.store(true, Ordering::SeqCst);
@@ -92,7 +107,10 @@ impl Epoll {
     /// ENOENT.
     pub fn remove(&self, fd: i32) -> Result<(), Errno> {
         let removed = self.entries.lock().remove(&fd);
-        removed.filter(|entry| entry.open.strong_count() > 0).map(|_| ()).ok_or(Errno::ENOENT)
+        removed
+            .filter(|entry| entry.open.strong_count() > 0)
+            .map(|_| ())
+            .ok_or(Errno::ENOENT)
     }
 
     /// Takes up to `limit` events that hold now.
@@ -104,7 +122,9 @@ impl Epoll {
             if found.len() >= limit {
                 break;
             }
-            let Some(open) = entry.open.upgrade() else { continue };
+            let Some(open) = entry.open.upgrade() else {
+                continue;
+            };
             let wanted = entry.event.events;
             let edge = wanted & EPOLLET != 0;
             if edge && !entry.changed.flag.swap(false, Ordering::SeqCst) {
@@ -115,7 +135,10 @@ impl Epoll {
                 continue;
             }
             entry.disabled = wanted & EPOLLONESHOT != 0;
-            found.push(EpollEvent { events, data: entry.event.data });
+            found.push(EpollEvent {
+                events,
+                data: entry.event.data,
+            });
         }
         found
     }
@@ -132,15 +155,28 @@ impl Epoll {
 
 impl File for Epoll {
     fn stat(&self) -> Result<Stat, Errno> {
-        Ok(Stat { dev: 0xe, ino: 2, nlink: 1, mode: 0o600, blksize: 4096, ..Stat::default() })
+        Ok(Stat {
+            dev: 0xe,
+            ino: 2,
+            nlink: 1,
+            mode: 0o600,
+            blksize: 4096,
+            ..Stat::default()
+        })
     }
 
     fn readiness(&self) -> u32 {
         let entries = self.entries.lock();
-        let ready = entries.values().filter(|entry| !entry.disabled).any(|entry| {
-            let wanted = (entry.event.events & !MODES) | ALWAYS;
-            entry.open.upgrade().is_some_and(|open| open.file.readiness() & wanted != 0)
-        });
+        let ready = entries
+            .values()
+            .filter(|entry| !entry.disabled)
+            .any(|entry| {
+                let wanted = (entry.event.events & !MODES) | ALWAYS;
+                entry
+                    .open
+                    .upgrade()
+                    .is_some_and(|open| open.file.readiness() & wanted != 0)
+            });
         if ready { EPOLLIN } else { 0 }
     }
 

@@ -20,17 +20,30 @@ impl EventFd {
     /// A counter with a first value; `semaphore` makes a read take 1 instead of all.
     #[must_use]
     pub fn new(count: u64, semaphore: bool) -> Arc<Self> {
-        Arc::new(Self { count: Mutex::new(count), semaphore, queue: Arc::new(WaitQueue::default()) })
+        Arc::new(Self {
+            count: Mutex::new(count),
+            semaphore,
+            queue: Arc::new(WaitQueue::default()),
+        })
     }
 }
 
 fn has_room_for_word(list: &[Iovec]) -> bool {
-    list.iter().fold(0u64, |sum, entry| sum.saturating_add(entry.len)) >= 8
+    list.iter()
+        .fold(0u64, |sum, entry| sum.saturating_add(entry.len))
+        >= 8
 }
 
 impl File for EventFd {
     fn stat(&self) -> Result<Stat, Errno> {
-        Ok(Stat { dev: 0xe, ino: 1, nlink: 1, mode: 0o600, blksize: 4096, ..Stat::default() })
+        Ok(Stat {
+            dev: 0xe,
+            ino: 1,
+            nlink: 1,
+            mode: 0o600,
+            blksize: 4096,
+            ..Stat::default()
+        })
     }
 
     fn read(&self, memory: &AddressSpace, to: &[Iovec], _offset: u64) -> Result<u64, Errno> {
@@ -59,7 +72,10 @@ impl File for EventFd {
             return Err(Errno::EINVAL);
         }
         let mut count = self.count.lock();
-        *count = count.checked_add(added).filter(|sum| *sum < u64::MAX).ok_or(Errno::EAGAIN)?;
+        *count = count
+            .checked_add(added)
+            .filter(|sum| *sum < u64::MAX)
+            .ok_or(Errno::EAGAIN)?;
         drop(count);
         self.queue.wake_all();
         Ok(8)
@@ -68,7 +84,12 @@ impl File for EventFd {
     fn readiness(&self) -> u32 {
         let count = *self.count.lock();
         let readable = if count > 0 { EPOLLIN } else { 0 };
-        readable | if count < u64::MAX.wrapping_sub(1) { EPOLLOUT } else { 0 }
+        readable
+            | if count < u64::MAX.wrapping_sub(1) {
+                EPOLLOUT
+            } else {
+                0
+            }
     }
 
     fn queue(&self) -> Option<&Arc<WaitQueue>> {

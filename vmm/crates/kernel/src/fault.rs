@@ -17,7 +17,11 @@ pub fn signal_of(fault: &Fault, rip: u64, memory: &AddressSpace) -> SigInfo {
         17 => (SIGBUS, 1, 0),
         _ => (SIGSEGV, SI_KERNEL, 0),
     };
-    let mut info = SigInfo { signo, code, ..SigInfo::default() };
+    let mut info = SigInfo {
+        signo,
+        code,
+        ..SigInfo::default()
+    };
     if let Some(word) = info.words.first_mut() {
         *word = address;
     }

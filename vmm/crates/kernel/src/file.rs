@@ -111,7 +111,12 @@ impl OpenFile {
     /// A description at position 0 with the given O_* status flags.
     #[must_use]
     pub fn new(file: Arc<dyn File>, path: String, flags: u32) -> Arc<Self> {
-        Arc::new(Self { file, path, position: Mutex::new(0), flags: AtomicU32::new(flags) })
+        Arc::new(Self {
+            file,
+            path,
+            position: Mutex::new(0),
+            flags: AtomicU32::new(flags),
+        })
     }
 
     /// Status flags and access mode.
@@ -123,7 +128,9 @@ impl OpenFile {
     /// Replaces the flags in `mask`.
     pub fn set_flags(&self, mask: u32, flags: u32) {
         let change = |old: u32| Some((old & !mask) | (flags & mask));
-        let _ = self.flags.fetch_update(Ordering::Relaxed, Ordering::Relaxed, change);
+        let _ = self
+            .flags
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, change);
     }
 
     /// Whether O_NONBLOCK is set.
@@ -165,7 +172,10 @@ impl FdTable {
 
     fn entry(&self, fd: i32) -> Result<&(Arc<OpenFile>, bool), Errno> {
         let index = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
-        self.slots.get(index).and_then(Option::as_ref).ok_or(Errno::EBADF)
+        self.slots
+            .get(index)
+            .and_then(Option::as_ref)
+            .ok_or(Errno::EBADF)
     }
 
     /// Whether FD_CLOEXEC is set.
@@ -182,7 +192,11 @@ impl FdTable {
     /// EBADF when it is not open.
     pub fn set_close_on_exec(&mut self, fd: i32, value: bool) -> Result<(), Errno> {
         let index = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
-        let slot = self.slots.get_mut(index).and_then(Option::as_mut).ok_or(Errno::EBADF)?;
+        let slot = self
+            .slots
+            .get_mut(index)
+            .and_then(Option::as_mut)
+            .ok_or(Errno::EBADF)?;
         slot.1 = value;
         Ok(())
     }
@@ -226,7 +240,11 @@ impl FdTable {
     /// EBADF when it is not open.
     pub fn close(&mut self, fd: i32) -> Result<Arc<OpenFile>, Errno> {
         let index = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
-        let slot = self.slots.get_mut(index).and_then(Option::take).ok_or(Errno::EBADF)?;
+        let slot = self
+            .slots
+            .get_mut(index)
+            .and_then(Option::take)
+            .ok_or(Errno::EBADF)?;
         Ok(slot.0)
     }
 

@@ -61,8 +61,15 @@ impl FutexTable {
             return Err(Errno::EAGAIN);
         }
         let woken = AtomicBool::new(false);
-        let waiter = Arc::new(Waiter { parker: Arc::clone(parker), bits, woken });
-        queues.entry(address).or_default().push_back(Arc::clone(&waiter));
+        let waiter = Arc::new(Waiter {
+            parker: Arc::clone(parker),
+            bits,
+            woken,
+        });
+        queues
+            .entry(address)
+            .or_default()
+            .push_back(Arc::clone(&waiter));
         Ok(waiter)
     }
 
@@ -91,7 +98,9 @@ impl FutexTable {
         count: u64,
         bits: u32,
     ) -> u64 {
-        let Some(queue) = queues.get_mut(&address) else { return 0 };
+        let Some(queue) = queues.get_mut(&address) else {
+            return 0;
+        };
         let mut woken = 0u64;
         queue.retain(|waiter| {
             if woken >= count || waiter.bits & bits == 0 {

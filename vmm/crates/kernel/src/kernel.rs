@@ -143,7 +143,10 @@ impl Kernel {
             files: Mutex::new(FdTable::default()),
             cwd: Mutex::new(b"/".to_vec()),
             umask: Mutex::new(0o022),
-            threads: Mutex::new(Threads { last_tid: identity.pid.saturating_sub(1), ..Threads::default() }),
+            threads: Mutex::new(Threads {
+                last_tid: identity.pid.saturating_sub(1),
+                ..Threads::default()
+            }),
             identity,
             actions: Mutex::new(Actions::default()),
             futexes: FutexTable::default(),
@@ -177,7 +180,11 @@ impl Kernel {
         // Ids go round below PID_MAX of Linux and skip those in use.
         let mut tid = threads.last_tid;
         loop {
-            tid = if tid >= 32_767 { 2 } else { tid.saturating_add(1) };
+            tid = if tid >= 32_767 {
+                2
+            } else {
+                tid.saturating_add(1)
+            };
             if !threads.live.contains_key(&tid) {
                 break;
             }
@@ -201,7 +208,11 @@ impl Kernel {
     /// EAGAIN when it cannot start; the thread is then forgotten.
     pub fn start_thread(&self, thread: NewThread) -> Result<(), Errno> {
         let tid = thread.shared.tid;
-        let result = self.spawner.get().ok_or(Errno::EAGAIN).and_then(|s| s.spawn(thread));
+        let result = self
+            .spawner
+            .get()
+            .ok_or(Errno::EAGAIN)
+            .and_then(|s| s.spawn(thread));
         if result.is_err() {
             self.threads.lock().live.remove(&tid);
         }

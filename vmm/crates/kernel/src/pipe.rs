@@ -29,7 +29,14 @@ struct Pipe {
 impl Pipe {
     fn stat(&self) -> Stat {
         let mode = S_IFIFO | 0o600;
-        Stat { dev: 0xd, ino: self.ino, nlink: 1, mode, blksize: 4096, ..Stat::default() }
+        Stat {
+            dev: 0xd,
+            ino: self.ino,
+            nlink: 1,
+            mode,
+            blksize: 4096,
+            ..Stat::default()
+        }
     }
 
     fn close(&self, change: impl FnOnce(&mut State)) {
@@ -47,10 +54,21 @@ pub struct PipeWriter(Arc<Pipe>);
 /// A new pipe; `ino` is what fstat shows of it.
 #[must_use]
 pub fn pipe(ino: u64) -> (Arc<PipeReader>, Arc<PipeWriter>) {
-    let state = State { bytes: VecDeque::new(), readers: true, writers: true };
+    let state = State {
+        bytes: VecDeque::new(),
+        readers: true,
+        writers: true,
+    };
     let queue = Arc::new(WaitQueue::default());
-    let pipe = Arc::new(Pipe { state: Mutex::new(state), queue, ino });
-    (Arc::new(PipeReader(Arc::clone(&pipe))), Arc::new(PipeWriter(pipe)))
+    let pipe = Arc::new(Pipe {
+        state: Mutex::new(state),
+        queue,
+        ino,
+    });
+    (
+        Arc::new(PipeReader(Arc::clone(&pipe))),
+        Arc::new(PipeWriter(pipe)),
+    )
 }
 
 impl Drop for PipeReader {
@@ -71,15 +89,24 @@ impl File for PipeReader {
     }
 
     fn read(&self, memory: &AddressSpace, to: &[Iovec], _offset: u64) -> Result<u64, Errno> {
-        let wanted = to.iter().fold(0u64, |sum, entry| sum.saturating_add(entry.len));
+        let wanted = to
+            .iter()
+            .fold(0u64, |sum, entry| sum.saturating_add(entry.len));
         let mut state = self.0.state.lock();
         if wanted == 0 {
             return Ok(0);
         }
         if state.bytes.is_empty() {
-            return if state.writers { Err(Errno::EAGAIN) } else { Ok(0) };
+            return if state.writers {
+                Err(Errno::EAGAIN)
+            } else {
+                Ok(0)
+            };
         }
-        let available = state.bytes.len().min(usize::try_from(wanted).unwrap_or(usize::MAX));
+        let available = state
+            .bytes
+            .len()
+            .min(usize::try_from(wanted).unwrap_or(usize::MAX));
         let bytes: Vec<u8> = state.bytes.range(..available).copied().collect();
         let done = memory.scatter(to, &bytes)?;
         state.bytes.drain(..done);
@@ -118,7 +145,9 @@ impl File for PipeWriter {
     }
 
     fn write(&self, memory: &AddressSpace, from: &[Iovec], _offset: u64) -> Result<u64, Errno> {
-        let wanted = from.iter().fold(0u64, |sum, entry| sum.saturating_add(entry.len));
+        let wanted = from
+            .iter()
+            .fold(0u64, |sum, entry| sum.saturating_add(entry.len));
         let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
         let mut state = self.0.state.lock();
         if !state.readers {

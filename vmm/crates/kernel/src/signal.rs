@@ -16,7 +16,11 @@ const MAX_QUEUED: usize = 1024;
 /// The bit of a signal in a mask; 0 for a number that is none.
 #[must_use]
 pub fn bit(signal: i32) -> u64 {
-    u32::try_from(signal).ok().and_then(|n| n.checked_sub(1)).and_then(|n| 1u64.checked_shl(n)).unwrap_or(0)
+    u32::try_from(signal)
+        .ok()
+        .and_then(|n| n.checked_sub(1))
+        .and_then(|n| 1u64.checked_shl(n))
+        .unwrap_or(0)
 }
 
 /// Bits that no mask may hold.
@@ -54,7 +58,9 @@ impl Pending {
     /// The signals as a mask.
     #[must_use]
     pub fn mask(&self) -> u64 {
-        self.queued.keys().fold(0, |mask, signal| mask | bit(*signal))
+        self.queued
+            .keys()
+            .fold(0, |mask, signal| mask | bit(*signal))
     }
 
     /// Adds a signal; a standard one (below 32) is held once only.
@@ -76,9 +82,16 @@ impl Pending {
 
     /// Takes the lowest-numbered signal in `allowed`.
     pub fn take(&mut self, allowed: u64) -> Option<SigInfo> {
-        let signal = *self.queued.keys().find(|signal| bit(**signal) & allowed != 0)?;
+        let signal = *self
+            .queued
+            .keys()
+            .find(|signal| bit(**signal) & allowed != 0)?;
         let list = self.queued.get_mut(&signal)?;
-        let info = if list.is_empty() { None } else { Some(list.remove(0)) };
+        let info = if list.is_empty() {
+            None
+        } else {
+            Some(list.remove(0))
+        };
         if list.is_empty() {
             self.queued.remove(&signal);
         }
@@ -103,7 +116,10 @@ pub struct Actions {
 
 impl Default for Actions {
     fn default() -> Self {
-        Self { table: vec![SigAction::default(); 65], pending: Pending::default() }
+        Self {
+            table: vec![SigAction::default(); 65],
+            pending: Pending::default(),
+        }
     }
 }
 
@@ -113,7 +129,10 @@ impl Actions {
     /// # Errors
     /// EINVAL for a number that is none.
     pub fn get(&self, signal: i32) -> Result<SigAction, Errno> {
-        let index = usize::try_from(signal).ok().filter(|n| *n > 0).ok_or(Errno::EINVAL)?;
+        let index = usize::try_from(signal)
+            .ok()
+            .filter(|n| *n > 0)
+            .ok_or(Errno::EINVAL)?;
         self.table.get(index).copied().ok_or(Errno::EINVAL)
     }
 
@@ -125,9 +144,14 @@ impl Actions {
         if bit(signal) & unblockable() != 0 {
             return Err(Errno::EINVAL);
         }
-        let index = usize::try_from(signal).ok().filter(|n| *n > 0).ok_or(Errno::EINVAL)?;
-        *self.table.get_mut(index).ok_or(Errno::EINVAL)? =
-            SigAction { mask: action.mask & !unblockable(), ..action };
+        let index = usize::try_from(signal)
+            .ok()
+            .filter(|n| *n > 0)
+            .ok_or(Errno::EINVAL)?;
+        *self.table.get_mut(index).ok_or(Errno::EINVAL)? = SigAction {
+            mask: action.mask & !unblockable(),
+            ..action
+        };
         if self.is_ignored(signal) {
             self.pending.discard(signal);
         }
@@ -150,7 +174,10 @@ mod tests {
     use super::*;
 
     fn info(signo: i32) -> SigInfo {
-        SigInfo { signo, ..SigInfo::default() }
+        SigInfo {
+            signo,
+            ..SigInfo::default()
+        }
     }
 
     #[test]
@@ -176,7 +203,11 @@ mod tests {
     fn wild_signal_numbers_are_refused() {
         let mut actions = Actions::default();
         for signal in [i32::MIN, -1, 0, 65, i32::MAX, SIGKILL, SIGSTOP] {
-            assert_eq!(actions.set(signal, SigAction::default()), Err(Errno::EINVAL), "{signal}");
+            assert_eq!(
+                actions.set(signal, SigAction::default()),
+                Err(Errno::EINVAL),
+                "{signal}"
+            );
         }
         assert_eq!(bit(0) | bit(-1) | bit(65), 0);
         assert_eq!(bit(64), 1 << 63);

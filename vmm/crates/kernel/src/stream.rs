@@ -6,7 +6,9 @@ use std::sync::{Arc, OnceLock, Weak};
 use parking_lot::Mutex;
 use rustix::event::epoll;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use vmm_abi::{EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, Errno, Iovec, S_IFCHR, S_IFIFO, S_IFMT, S_IFSOCK, Stat};
+use vmm_abi::{
+    EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, Errno, Iovec, S_IFCHR, S_IFIFO, S_IFMT, S_IFSOCK, Stat,
+};
 use vmm_memory::AddressSpace;
 
 use crate::file::File;
@@ -36,7 +38,12 @@ impl HostStream {
     pub fn new(fd: OwnedFd) -> Result<Arc<Self>, Errno> {
         let mode = rustix::fs::fstat(&fd).map_err(errno)?.st_mode;
         let (queue, id) = (Arc::new(WaitQueue::default()), OnceLock::new());
-        Ok(Arc::new(Self { fd, mode, queue, id }))
+        Ok(Arc::new(Self {
+            fd,
+            mode,
+            queue,
+            id,
+        }))
     }
 
     /// Whether it is a socket.
@@ -62,19 +69,17 @@ impl HostStream {
 
     fn ready(&self, wanted: PollFlags) -> PollFlags {
         let mut list = [PollFd::new(&self.fd, wanted)];
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
         match poll(&mut list, Some(&now)) {
             Ok(_) => list.first().map_or(PollFlags::empty(), PollFd::revents),
             Err(_) => PollFlags::empty(),
         }
     }
 
-    fn transfer(
-        &self,
-        memory: &AddressSpace,
-        list: &[Iovec],
-        write: bool,
-    ) -> Result<u64, Errno> {
+    fn transfer(&self, memory: &AddressSpace, list: &[Iovec], write: bool) -> Result<u64, Errno> {
         let mut list = memory.host_iovecs(list)?;
         if self.is_socket() {
             let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
@@ -126,7 +131,14 @@ fn shorten(list: &mut [libc::iovec], limit: usize) {
 impl File for HostStream {
     fn stat(&self) -> Result<Stat, Errno> {
         let mode = self.mode;
-        Ok(Stat { dev: 0xd, ino: 1, nlink: 1, mode, blksize: 4096, ..Stat::default() })
+        Ok(Stat {
+            dev: 0xd,
+            ino: 1,
+            nlink: 1,
+            mode,
+            blksize: 4096,
+            ..Stat::default()
+        })
     }
 
     fn read(&self, memory: &AddressSpace, to: &[Iovec], _offset: u64) -> Result<u64, Errno> {
@@ -145,7 +157,10 @@ impl File for HostStream {
             (PollFlags::HUP, EPOLLHUP),
             (PollFlags::ERR, EPOLLERR),
         ];
-        pairs.iter().filter(|(flag, _)| found.contains(*flag)).fold(0, |mask, (_, bit)| mask | bit)
+        pairs
+            .iter()
+            .filter(|(flag, _)| found.contains(*flag))
+            .fold(0, |mask, (_, bit)| mask | bit)
     }
 
     fn queue(&self) -> Option<&Arc<WaitQueue>> {
@@ -177,10 +192,17 @@ fn reactor() -> Option<&'static Arc<Reactor>> {
 impl Reactor {
     fn start() -> Result<Arc<Self>, Errno> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(errno)?;
-        let reactor = Arc::new(Self { epoll, queues: Mutex::new(Vec::new()) });
+        let reactor = Arc::new(Self {
+            epoll,
+            queues: Mutex::new(Vec::new()),
+        });
         let own = Arc::clone(&reactor);
-        let builder = std::thread::Builder::new().name("reactor".into()).stack_size(64 << 10);
-        builder.spawn(move || own.run()).map_err(|_| Errno::EAGAIN)?;
+        let builder = std::thread::Builder::new()
+            .name("reactor".into())
+            .stack_size(64 << 10);
+        builder
+            .spawn(move || own.run())
+            .map_err(|_| Errno::EAGAIN)?;
         Ok(reactor)
     }
 
@@ -188,7 +210,11 @@ impl Reactor {
         let mut events = Vec::with_capacity(16);
         loop {
             events.clear();
-            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), None) {
+            match epoll::wait(
+                &self.epoll,
+                rustix::buffer::spare_capacity(&mut events),
+                None,
+            ) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(_) => return,
             }

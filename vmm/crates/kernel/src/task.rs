@@ -66,7 +66,10 @@ impl Task {
             kernel,
             shared,
             registers,
-            alt_stack: SigStack { flags: vmm_abi::SS_DISABLE, ..SigStack::default() },
+            alt_stack: SigStack {
+                flags: vmm_abi::SS_DISABLE,
+                ..SigStack::default()
+            },
             clear_child_tid: 0,
             robust_list: (0, 0),
             saved_mask: None,
@@ -97,7 +100,9 @@ impl Task {
 
     /// Sets the blocked signals; SIGKILL and SIGSTOP cannot be.
     pub fn set_mask(&self, mask: u64) {
-        self.shared.mask.store(mask & !unblockable(), Ordering::SeqCst);
+        self.shared
+            .mask
+            .store(mask & !unblockable(), Ordering::SeqCst);
     }
 
     /// Whether the thread has nothing more to run.
@@ -133,13 +138,17 @@ impl Task {
     /// Time left until the deadline, in nanoseconds.
     #[must_use]
     pub fn left_ns(&self) -> u64 {
-        self.wait.deadline_ns.map_or(0, |at| at.saturating_sub(clock::monotonic_ns()))
+        self.wait
+            .deadline_ns
+            .map_or(0, |at| at.saturating_sub(clock::monotonic_ns()))
     }
 
     /// Whether the call that runs may still wait: no deadline is set, or it lies ahead.
     #[must_use]
     pub fn left_or_forever(&self) -> bool {
-        self.wait.deadline_ns.is_none_or(|at| at > clock::monotonic_ns())
+        self.wait
+            .deadline_ns
+            .is_none_or(|at| at > clock::monotonic_ns())
     }
 
     /// The futex queue entry of the call that runs.
@@ -181,7 +190,9 @@ impl Task {
         loop {
             self.shared.parker.clear();
             let result = syscalls::dispatch(self, number, args, fpu);
-            let Ok(Ret::Block(restart)) = result else { return result };
+            let Ok(Ret::Block(restart)) = result else {
+                return result;
+            };
             if self.is_over() {
                 return Ok(Ret::Exit);
             }

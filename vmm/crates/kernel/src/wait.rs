@@ -81,12 +81,20 @@ impl WaitQueue {
     pub fn register(self: &Arc<Self>, waiter: Arc<dyn Wake>) -> Registration {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         self.waiters.lock().push((id, waiter));
-        Registration { queue: Arc::clone(self), id }
+        Registration {
+            queue: Arc::clone(self),
+            id,
+        }
     }
 
     /// Wakes all; they look at the condition themselves.
     pub fn wake_all(&self) {
-        let waiters: Vec<_> = self.waiters.lock().iter().map(|(_, w)| Arc::clone(w)).collect();
+        let waiters: Vec<_> = self
+            .waiters
+            .lock()
+            .iter()
+            .map(|(_, w)| Arc::clone(w))
+            .collect();
         for waiter in waiters {
             waiter.wake();
         }

@@ -18,7 +18,11 @@ impl AddressSpace {
     /// # Errors
     /// EFAULT when any of them cannot be read by the guest.
     pub fn read(&self, address: u64, buffer: &mut [u8]) -> Result<(), Errno> {
-        if self.read_some(address, buffer)? == buffer.len() { Ok(()) } else { Err(Errno::EFAULT) }
+        if self.read_some(address, buffer)? == buffer.len() {
+            Ok(())
+        } else {
+            Err(Errno::EFAULT)
+        }
     }
 
     /// Reads up to `buffer.len()` bytes, fewer where unreadable pages begin.
@@ -29,9 +33,18 @@ impl AddressSpace {
         if buffer.is_empty() {
             return Ok(0);
         }
-        let host = self.window().host(address, buffer.len() as u64).ok_or(Errno::EFAULT)?;
-        let local = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
-        let remote = libc::iovec { iov_base: host.cast(), iov_len: buffer.len() };
+        let host = self
+            .window()
+            .host(address, buffer.len() as u64)
+            .ok_or(Errno::EFAULT)?;
+        let local = libc::iovec {
+            iov_base: buffer.as_mut_ptr().cast(),
+            iov_len: buffer.len(),
+        };
+        let remote = libc::iovec {
+            iov_base: host.cast(),
+            iov_len: buffer.len(),
+        };
         // SAFETY: `local` is the exclusive buffer; the remote side is checked by the host kernel.
         let count = unsafe { libc::process_vm_readv(self.pid(), &local, 1, &remote, 1, 0) };
         usize::try_from(count).map_err(|_| Errno::EFAULT)
@@ -45,13 +58,25 @@ impl AddressSpace {
         if bytes.is_empty() {
             return Ok(());
         }
-        let host = self.window().host(address, bytes.len() as u64).ok_or(Errno::EFAULT)?;
-        let local =
-            libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
-        let remote = libc::iovec { iov_base: host.cast(), iov_len: bytes.len() };
+        let host = self
+            .window()
+            .host(address, bytes.len() as u64)
+            .ok_or(Errno::EFAULT)?;
+        let local = libc::iovec {
+            iov_base: bytes.as_ptr().cast_mut().cast(),
+            iov_len: bytes.len(),
+        };
+        let remote = libc::iovec {
+            iov_base: host.cast(),
+            iov_len: bytes.len(),
+        };
         // SAFETY: `local` is only read; the remote side is checked by the host kernel.
         let count = unsafe { libc::process_vm_writev(self.pid(), &local, 1, &remote, 1, 0) };
-        if usize::try_from(count) == Ok(bytes.len()) { Ok(()) } else { Err(Errno::EFAULT) }
+        if usize::try_from(count) == Ok(bytes.len()) {
+            Ok(())
+        } else {
+            Err(Errno::EFAULT)
+        }
     }
 
     /// Reads one plain value.
@@ -95,7 +120,10 @@ impl AddressSpace {
         while text.len() < limit {
             // A chunk never crosses a page, so that it is readable as a whole or not at all.
             let in_page = PAGE_SIZE.wrapping_sub(at % PAGE_SIZE) as usize;
-            let want = chunk.len().min(in_page).min(limit.saturating_sub(text.len()));
+            let want = chunk
+                .len()
+                .min(in_page)
+                .min(limit.saturating_sub(text.len()));
             let part = chunk.get_mut(..want).ok_or(Errno::EFAULT)?;
             self.read(at, part)?;
             if let Some(end) = part.iter().position(|byte| *byte == 0) {
@@ -138,8 +166,14 @@ impl AddressSpace {
         list.iter()
             .filter(|entry| entry.len > 0)
             .map(|entry| {
-                let host = self.window().host(entry.base, entry.len).ok_or(Errno::EFAULT)?;
-                Ok(libc::iovec { iov_base: host.cast(), iov_len: entry.len as usize })
+                let host = self
+                    .window()
+                    .host(entry.base, entry.len)
+                    .ok_or(Errno::EFAULT)?;
+                Ok(libc::iovec {
+                    iov_base: host.cast(),
+                    iov_len: entry.len as usize,
+                })
             })
             .collect()
     }
@@ -147,7 +181,10 @@ impl AddressSpace {
     /// One range as an iovec, its length cut to the longest transfer.
     #[must_use]
     pub fn single(address: u64, len: u64) -> [Iovec; 1] {
-        [Iovec { base: address, len: len.min(MAX_TRANSFER) }]
+        [Iovec {
+            base: address,
+            len: len.min(MAX_TRANSFER),
+        }]
     }
 
     /// Copies `bytes` into the ranges, in order; answers how many found room.
@@ -158,7 +195,9 @@ impl AddressSpace {
         let mut done = 0usize;
         for entry in list {
             let rest = bytes.get(done..).unwrap_or_default();
-            let part = rest.get(..rest.len().min(entry.len as usize)).unwrap_or_default();
+            let part = rest
+                .get(..rest.len().min(entry.len as usize))
+                .unwrap_or_default();
             match self.write(entry.base, part) {
                 Ok(()) => done = done.saturating_add(part.len()),
                 Err(errno) if done == 0 => return Err(errno),

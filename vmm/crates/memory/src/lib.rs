@@ -20,7 +20,9 @@ pub use window::Window;
 /// Rounds up to a whole page; `None` past the end of the address space.
 #[must_use]
 pub fn page_up(value: u64) -> Option<u64> {
-    value.checked_add(vmm_abi::PAGE_SIZE.wrapping_sub(1)).map(page_down)
+    value
+        .checked_add(vmm_abi::PAGE_SIZE.wrapping_sub(1))
+        .map(page_down)
 }
 
 /// Rounds down to a whole page.

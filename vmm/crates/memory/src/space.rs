@@ -37,7 +37,11 @@ pub enum Backing<'a> {
     /// Zeroed shared memory.
     SharedAnonymous,
     /// A host file, from a page-aligned offset.
-    File { fd: BorrowedFd<'a>, offset: u64, shared: bool },
+    File {
+        fd: BorrowedFd<'a>,
+        offset: u64,
+        shared: bool,
+    },
 }
 
 /// A request for one mapping.
@@ -74,7 +78,9 @@ pub struct AddressSpace {
 
 impl std::fmt::Debug for AddressSpace {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AddressSpace").field("window", &self.window).finish_non_exhaustive()
+        f.debug_struct("AddressSpace")
+            .field("window", &self.window)
+            .finish_non_exhaustive()
     }
 }
 
@@ -83,7 +89,13 @@ impl AddressSpace {
     #[must_use]
     pub fn new(window: Window, mapper: Arc<dyn Mapper>, limits: Limits) -> Self {
         let pid = i32::try_from(std::process::id()).unwrap_or(0);
-        Self { window, mapper, limits, pid, layout: RwLock::new(Layout::default()) }
+        Self {
+            window,
+            mapper,
+            limits,
+            pid,
+            layout: RwLock::new(Layout::default()),
+        }
     }
 
     /// The host range behind it.
@@ -127,10 +139,18 @@ impl AddressSpace {
 
     fn map_locked(&self, layout: &mut Layout, request: &MapRequest<'_>) -> Result<u64, Errno> {
         let len = page_up(request.len).filter(|len| *len > 0);
-        let len = len.ok_or(if request.len == 0 { Errno::EINVAL } else { Errno::ENOMEM })?;
+        let len = len.ok_or(if request.len == 0 {
+            Errno::EINVAL
+        } else {
+            Errno::ENOMEM
+        })?;
         let start = self.place(layout, request.place, len)?;
         let end = start.checked_add(len).ok_or(Errno::ENOMEM)?;
-        let charge = if request.charged && request.prot.contains(Prot::WRITE) { len } else { 0 };
+        let charge = if request.charged && request.prot.contains(Prot::WRITE) {
+            len
+        } else {
+            0
+        };
         self.reserve(layout, charge)?;
         self.clear(layout, start, end)?;
         if layout.vmas.len() >= MAX_MAPPINGS {
@@ -138,14 +158,22 @@ impl AddressSpace {
             return Err(Errno::ENOMEM);
         }
         let (flags, fd, offset) = match &request.backing {
-            Backing::Anonymous => {
-                (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE, -1, 0)
-            }
-            Backing::SharedAnonymous => {
-                (libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE, -1, 0)
-            }
+            Backing::Anonymous => (
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+                -1,
+                0,
+            ),
+            Backing::SharedAnonymous => (
+                libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+                -1,
+                0,
+            ),
             Backing::File { fd, offset, shared } => {
-                let sharing = if *shared { libc::MAP_SHARED } else { libc::MAP_PRIVATE };
+                let sharing = if *shared {
+                    libc::MAP_SHARED
+                } else {
+                    libc::MAP_PRIVATE
+                };
                 (sharing | libc::MAP_NORESERVE, fd.as_raw_fd(), *offset)
             }
         };
@@ -201,9 +229,8 @@ impl AddressSpace {
                 continue;
             }
             // Memory once charged stays charged until it is unmapped: its pages stay too.
-            let gains = part.charged
-                && prot.contains(Prot::WRITE)
-                && !part.prot.contains(Prot::WRITE);
+            let gains =
+                part.charged && prot.contains(Prot::WRITE) && !part.prot.contains(Prot::WRITE);
             self.reserve(&mut layout, if gains { part.len() } else { 0 })?;
             if let Err(errno) = self.change(&part, prot) {
                 if gains {
@@ -224,7 +251,8 @@ impl AddressSpace {
     /// mapping refuses, for that would end KVM_RUN without naming an address.
     fn change(&self, part: &Vma, prot: Prot) -> Result<(), Errno> {
         let (before, after) = (host_protection(part.prot), host_protection(prot));
-        self.mapper.protect(part.start, part.end, part.prot & prot)?;
+        self.mapper
+            .protect(part.start, part.end, part.prot & prot)?;
         if before == after && before != libc::PROT_NONE {
             // KVM learns of tightened guest tables only by a change of the host's mapping.
             self.host_protect(part.start, part.len(), libc::PROT_NONE)?;
@@ -246,7 +274,9 @@ impl AddressSpace {
         may_move: bool,
     ) -> Result<u64, Errno> {
         let old_end = self.range(old, old_len).ok_or(Errno::EINVAL)?;
-        let new_len = page_up(new_len).filter(|len| *len > 0).ok_or(Errno::EINVAL)?;
+        let new_len = page_up(new_len)
+            .filter(|len| *len > 0)
+            .ok_or(Errno::EINVAL)?;
         let old_len = old_end.saturating_sub(old);
         if old_len == 0 {
             return Err(Errno::EINVAL);
@@ -313,7 +343,8 @@ impl AddressSpace {
     fn move_pages(&self, part: &Vma, new: u64, len: u64) -> Result<(), Errno> {
         let from = self.window.host(part.start, len).ok_or(Errno::EFAULT)?;
         let to = self.window.host(new, len).ok_or(Errno::EFAULT)?;
-        self.mapper.protect(part.start, part.start.saturating_add(len), Prot::empty())?;
+        self.mapper
+            .protect(part.start, part.start.saturating_add(len), Prot::empty())?;
         // MREMAP_DONTUNMAP keeps the old range mapped, so that no other thread of the monitor can
         // be given an address inside the window meanwhile.
         let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP;
@@ -355,7 +386,10 @@ impl AddressSpace {
         let layout = self.layout.read();
         let size = end.saturating_sub(address);
         for part in layout.vmas.overlapping(address, end) {
-            let host = self.window.host(part.start, part.len()).ok_or(Errno::ENOMEM)?;
+            let host = self
+                .window
+                .host(part.start, part.len())
+                .ok_or(Errno::ENOMEM)?;
             // SAFETY: the range lies in the window; the caller chose an advice that only affects it.
             if unsafe { libc::madvise(host.cast(), part.len() as usize, advice) } != 0 {
                 return Err(std::io::Error::last_os_error().into());
@@ -376,7 +410,9 @@ impl AddressSpace {
     pub fn set_break(&self, wanted: u64) -> u64 {
         let mut layout = self.layout.write();
         let current = layout.heap_end;
-        let (Some(from), Some(to)) = (page_up(current), page_up(wanted)) else { return current };
+        let (Some(from), Some(to)) = (page_up(current), page_up(wanted)) else {
+            return current;
+        };
         if wanted < layout.heap_start {
             return current;
         }
@@ -449,7 +485,10 @@ impl AddressSpace {
                 const HUGE: u64 = 2 << 20;
                 let align = if len >= HUGE { HUGE } else { PAGE_SIZE };
                 let (low, high) = (LOWEST, self.window.size());
-                layout.vmas.find_free(len, low, high, align).ok_or(Errno::ENOMEM)
+                layout
+                    .vmas
+                    .find_free(len, low, high, align)
+                    .ok_or(Errno::ENOMEM)
             }
         }
     }

@@ -2,20 +2,40 @@ use super::*;
 use crate::NoMapper;
 
 fn space(limit: u64) -> AddressSpace {
-    let limits = Limits { committed_bytes: limit };
-    AddressSpace::new(Window::reserve(1 << 30).unwrap(), Arc::new(NoMapper), limits)
+    let limits = Limits {
+        committed_bytes: limit,
+    };
+    AddressSpace::new(
+        Window::reserve(1 << 30).unwrap(),
+        Arc::new(NoMapper),
+        limits,
+    )
 }
 
 fn anonymous(place: Place, len: u64, prot: Prot) -> MapRequest<'static> {
-    MapRequest { place, len, prot, backing: Backing::Anonymous, kind: Kind::Anonymous, charged: true }
+    MapRequest {
+        place,
+        len,
+        prot,
+        backing: Backing::Anonymous,
+        kind: Kind::Anonymous,
+        charged: true,
+    }
 }
 
 #[test]
 fn bytes_written_are_read_and_protection_is_honoured() {
     let space = space(1 << 20);
-    let at = space.map(&anonymous(Place::Anywhere(0), 8192, Prot::RW)).unwrap();
+    let at = space
+        .map(&anonymous(Place::Anywhere(0), 8192, Prot::RW))
+        .unwrap();
     space.write(at + 4090, b"across pages").unwrap();
-    assert_eq!(space.read_string(at + 4090, 64, Errno::ENAMETOOLONG).unwrap(), b"across pages");
+    assert_eq!(
+        space
+            .read_string(at + 4090, 64, Errno::ENAMETOOLONG)
+            .unwrap(),
+        b"across pages"
+    );
     space.protect(at, 4096, Prot::READ).unwrap();
     assert_eq!(space.write(at + 4090, b"across pages"), Err(Errno::EFAULT));
     space.unmap(at, 4096).unwrap();
@@ -26,8 +46,13 @@ fn bytes_written_are_read_and_protection_is_honoured() {
 #[test]
 fn the_limit_counts_writable_memory_only() {
     let space = space(1 << 20);
-    let reserved = space.map(&anonymous(Place::Anywhere(0), 64 << 20, Prot::empty())).unwrap();
-    assert_eq!(space.protect(reserved, 2 << 20, Prot::RW), Err(Errno::ENOMEM));
+    let reserved = space
+        .map(&anonymous(Place::Anywhere(0), 64 << 20, Prot::empty()))
+        .unwrap();
+    assert_eq!(
+        space.protect(reserved, 2 << 20, Prot::RW),
+        Err(Errno::ENOMEM)
+    );
     assert!(space.limit_was_hit());
     space.protect(reserved, 1 << 20, Prot::RW).unwrap();
     let more = space.map(&anonymous(Place::Anywhere(0), 4096, Prot::RW));
@@ -53,10 +78,15 @@ fn wild_ranges_are_errors() {
 #[test]
 fn growth_moves_contents_when_it_must() {
     let space = space(1 << 22);
-    let at = space.map(&anonymous(Place::Anywhere(0), 8192, Prot::RW)).unwrap();
+    let at = space
+        .map(&anonymous(Place::Anywhere(0), 8192, Prot::RW))
+        .unwrap();
     space.write(at, b"kept").unwrap();
     // The mapping is the topmost one, so it cannot grow in place.
-    assert_eq!(space.remap(at, 8192, 1 << 20, None, false), Err(Errno::ENOMEM));
+    assert_eq!(
+        space.remap(at, 8192, 1 << 20, None, false),
+        Err(Errno::ENOMEM)
+    );
     let new = space.remap(at, 8192, 1 << 20, None, true).unwrap();
     assert_ne!(new, at);
     assert_eq!(space.read_string(new, 8, Errno::EINVAL).unwrap(), b"kept");
@@ -73,7 +103,11 @@ fn the_break_moves_both_ways() {
     assert_eq!(space.set_break(0), 0x40_0000);
     assert_eq!(space.set_break(0x40_1234), 0x40_1234);
     space.write(0x40_1fff, b"x").unwrap();
-    assert_eq!(space.set_break(0x80_0000), 0x40_1234, "over the limit it stays");
+    assert_eq!(
+        space.set_break(0x80_0000),
+        0x40_1234,
+        "over the limit it stays"
+    );
     assert_eq!(space.set_break(0x40_0000), 0x40_0000);
     assert_eq!(space.write(0x40_0000, b"x"), Err(Errno::EFAULT));
 }

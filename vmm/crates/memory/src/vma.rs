@@ -9,7 +9,11 @@ pub enum Kind {
     /// Zeroed memory of the process.
     Anonymous,
     /// A file's pages; `offset` is that of the mapping's first byte.
-    File { name: String, offset: u64, shared: bool },
+    File {
+        name: String,
+        offset: u64,
+        shared: bool,
+    },
     /// Anonymous memory that is shared (MAP_SHARED | MAP_ANONYMOUS).
     SharedAnonymous,
     /// The break area.
@@ -48,7 +52,11 @@ impl Vma {
     #[must_use]
     pub fn slice(&self, start: u64, end: u64) -> Vma {
         let start = start.max(self.start);
-        let mut part = Vma { start, end: end.min(self.end), ..self.clone() };
+        let mut part = Vma {
+            start,
+            end: end.min(self.end),
+            ..self.clone()
+        };
         if let Kind::File { offset, .. } = &mut part.kind {
             *offset = offset.saturating_add(start.saturating_sub(self.start));
         }
@@ -61,8 +69,16 @@ impl Vma {
             && self.charged == next.charged
             && match (&self.kind, &next.kind) {
                 (
-                    Kind::File { name, offset, shared },
-                    Kind::File { name: n, offset: o, shared: s },
+                    Kind::File {
+                        name,
+                        offset,
+                        shared,
+                    },
+                    Kind::File {
+                        name: n,
+                        offset: o,
+                        shared: s,
+                    },
                 ) => name == n && shared == s && offset.saturating_add(self.len()) == *o,
                 (a, b) => a == b,
             }
@@ -96,7 +112,11 @@ impl VmaSet {
     /// The mapping that holds `address`.
     #[must_use]
     pub fn find(&self, address: u64) -> Option<&Vma> {
-        self.by_start.range(..=address).next_back().map(|(_, vma)| vma).filter(|v| address < v.end)
+        self.by_start
+            .range(..=address)
+            .next_back()
+            .map(|(_, vma)| vma)
+            .filter(|v| address < v.end)
     }
 
     /// The parts of mappings in `[start, end)`, by address.
@@ -106,7 +126,10 @@ impl VmaSet {
         if first >= end {
             return Vec::new();
         }
-        self.by_start.range(first..end).map(|(_, vma)| vma.slice(start, end)).collect()
+        self.by_start
+            .range(first..end)
+            .map(|(_, vma)| vma.slice(start, end))
+            .collect()
     }
 
     /// Whether every byte of `[start, end)` is mapped.
@@ -137,7 +160,11 @@ impl VmaSet {
             self.by_start.insert(tail.start, tail);
         }
         for part in &removed {
-            if self.by_start.get(&part.start).is_some_and(|vma| vma.start >= start) {
+            if self
+                .by_start
+                .get(&part.start)
+                .is_some_and(|vma| vma.start >= start)
+            {
                 self.by_start.remove(&part.start);
             }
         }
@@ -149,10 +176,17 @@ impl VmaSet {
         if vma.is_empty() {
             return;
         }
-        let before = self.by_start.range(..vma.start).next_back().map(|(_, v)| v.clone());
+        let before = self
+            .by_start
+            .range(..vma.start)
+            .next_back()
+            .map(|(_, v)| v.clone());
         if let Some(before) = before.filter(|b| b.continues(&vma)) {
             self.by_start.remove(&before.start);
-            vma = Vma { end: vma.end, ..before };
+            vma = Vma {
+                end: vma.end,
+                ..before
+            };
         }
         let after = self.by_start.get(&vma.end).cloned();
         if let Some(after) = after.filter(|a| vma.continues(a)) {
@@ -190,21 +224,43 @@ mod tests {
     use super::*;
 
     fn vma(start: u64, end: u64, prot: Prot) -> Vma {
-        Vma { start, end, prot, kind: Kind::Anonymous, charged: false }
+        Vma {
+            start,
+            end,
+            prot,
+            kind: Kind::Anonymous,
+            charged: false,
+        }
     }
 
     fn file(start: u64, end: u64, offset: u64) -> Vma {
-        let kind = Kind::File { name: "f".into(), offset, shared: false };
-        Vma { start, end, prot: Prot::READ, kind, charged: false }
+        let kind = Kind::File {
+            name: "f".into(),
+            offset,
+            shared: false,
+        };
+        Vma {
+            start,
+            end,
+            prot: Prot::READ,
+            kind,
+            charged: false,
+        }
     }
 
     #[test]
     fn a_hole_in_the_middle_leaves_both_ends() {
         let mut set = VmaSet::default();
         set.insert(file(0x1000, 0x9000, 0));
-        assert_eq!(set.remove(0x3000, 0x5000), vec![file(0x3000, 0x5000, 0x2000)]);
+        assert_eq!(
+            set.remove(0x3000, 0x5000),
+            vec![file(0x3000, 0x5000, 0x2000)]
+        );
         let left: Vec<_> = set.iter().cloned().collect();
-        assert_eq!(left, vec![file(0x1000, 0x3000, 0), file(0x5000, 0x9000, 0x4000)]);
+        assert_eq!(
+            left,
+            vec![file(0x1000, 0x3000, 0), file(0x5000, 0x9000, 0x4000)]
+        );
         assert!(!set.covers(0x1000, 0x9000));
     }
 

@@ -155,9 +155,15 @@ mod tests {
 
     #[test]
     fn everything_behind_the_dashes_is_the_program() {
-        let command = parse_words("run --root /r --bind /a:/fn:ro --fd3 9 -- node --root x").unwrap();
-        let Command::Run(options) = command else { panic!("{command:?}") };
-        assert_eq!(options.argv, [b"node".to_vec(), b"--root".to_vec(), b"x".to_vec()]);
+        let command =
+            parse_words("run --root /r --bind /a:/fn:ro --fd3 9 -- node --root x").unwrap();
+        let Command::Run(options) = command else {
+            panic!("{command:?}")
+        };
+        assert_eq!(
+            options.argv,
+            [b"node".to_vec(), b"--root".to_vec(), b"x".to_vec()]
+        );
         assert_eq!(options.binds, [(PathBuf::from("/a"), "/fn".to_owned())]);
         assert_eq!((options.fd3, options.memory_mb), (Some(9), 256));
     }

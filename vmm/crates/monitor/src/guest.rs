@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use vmm_abi::{Errno, O_RDWR};
+use vmm_abi::{Errno, O_ACCMODE};
 use vmm_hypervisor::{HypervisorError, Machine, WINDOW_BYTES, install_kick_handler};
 use vmm_kernel::loader::{self, GuestClock, LoadError};
 use vmm_kernel::vfs::{HostNode, Node, TmpLimits, Vfs, dev_tree, proc_tree, tmp_tree};
@@ -34,7 +34,10 @@ impl fmt::Display for GuestError {
             Self::Hypervisor(error) => error.fmt(f),
             Self::Memory(error) => error.fmt(f),
             Self::Load(error) => error.fmt(f),
-            Self::Given(what, errno) => write!(f, "cannot use {what}: {errno}. Check that it exists and is open to this user"),
+            Self::Given(what, errno) => write!(
+                f,
+                "cannot use {what}: {errno}. Check that it exists and is open to this user"
+            ),
         }
     }
 }
@@ -77,7 +80,9 @@ pub fn run(options: &Options) -> Result<u8, GuestError> {
     // every thread has ended, or until this process does.
     let machine = Arc::new(unsafe { Machine::new(window.base()) }?);
     let memory_bytes = options.memory_mb.saturating_mul(1 << 20);
-    let limits = Limits { committed_bytes: memory_bytes.saturating_add(OVERCOMMIT_BYTES) };
+    let limits = Limits {
+        committed_bytes: memory_bytes.saturating_add(OVERCOMMIT_BYTES),
+    };
     let memory = Arc::new(AddressSpace::new(window, machine.mapper(), limits));
     let cpus = std::thread::available_parallelism().map_or(1, |n| n.get());
     let identity = Identity {
@@ -88,8 +93,10 @@ pub fn run(options: &Options) -> Result<u8, GuestError> {
     };
     let root = HostNode::open_folders(&options.roots)
         .map_err(|errno| GuestError::Given("a folder of --root".into(), errno))?;
-    let tmp_limits =
-        TmpLimits { bytes: options.tmp_mb.saturating_mul(1 << 20), nodes: TMP_NODES };
+    let tmp_limits = TmpLimits {
+        bytes: options.tmp_mb.saturating_mul(1 << 20),
+        nodes: TMP_NODES,
+    };
     let tmp = tmp_tree(tmp_limits).map_err(|errno| GuestError::Given("--tmp-mb".into(), errno))?;
     let binds = open_binds(options)?;
     let kernel = Kernel::new(memory, identity, |kernel| {
@@ -114,10 +121,18 @@ pub fn run(options: &Options) -> Result<u8, GuestError> {
     let totals = Arc::new(Totals::default());
     let threads = Threads::new(&kernel, &machine, &totals);
     kernel.set_spawner(Arc::new(threads.clone()));
-    let program = options.argv.first().map(|p| String::from_utf8_lossy(p).into_owned());
+    let program = options
+        .argv
+        .first()
+        .map(|p| String::from_utf8_lossy(p).into_owned());
     let program = program.unwrap_or_default();
     let registers = loader::start(&kernel, &program, &options.argv, &options.env)?;
-    let name = program.rsplit('/').next().unwrap_or_default().as_bytes().to_vec();
+    let name = program
+        .rsplit('/')
+        .next()
+        .unwrap_or_default()
+        .as_bytes()
+        .to_vec();
     let shared = kernel
         .add_thread(0, name.into_iter().take(15).collect())
         .map_err(|errno| GuestError::Given("the first thread".into(), errno))?;
@@ -159,9 +174,15 @@ fn open_streams(kernel: &Kernel, options: &Options) -> Result<(), GuestError> {
         let borrowed = unsafe { BorrowedFd::borrow_raw(host) };
         let fd: OwnedFd = rustix::io::fcntl_dupfd_cloexec(borrowed, 10)
             .map_err(|error| failed(Errno(error.raw_os_error())))?;
+        let mode =
+            rustix::fs::fcntl_getfl(&fd).map_err(|error| failed(Errno(error.raw_os_error())))?;
         let stream = HostStream::new(fd).map_err(failed)?;
-        let open = OpenFile::new(stream, format!("pipe:[{guest}]"), O_RDWR);
-        kernel.files.lock().put(guest, open, false).map_err(failed)?;
+        let open = OpenFile::new(stream, format!("pipe:[{guest}]"), mode.bits() & O_ACCMODE);
+        kernel
+            .files
+            .lock()
+            .put(guest, open, false)
+            .map_err(failed)?;
     }
     Ok(())
 }

@@ -45,7 +45,9 @@ impl Threads {
     /// # Errors
     /// [`HypervisorError`] when no vCPU can be had.
     pub fn run_first(&self, first: First) -> Result<(), HypervisorError> {
-        let Some(kernel) = self.kernel.upgrade() else { return Ok(()) };
+        let Some(kernel) = self.kernel.upgrade() else {
+            return Ok(());
+        };
         let mut vcpu = self.machine.take_vcpu()?;
         let fpu = self.machine.initial_fpu(&vcpu)?;
         vcpu.set_fpu(&fpu)?;
@@ -103,7 +105,10 @@ struct Cpu(Vcpu);
 
 impl Fpu for Cpu {
     fn save(&mut self) -> Result<Vec<u8>, Errno> {
-        self.0.fpu().map(|state| state.to_bytes()).map_err(|_| Errno::EIO)
+        self.0
+            .fpu()
+            .map(|state| state.to_bytes())
+            .map_err(|_| Errno::EIO)
     }
 
     fn restore(&mut self, bytes: &[u8]) -> Result<(), Errno> {
@@ -116,7 +121,10 @@ impl Spawner for Threads {
     fn spawn(&self, thread: NewThread) -> Result<(), Errno> {
         let kernel = self.kernel.upgrade().ok_or(Errno::EAGAIN)?;
         let mut vcpu = self.machine.take_vcpu().map_err(|_| Errno::EAGAIN)?;
-        let state = vcpu.fpu().map_err(|_| Errno::EAGAIN)?.with_bytes(&thread.fpu);
+        let state = vcpu
+            .fpu()
+            .map_err(|_| Errno::EAGAIN)?
+            .with_bytes(&thread.fpu);
         vcpu.set_fpu(&state).map_err(|_| Errno::EAGAIN)?;
         let mut task = Task::new(kernel, thread.shared, thread.registers);
         task.clear_child_tid = thread.clear_child_tid;

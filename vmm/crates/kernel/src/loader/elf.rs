@@ -64,7 +64,12 @@ impl Headers {
     /// First and last-plus-one page that the segments take, before they are moved.
     fn span(&self) -> (u64, u64) {
         let start = self.segments.first().map_or(0, |s| page_down(s.vaddr));
-        let end = self.segments.iter().map(|s| s.vaddr.saturating_add(s.memsz)).max().unwrap_or(0);
+        let end = self
+            .segments
+            .iter()
+            .map(|s| s.vaddr.saturating_add(s.memsz))
+            .max()
+            .unwrap_or(0);
         (start, page_up(end).unwrap_or(end))
     }
 }
@@ -109,18 +114,29 @@ pub fn parse(read: &mut dyn FnMut(u64, &mut [u8]) -> bool) -> Result<Headers, El
             _ => {}
         }
     }
-    let ordered = segments.iter().zip(segments.iter().skip(1)).all(|(a, b)| {
-        a.vaddr.saturating_add(a.memsz) <= b.vaddr
-    });
+    let ordered = segments
+        .iter()
+        .zip(segments.iter().skip(1))
+        .all(|(a, b)| a.vaddr.saturating_add(a.memsz) <= b.vaddr);
     if segments.is_empty() || !ordered {
         return Err(ElfError::BadHeaders);
     }
-    Ok(Headers { header, segments, interpreter })
+    Ok(Headers {
+        header,
+        segments,
+        interpreter,
+    })
 }
 
 fn check(segment: ElfSegment) -> Result<ElfSegment, ElfError> {
-    let end = segment.vaddr.checked_add(segment.memsz).ok_or(ElfError::BadHeaders)?;
-    let file_end = segment.offset.checked_add(segment.filesz).ok_or(ElfError::BadHeaders)?;
+    let end = segment
+        .vaddr
+        .checked_add(segment.memsz)
+        .ok_or(ElfError::BadHeaders)?;
+    let file_end = segment
+        .offset
+        .checked_add(segment.filesz)
+        .ok_or(ElfError::BadHeaders)?;
     let congruent = segment.vaddr % PAGE_SIZE == segment.offset % PAGE_SIZE;
     if end > MAX_ADDRESS || file_end > MAX_ADDRESS || segment.filesz > segment.memsz || !congruent {
         return Err(ElfError::BadHeaders);
@@ -150,7 +166,10 @@ pub(super) struct Mapped {
 /// Opens and parses a program; answers its resolved path too.
 pub(super) fn open(kernel: &Kernel, path: &str) -> Result<(Program, Vec<u8>), LoadError> {
     let failed = |errno| LoadError::Open(path.to_owned(), errno);
-    let walked = kernel.vfs.walk(b"/", path.as_bytes(), true).map_err(failed)?;
+    let walked = kernel
+        .vfs
+        .walk(b"/", path.as_bytes(), true)
+        .map_err(failed)?;
     let node = walked.node().map_err(failed)?;
     let mode = node.stat().map_err(failed)?.mode;
     if mode & S_IFMT != S_IFREG || mode & 0o111 == 0 {
@@ -161,7 +180,14 @@ pub(super) fn open(kernel: &Kernel, path: &str) -> Result<(Program, Vec<u8>), Lo
     let headers = parse(&mut |offset, buffer| read_exactly(fd, offset, buffer))
         .map_err(|error| LoadError::Elf(path.to_owned(), error))?;
     let name = String::from_utf8_lossy(&walked.path).into_owned();
-    Ok((Program { file, name, headers }, walked.path))
+    Ok((
+        Program {
+            file,
+            name,
+            headers,
+        },
+        walked.path,
+    ))
 }
 
 fn read_exactly(fd: BorrowedFd<'_>, offset: u64, buffer: &mut [u8]) -> bool {
@@ -182,7 +208,11 @@ pub(super) fn map(kernel: &Kernel, program: &Program, hint: u64) -> Result<Mappe
     let headers = &program.headers;
     let (low, high) = headers.span();
     let reserve = MapRequest {
-        place: if headers.is_fixed() { Place::FixedNoReplace(low) } else { Place::Anywhere(hint) },
+        place: if headers.is_fixed() {
+            Place::FixedNoReplace(low)
+        } else {
+            Place::Anywhere(hint)
+        },
         len: high.saturating_sub(low),
         prot: Prot::empty(),
         backing: Backing::Anonymous,
@@ -196,11 +226,15 @@ pub(super) fn map(kernel: &Kernel, program: &Program, hint: u64) -> Result<Mappe
     }
     // The headers are in memory where a segment holds their place in the file.
     let phoff = headers.header.phoff;
-    let holder = headers.segments.iter().find(|s| {
-        s.offset <= phoff && phoff < s.offset.saturating_add(s.filesz)
-    });
+    let holder = headers
+        .segments
+        .iter()
+        .find(|s| s.offset <= phoff && phoff < s.offset.saturating_add(s.filesz));
     let headers_at = holder.map_or(0, |s| {
-        phoff.wrapping_sub(s.offset).wrapping_add(s.vaddr).wrapping_add(bias)
+        phoff
+            .wrapping_sub(s.offset)
+            .wrapping_add(s.vaddr)
+            .wrapping_add(bias)
     });
     Ok(Mapped {
         entry: headers.header.entry.wrapping_add(bias),
@@ -226,8 +260,11 @@ fn map_segment(
     let start = page_down(address);
     let file_end = address.saturating_add(segment.filesz);
     let end = page_up(address.saturating_add(segment.memsz)).ok_or(Errno::ENOMEM)?;
-    let file_pages_end =
-        if segment.filesz == 0 { start } else { page_up(file_end).ok_or(Errno::ENOMEM)? };
+    let file_pages_end = if segment.filesz == 0 {
+        start
+    } else {
+        page_up(file_end).ok_or(Errno::ENOMEM)?
+    };
     if segment.filesz > 0 {
         let fd = program.file.host_fd().ok_or(Errno::EACCES)?;
         let offset = page_down(segment.offset);
@@ -235,8 +272,16 @@ fn map_segment(
             place: Place::Fixed(start),
             len: file_pages_end.saturating_sub(start),
             prot,
-            backing: Backing::File { fd, offset, shared: false },
-            kind: Kind::File { name: program.name.clone(), offset, shared: false },
+            backing: Backing::File {
+                fd,
+                offset,
+                shared: false,
+            },
+            kind: Kind::File {
+                name: program.name.clone(),
+                offset,
+                shared: false,
+            },
             charged: true,
         })?;
         if prot.contains(Prot::WRITE) && segment.memsz > segment.filesz {
@@ -263,7 +308,9 @@ mod tests {
 
     fn parse_bytes(bytes: &[u8]) -> Result<Headers, ElfError> {
         parse(&mut |offset, buffer| {
-            let range = bytes.get(offset as usize..).and_then(|rest| rest.get(..buffer.len()));
+            let range = bytes
+                .get(offset as usize..)
+                .and_then(|rest| rest.get(..buffer.len()));
             range.map(|from| buffer.copy_from_slice(from)).is_some()
         })
     }
@@ -272,7 +319,12 @@ mod tests {
     fn this_very_test_program_parses() {
         let bytes = std::fs::read("/proc/self/exe").unwrap();
         let headers = parse_bytes(&bytes).unwrap();
-        assert!(headers.interpreter.unwrap().ends_with(b"ld-linux-x86-64.so.2"));
+        assert!(
+            headers
+                .interpreter
+                .unwrap()
+                .ends_with(b"ld-linux-x86-64.so.2")
+        );
         assert!(headers.segments.len() >= 3);
     }
 

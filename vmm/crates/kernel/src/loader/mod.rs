@@ -34,13 +34,22 @@ impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Open(path, errno) => {
-                write!(f, "cannot open {path}: {errno}. Give an absolute path inside the root")
+                write!(
+                    f,
+                    "cannot open {path}: {errno}. Give an absolute path inside the root"
+                )
             }
             Self::Elf(path, error) => {
-                write!(f, "{path} cannot run: {error}. Use a 64-bit x86 Linux program")
+                write!(
+                    f,
+                    "{path} cannot run: {error}. Use a 64-bit x86 Linux program"
+                )
             }
             Self::Memory(errno) => {
-                write!(f, "no memory to start the program: {errno}. Raise the memory limit")
+                write!(
+                    f,
+                    "no memory to start the program: {errno}. Raise the memory limit"
+                )
             }
         }
     }
@@ -98,5 +107,10 @@ pub fn start(
         vdso,
     };
     let rsp = stack::write(kernel, stack.saturating_add(STACK_BYTES), &vectors)?;
-    Ok(Registers { rip: entry, rsp, rflags: 0x202, ..Registers::default() })
+    Ok(Registers {
+        rip: entry,
+        rsp,
+        rflags: 0x202,
+        ..Registers::default()
+    })
 }

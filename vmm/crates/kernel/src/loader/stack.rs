@@ -48,13 +48,27 @@ pub(super) fn write(kernel: &Kernel, top: u64, vectors: &Vectors<'_>) -> Result<
     }
     let mut seed = [0u8; 16];
     random(&mut seed)?;
-    let mut strings = Strings { top, reversed: Vec::new(), used: 0 };
+    let mut strings = Strings {
+        top,
+        reversed: Vec::new(),
+        used: 0,
+    };
     strings.push(&[0; 8], false);
     let path = strings.push(vectors.path, true);
     let platform = strings.push(b"x86_64", true);
     let seed = strings.push(&seed, false);
-    let envp: Vec<u64> = vectors.envp.iter().rev().map(|s| strings.push(s, true)).collect();
-    let argv: Vec<u64> = vectors.argv.iter().rev().map(|s| strings.push(s, true)).collect();
+    let envp: Vec<u64> = vectors
+        .envp
+        .iter()
+        .rev()
+        .map(|s| strings.push(s, true))
+        .collect();
+    let argv: Vec<u64> = vectors
+        .argv
+        .iter()
+        .rev()
+        .map(|s| strings.push(s, true))
+        .collect();
 
     let program = vectors.program;
     let mut auxv: Vec<(u64, u64)> = Vec::new();
@@ -89,14 +103,27 @@ pub(super) fn write(kernel: &Kernel, top: u64, vectors: &Vectors<'_>) -> Result<
     words.push(0);
     words.extend(envp.iter().rev());
     words.push(0);
-    let vector: Vec<u64> = auxv.iter().flat_map(|(kind, value)| [*kind, *value]).collect();
+    let vector: Vec<u64> = auxv
+        .iter()
+        .flat_map(|(kind, value)| [*kind, *value])
+        .collect();
     words.extend(&vector);
-    let bytes_of = |words: &[u64]| words.iter().flat_map(|w| w.to_le_bytes()).collect::<Vec<u8>>();
+    let bytes_of = |words: &[u64]| {
+        words
+            .iter()
+            .flat_map(|w| w.to_le_bytes())
+            .collect::<Vec<u8>>()
+    };
     let _ = kernel.auxv.set(bytes_of(&vector));
     let table = bytes_of(&words);
-    let rsp = top.saturating_sub(strings.used).saturating_sub(table.len() as u64) & !15;
+    let rsp = top
+        .saturating_sub(strings.used)
+        .saturating_sub(table.len() as u64)
+        & !15;
     kernel.memory.write(rsp, &table)?;
     let text: Vec<u8> = strings.reversed.iter().rev().flatten().copied().collect();
-    kernel.memory.write(top.saturating_sub(strings.used), &text)?;
+    kernel
+        .memory
+        .write(top.saturating_sub(strings.used), &text)?;
     Ok(rsp)
 }

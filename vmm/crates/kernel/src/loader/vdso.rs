@@ -47,7 +47,8 @@ struct Line {
 
 impl Line {
     fn at(&self, ticks: u64) -> u64 {
-        let product = u128::from(ticks.saturating_sub(self.ticks)).wrapping_mul(u128::from(self.rate));
+        let product =
+            u128::from(ticks.saturating_sub(self.ticks)).wrapping_mul(u128::from(self.rate));
         self.monotonic_ns.saturating_add((product >> 32) as u64)
     }
 }
@@ -122,7 +123,11 @@ impl GuestClock {
         .map_err(errno)?;
         let start = now();
         let rate = (1_000_000u64 << 32) / u64::from(ticks_khz);
-        let line = Line { ticks: start.0, rate, monotonic_ns: start.1 };
+        let line = Line {
+            ticks: start.0,
+            rate,
+            monotonic_ns: start.1,
+        };
         let clock = Self {
             page: page.cast(),
             file,
@@ -154,7 +159,11 @@ impl GuestClock {
             place: Place::Fixed(data),
             len: PAGE_SIZE,
             prot: Prot::READ,
-            backing: Backing::File { fd: self.file.as_fd(), offset: 0, shared: true },
+            backing: Backing::File {
+                fd: self.file.as_fd(),
+                offset: 0,
+                shared: true,
+            },
             kind: Kind::Special("[vvar]".into()),
             charged: false,
         })?;
@@ -162,7 +171,11 @@ impl GuestClock {
             place: Place::Fixed(code),
             len: bytes.saturating_sub(PAGE_SIZE),
             prot: Prot::READ | Prot::EXEC,
-            backing: Backing::File { fd: self.file.as_fd(), offset: PAGE_SIZE, shared: false },
+            backing: Backing::File {
+                fd: self.file.as_fd(),
+                offset: PAGE_SIZE,
+                shared: false,
+            },
             kind: Kind::Special("[vdso]".into()),
             charged: false,
         })?;
@@ -174,7 +187,9 @@ impl GuestClock {
         if ticks() < self.due_ticks.load(Ordering::Relaxed) {
             return;
         }
-        let Some(mut line) = self.line.try_lock() else { return };
+        let Some(mut line) = self.line.try_lock() else {
+            return;
+        };
         let (ticks, host_ns) = now();
         let guest_ns = line.at(ticks);
         let passed_ticks = ticks.saturating_sub(self.start.0);
@@ -188,7 +203,9 @@ impl GuestClock {
         // What is missing is made up for within the next second.
         let second = 1_000_000_000i64;
         let limit = second / SLEW as i64;
-        let missing = (host_ns as i64).wrapping_sub(guest_ns as i64).clamp(limit.wrapping_neg(), limit);
+        let missing = (host_ns as i64)
+            .wrapping_sub(guest_ns as i64)
+            .clamp(limit.wrapping_neg(), limit);
         let bend = i128::from(rate).wrapping_mul(i128::from(missing)) / i128::from(second);
         let rate = i128::from(rate).wrapping_add(bend);
         *line = Line {
@@ -208,12 +225,17 @@ impl GuestClock {
         fence(Ordering::SeqCst);
         page.base_ticks.store(line.ticks, Ordering::Relaxed);
         page.rate.store(line.rate, Ordering::Relaxed);
-        page.base_monotonic_ns.store(line.monotonic_ns, Ordering::Relaxed);
-        page.base_realtime_ns.store(line.monotonic_ns.wrapping_add(offset), Ordering::Relaxed);
+        page.base_monotonic_ns
+            .store(line.monotonic_ns, Ordering::Relaxed);
+        page.base_realtime_ns
+            .store(line.monotonic_ns.wrapping_add(offset), Ordering::Relaxed);
         fence(Ordering::SeqCst);
         page.sequence.fetch_add(1, Ordering::Release);
-        let second = (1_000_000_000u64 << 32).checked_div(line.rate >> 16).map_or(0, |t| t >> 16);
-        self.due_ticks.store(line.ticks.saturating_add(second), Ordering::Relaxed);
+        let second = (1_000_000_000u64 << 32)
+            .checked_div(line.rate >> 16)
+            .map_or(0, |t| t >> 16);
+        self.due_ticks
+            .store(line.ticks.saturating_add(second), Ordering::Relaxed);
     }
 }
 
@@ -248,7 +270,9 @@ mod tests {
     #[test]
     fn guest_time_is_continuous_when_the_line_moves() {
         // A rate that is 300 ppm off, as a nominal frequency may be.
-        let clock = GuestClock::new(2_000_000).unwrap().expect("the counter is invariant");
+        let clock = GuestClock::new(2_000_000)
+            .unwrap()
+            .expect("the counter is invariant");
         let before = clock.line.lock().to_owned();
         clock.due_ticks.store(0, Ordering::Relaxed);
         clock.follow_host();

@@ -19,7 +19,11 @@ const MAX_EVENTS: usize = 1024;
 
 fn add(task: &Task, file: Arc<dyn File>, name: String, flags: u32) -> SysResult {
     let open = OpenFile::new(file, name, flags & !O_CLOEXEC);
-    let fd = task.kernel.files.lock().add(open, flags & O_CLOEXEC != 0, 0)?;
+    let fd = task
+        .kernel
+        .files
+        .lock()
+        .add(open, flags & O_CLOEXEC != 0, 0)?;
     Ok(u64::from(fd.unsigned_abs()).into())
 }
 
@@ -69,7 +73,12 @@ pub fn eventfd2(task: &mut Task, args: Args) -> SysResult {
         return Err(Errno::EINVAL);
     }
     let file = EventFd::new(u64::from(args.flags(0)), flags & SEMAPHORE != 0);
-    add(task, file, "anon_inode:[eventfd]".into(), (flags & !SEMAPHORE) | O_RDWR)
+    add(
+        task,
+        file,
+        "anon_inode:[eventfd]".into(),
+        (flags & !SEMAPHORE) | O_RDWR,
+    )
 }
 
 /// epoll_create1(2)
@@ -78,7 +87,12 @@ pub fn epoll_create1(task: &mut Task, args: Args) -> SysResult {
     if flags & !O_CLOEXEC != 0 {
         return Err(Errno::EINVAL);
     }
-    add(task, Arc::new(Epoll::default()), "anon_inode:[eventpoll]".into(), flags | O_RDWR)
+    add(
+        task,
+        Arc::new(Epoll::default()),
+        "anon_inode:[eventpoll]".into(),
+        flags | O_RDWR,
+    )
 }
 
 fn with_epoll<T>(
@@ -87,7 +101,12 @@ fn with_epoll<T>(
     action: impl FnOnce(&Epoll) -> Result<T, Errno>,
 ) -> Result<T, Errno> {
     let open = task.file(fd)?;
-    action(open.file.as_any().downcast_ref::<Epoll>().ok_or(Errno::EINVAL)?)
+    action(
+        open.file
+            .as_any()
+            .downcast_ref::<Epoll>()
+            .ok_or(Errno::EINVAL)?,
+    )
 }
 
 /// epoll_ctl(2)
@@ -134,7 +153,10 @@ pub fn epoll_pwait2(task: &mut Task, args: Args) -> SysResult {
 }
 
 fn wait(task: &mut Task, args: Args) -> SysResult {
-    let limit = usize::try_from(args.int(2)).ok().filter(|n| *n > 0).ok_or(Errno::EINVAL)?;
+    let limit = usize::try_from(args.int(2))
+        .ok()
+        .filter(|n| *n > 0)
+        .ok_or(Errno::EINVAL)?;
     if args.word(4) != 0 && task.saved_mask.is_none() {
         if args.word(5) != 8 {
             return Err(Errno::EINVAL);
@@ -145,7 +167,11 @@ fn wait(task: &mut Task, args: Args) -> SysResult {
     }
     let limit = limit.min(MAX_EVENTS);
     let open = task.file(args.int(0))?;
-    let epoll = open.file.as_any().downcast_ref::<Epoll>().ok_or(Errno::EINVAL)?;
+    let epoll = open
+        .file
+        .as_any()
+        .downcast_ref::<Epoll>()
+        .ok_or(Errno::EINVAL)?;
     let mut found = epoll.take(limit);
     if found.is_empty() && !task.expired() && task.left_or_forever() {
         if !task.is_watching()
@@ -159,6 +185,7 @@ fn wait(task: &mut Task, args: Args) -> SysResult {
             return Ok(Ret::Block(Restart::Never));
         }
     }
-    task.memory().write(args.word(1), found.as_slice().as_bytes())?;
+    task.memory()
+        .write(args.word(1), found.as_slice().as_bytes())?;
     Ok((found.len() as u64).into())
 }

@@ -61,7 +61,10 @@ pub fn fcntl(task: &mut Task, args: Args) -> SysResult {
         libc::F_DUPFD_CLOEXEC => duplicate(task, fd, value & 0xffff_ffff, true),
         libc::F_GETFD => Ok(u64::from(task.kernel.files.lock().close_on_exec(fd)?).into()),
         libc::F_SETFD => {
-            task.kernel.files.lock().set_close_on_exec(fd, value & 1 != 0)?;
+            task.kernel
+                .files
+                .lock()
+                .set_close_on_exec(fd, value & 1 != 0)?;
             DONE
         }
         libc::F_GETFL => Ok(u64::from(task.file(fd)?.flags()).into()),
@@ -145,7 +148,10 @@ pub fn ioctl(task: &mut Task, args: Args) -> SysResult {
     let open = task.file(fd)?;
     match request {
         FIOCLEX | FIONCLEX => {
-            task.kernel.files.lock().set_close_on_exec(fd, request == FIOCLEX)?;
+            task.kernel
+                .files
+                .lock()
+                .set_close_on_exec(fd, request == FIOCLEX)?;
             DONE
         }
         FIONBIO => {
@@ -153,7 +159,10 @@ pub fn ioctl(task: &mut Task, args: Args) -> SysResult {
             open.set_flags(O_NONBLOCK, if on != 0 { O_NONBLOCK } else { 0 });
             DONE
         }
-        _ => open.file.ioctl(task.memory(), request, argument).map(Into::into),
+        _ => open
+            .file
+            .ioctl(task.memory(), request, argument)
+            .map(Into::into),
     }
 }
 
@@ -166,7 +175,12 @@ pub fn getdents(task: &mut Task, args: Args) -> SysResult {
     for name in [&b"."[..], b".."] {
         entries.push((name.to_vec(), directory.ino, 4));
     }
-    entries.extend(open.file.entries()?.into_iter().map(|e| (e.name, e.ino, e.kind)));
+    entries.extend(
+        open.file
+            .entries()?
+            .into_iter()
+            .map(|e| (e.name, e.ino, e.kind)),
+    );
     let mut position = open.position.lock();
     let mut bytes: Vec<u8> = Vec::new();
     let mut next = *position;

@@ -31,7 +31,11 @@ pub fn capget(task: &mut Task, args: Args) -> SysResult {
     let version: u32 = task.memory().read_value(args.word(0))?;
     if version != VERSION_3 {
         task.memory().write_value(args.word(0), &VERSION_3)?;
-        return if args.word(1) == 0 { DONE } else { Err(Errno::EINVAL) };
+        return if args.word(1) == 0 {
+            DONE
+        } else {
+            Err(Errno::EINVAL)
+        };
     }
     if args.word(1) != 0 {
         task.memory().write_value(args.word(1), &[0u32; 6])?;

@@ -31,8 +31,16 @@ pub fn mmap(task: &mut Task, args: Args) -> SysResult {
         place,
         len,
         prot,
-        backing: if shared { Backing::SharedAnonymous } else { Backing::Anonymous },
-        kind: if shared { Kind::SharedAnonymous } else { Kind::Anonymous },
+        backing: if shared {
+            Backing::SharedAnonymous
+        } else {
+            Backing::Anonymous
+        },
+        kind: if shared {
+            Kind::SharedAnonymous
+        } else {
+            Kind::Anonymous
+        },
         // Stacks and reserves are large and mostly untouched: what is touched of them is limited by
         // the sandbox's cgroup.
         charged: flags & (MAP_NORESERVE | MAP_STACK) == 0,
@@ -50,7 +58,11 @@ pub fn mmap(task: &mut Task, args: Args) -> SysResult {
     }
     let request = MapRequest {
         backing: Backing::File { fd, offset, shared },
-        kind: Kind::File { name: open.path.clone(), offset, shared },
+        kind: Kind::File {
+            name: open.path.clone(),
+            offset,
+            shared,
+        },
         ..request
     };
     memory.map(&request).map(Into::into)
@@ -64,7 +76,8 @@ pub fn munmap(task: &mut Task, args: Args) -> SysResult {
 
 /// mprotect(2)
 pub fn mprotect(task: &mut Task, args: Args) -> SysResult {
-    task.memory().protect(args.word(0), args.word(1), Task::protection(args.flags(2))?)?;
+    task.memory()
+        .protect(args.word(0), args.word(1), Task::protection(args.flags(2))?)?;
     DONE
 }
 

@@ -35,7 +35,8 @@ pub enum Handler {
 /// Position in [`ROWS`] of a call's number.
 #[must_use]
 pub fn position(number: u64) -> Option<usize> {
-    ROWS.binary_search_by(|row| u64::from(row.number).cmp(&number)).ok()
+    ROWS.binary_search_by(|row| u64::from(row.number).cmp(&number))
+        .ok()
 }
 
 /// Serves one call once; [`Ret::Block`] when it has to be asked again.
@@ -45,7 +46,9 @@ pub(crate) fn dispatch(task: &mut Task, number: u64, args: Args, fpu: &mut dyn F
     if let Some(counter) = counter {
         counter.fetch_add(1, Ordering::Relaxed);
     }
-    let Some(row) = position.and_then(|index| ROWS.get(index)) else { return Err(Errno::ENOSYS) };
+    let Some(row) = position.and_then(|index| ROWS.get(index)) else {
+        return Err(Errno::ENOSYS);
+    };
     match row.handler {
         Handler::Plain(handler) => handler(task, args),
         Handler::WithFpu(handler) => handler(task, args, fpu),
@@ -79,5 +82,9 @@ pub(crate) fn trace(task: &Task, number: u64, args: Args, result: &Result<Ret, E
         Ok(_) => "?".into(),
         Err(errno) => format!("-1 {errno}"),
     };
-    eprintln!("[{}] {name}({}) = {outcome}", task.shared.tid, shown.join(", "));
+    eprintln!(
+        "[{}] {name}({}) = {outcome}",
+        task.shared.tid,
+        shown.join(", ")
+    );
 }

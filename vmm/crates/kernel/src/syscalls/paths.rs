@@ -12,7 +12,8 @@ use crate::vfs::{Node, Walked};
 const PATH_MAX: usize = 4096;
 
 fn path(task: &Task, address: u64) -> Result<Vec<u8>, Errno> {
-    task.memory().read_string(address, PATH_MAX, Errno::ENAMETOOLONG)
+    task.memory()
+        .read_string(address, PATH_MAX, Errno::ENAMETOOLONG)
 }
 
 /// Walks a path relative to a directory descriptor.
@@ -38,7 +39,13 @@ pub fn open(task: &mut Task, args: Args) -> SysResult {
 
 /// openat(2)
 pub fn openat(task: &mut Task, args: Args) -> SysResult {
-    open_at(task, args.int(0), args.word(1), args.flags(2), args.flags(3))
+    open_at(
+        task,
+        args.int(0),
+        args.word(1),
+        args.flags(2),
+        args.flags(3),
+    )
 }
 
 fn open_at(task: &mut Task, dirfd: i32, address: u64, flags: u32, mode: u32) -> SysResult {
@@ -64,12 +71,20 @@ fn open_at(task: &mut Task, dirfd: i32, address: u64, flags: u32, mode: u32) -> 
     if node.stat()?.mode & S_IFMT == S_IFLNK && flags & O_PATH == 0 {
         return Err(Errno::ELOOP);
     }
-    let access = if flags & O_PATH != 0 { flags & !(O_ACCMODE | O_TRUNC) } else { flags };
+    let access = if flags & O_PATH != 0 {
+        flags & !(O_ACCMODE | O_TRUNC)
+    } else {
+        flags
+    };
     let file = node.open(access)?;
     let path = String::from_utf8_lossy(&walked.path).into_owned();
     let kept = flags & !(O_CREAT | O_EXCL | O_TRUNC | O_CLOEXEC | O_NOFOLLOW);
     let open = OpenFile::new(file, path, kept);
-    let fd = task.kernel.files.lock().add(open, flags & O_CLOEXEC != 0, 0)?;
+    let fd = task
+        .kernel
+        .files
+        .lock()
+        .add(open, flags & O_CLOEXEC != 0, 0)?;
     Ok(u64::from(fd.unsigned_abs()).into())
 }
 
@@ -86,7 +101,9 @@ fn attributes(task: &Task, dirfd: i32, address: u64, flags: u32) -> Result<Stat,
         }
         return walk(task, dirfd, b".", true)?.node()?.stat();
     }
-    walk(task, dirfd, &name, flags & AT_SYMLINK_NOFOLLOW == 0)?.node()?.stat()
+    walk(task, dirfd, &name, flags & AT_SYMLINK_NOFOLLOW == 0)?
+        .node()?
+        .stat()
 }
 
 fn put_stat(task: &Task, address: u64, stat: Stat) -> SysResult {
@@ -200,7 +217,9 @@ fn read_link(task: &Task, dirfd: i32, address: u64, buffer: u64, len: u64) -> Sy
     }
     let name = path(task, address)?;
     let target = walk(task, dirfd, &name, false)?.node()?.read_link()?;
-    let shown = target.get(..target.len().min(len as usize)).unwrap_or_default();
+    let shown = target
+        .get(..target.len().min(len as usize))
+        .unwrap_or_default();
     task.memory().write(buffer, shown)?;
     Ok((shown.len() as u64).into())
 }
@@ -251,13 +270,25 @@ fn make(
 
 /// mkdir(2)
 pub fn mkdir(task: &mut Task, args: Args) -> SysResult {
-    make(task, AT_FDCWD, args.word(0), S_IFDIR | (args.flags(1) & 0o1777), None)?;
+    make(
+        task,
+        AT_FDCWD,
+        args.word(0),
+        S_IFDIR | (args.flags(1) & 0o1777),
+        None,
+    )?;
     DONE
 }
 
 /// mkdirat(2)
 pub fn mkdirat(task: &mut Task, args: Args) -> SysResult {
-    make(task, args.int(0), args.word(1), S_IFDIR | (args.flags(2) & 0o1777), None)?;
+    make(
+        task,
+        args.int(0),
+        args.word(1),
+        S_IFDIR | (args.flags(2) & 0o1777),
+        None,
+    )?;
     DONE
 }
 
@@ -305,12 +336,7 @@ pub fn unlinkat(task: &mut Task, args: Args) -> SysResult {
     remove(task, args.int(0), args.word(1), flags & AT_REMOVEDIR != 0)
 }
 
-fn rename_at(
-    task: &Task,
-    from: (i32, u64),
-    to: (i32, u64),
-    keep_existing: bool,
-) -> SysResult {
+fn rename_at(task: &Task, from: (i32, u64), to: (i32, u64), keep_existing: bool) -> SysResult {
     let (old, new) = (path(task, from.1)?, path(task, to.1)?);
     let old = walk(task, from.0, &old, false)?;
     let new = walk(task, to.0, &new, false)?;
@@ -328,12 +354,22 @@ fn rename_at(
 
 /// rename(2)
 pub fn rename(task: &mut Task, args: Args) -> SysResult {
-    rename_at(task, (AT_FDCWD, args.word(0)), (AT_FDCWD, args.word(1)), false)
+    rename_at(
+        task,
+        (AT_FDCWD, args.word(0)),
+        (AT_FDCWD, args.word(1)),
+        false,
+    )
 }
 
 /// renameat(2)
 pub fn renameat(task: &mut Task, args: Args) -> SysResult {
-    rename_at(task, (args.int(0), args.word(1)), (args.int(2), args.word(3)), false)
+    rename_at(
+        task,
+        (args.int(0), args.word(1)),
+        (args.int(2), args.word(3)),
+        false,
+    )
 }
 
 /// renameat2(2)
@@ -342,20 +378,29 @@ pub fn renameat2(task: &mut Task, args: Args) -> SysResult {
     if flags & !libc::RENAME_NOREPLACE != 0 {
         return Err(Errno::EINVAL);
     }
-    rename_at(task, (args.int(0), args.word(1)), (args.int(2), args.word(3)), flags != 0)
+    rename_at(
+        task,
+        (args.int(0), args.word(1)),
+        (args.int(2), args.word(3)),
+        flags != 0,
+    )
 }
 
 /// chmod(2)
 pub fn chmod(task: &mut Task, args: Args) -> SysResult {
     let name = path(task, args.word(0))?;
-    walk(task, AT_FDCWD, &name, true)?.node()?.set_mode(args.flags(1))?;
+    walk(task, AT_FDCWD, &name, true)?
+        .node()?
+        .set_mode(args.flags(1))?;
     DONE
 }
 
 /// fchmodat(2)
 pub fn fchmodat(task: &mut Task, args: Args) -> SysResult {
     let name = path(task, args.word(1))?;
-    walk(task, args.int(0), &name, true)?.node()?.set_mode(args.flags(2))?;
+    walk(task, args.int(0), &name, true)?
+        .node()?
+        .set_mode(args.flags(2))?;
     DONE
 }
 
@@ -363,6 +408,9 @@ pub fn fchmodat(task: &mut Task, args: Args) -> SysResult {
 pub fn truncate(task: &mut Task, args: Args) -> SysResult {
     let name = path(task, args.word(0))?;
     let size = u64::try_from(args.signed(1)).map_err(|_| Errno::EINVAL)?;
-    walk(task, AT_FDCWD, &name, true)?.node()?.open(O_WRONLY)?.truncate(size)?;
+    walk(task, AT_FDCWD, &name, true)?
+        .node()?
+        .open(O_WRONLY)?
+        .truncate(size)?;
     DONE
 }

@@ -24,7 +24,14 @@ pub fn root_id(_task: &mut Task, _args: Args) -> SysResult {
 /// uname(2): six fields of 65 bytes.
 pub fn uname(task: &mut Task, args: Args) -> SysResult {
     let hostname = task.kernel.identity.hostname.clone();
-    let fields = ["Linux", hostname.as_str(), "6.1.0", "#1 cloister", "x86_64", "(none)"];
+    let fields = [
+        "Linux",
+        hostname.as_str(),
+        "6.1.0",
+        "#1 cloister",
+        "x86_64",
+        "(none)",
+    ];
     let mut bytes = Vec::new();
     for field in fields {
         let mut padded = field.as_bytes().to_vec();
@@ -58,14 +65,21 @@ pub fn getrusage(task: &mut Task, args: Args) -> SysResult {
         libc::RUSAGE_SELF => ClockId::ProcessCPUTime,
         libc::RUSAGE_THREAD => ClockId::ThreadCPUTime,
         libc::RUSAGE_CHILDREN => {
-            task.memory().write_value(args.word(1), &Rusage::default())?;
+            task.memory()
+                .write_value(args.word(1), &Rusage::default())?;
             return DONE;
         }
         _ => return Err(Errno::EINVAL),
     };
     let time = clock_gettime(clock);
-    let user = Timeval { seconds: time.tv_sec, microseconds: time.tv_nsec / 1000 };
-    let mut usage = Rusage { user, ..Rusage::default() };
+    let user = Timeval {
+        seconds: time.tv_sec,
+        microseconds: time.tv_nsec / 1000,
+    };
+    let mut usage = Rusage {
+        user,
+        ..Rusage::default()
+    };
     if let Some(peak_kib) = usage.counters.first_mut() {
         *peak_kib = (task.memory().committed_bytes().1 / 1024) as i64;
     }
@@ -85,12 +99,16 @@ fn limit(resource: i32) -> Result<Rlimit, Errno> {
         0..=15 => INFINITE,
         _ => return Err(Errno::EINVAL),
     };
-    Ok(Rlimit { current: value, maximum: value })
+    Ok(Rlimit {
+        current: value,
+        maximum: value,
+    })
 }
 
 /// getrlimit(2)
 pub fn getrlimit(task: &mut Task, args: Args) -> SysResult {
-    task.memory().write_value(args.word(1), &limit(args.int(0))?)?;
+    task.memory()
+        .write_value(args.word(1), &limit(args.int(0))?)?;
     DONE
 }
 
@@ -125,7 +143,10 @@ pub fn prctl(task: &mut Task, args: Args) -> SysResult {
             let mut name = [0u8; 16];
             let count = task.memory().read_some(address, &mut name)?;
             let name = name.get(..count.min(15)).unwrap_or_default();
-            let end = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
+            let end = name
+                .iter()
+                .position(|byte| *byte == 0)
+                .unwrap_or(name.len());
             *task.shared.name.lock() = name.iter().take(end).copied().collect();
             DONE
         }
@@ -158,11 +179,13 @@ pub fn arch_prctl(task: &mut Task, args: Args) -> SysResult {
             DONE
         }
         ARCH_GET_FS => {
-            task.memory().write_value(address, &task.registers.fs_base)?;
+            task.memory()
+                .write_value(address, &task.registers.fs_base)?;
             DONE
         }
         ARCH_GET_GS => {
-            task.memory().write_value(address, &task.registers.gs_base)?;
+            task.memory()
+                .write_value(address, &task.registers.gs_base)?;
             DONE
         }
         _ => Err(Errno::EINVAL),

@@ -10,7 +10,11 @@ use crate::signal::LAST_SIGNAL;
 use crate::task::{Fpu, Task};
 
 fn check_size(size: u64) -> Result<(), Errno> {
-    if size == 8 { Ok(()) } else { Err(Errno::EINVAL) }
+    if size == 8 {
+        Ok(())
+    } else {
+        Err(Errno::EINVAL)
+    }
 }
 
 /// rt_sigaction(2)
@@ -71,7 +75,8 @@ pub fn sigreturn(task: &mut Task, _args: Args, fpu: &mut dyn Fpu) -> SysResult {
 pub fn sigpending(task: &mut Task, args: Args) -> SysResult {
     check_size(args.word(1))?;
     let pending = task.shared.pending.lock().mask() | task.kernel.actions.lock().pending.mask();
-    task.memory().write_value(args.word(0), &(pending & task.mask()))?;
+    task.memory()
+        .write_value(args.word(0), &(pending & task.mask()))?;
     DONE
 }
 
@@ -104,15 +109,23 @@ pub fn sigaltstack(task: &mut Task, args: Args) -> SysResult {
         }
         const AUTODISARM: i32 = i32::MIN;
         task.alt_stack = match new.flags & !AUTODISARM {
-            SS_DISABLE => SigStack { flags: SS_DISABLE, ..SigStack::default() },
+            SS_DISABLE => SigStack {
+                flags: SS_DISABLE,
+                ..SigStack::default()
+            },
             0 | SS_ONSTACK if new.size < MINIMUM => return Err(Errno::ENOMEM),
-            0 | SS_ONSTACK => SigStack { flags: 0, pad: 0, ..new },
+            0 | SS_ONSTACK => SigStack {
+                flags: 0,
+                pad: 0,
+                ..new
+            },
             _ => return Err(Errno::EINVAL),
         };
     }
     if args.word(1) != 0 {
         let flags = if active { SS_ONSTACK } else { old.flags };
-        task.memory().write_value(args.word(1), &SigStack { flags, ..old })?;
+        task.memory()
+            .write_value(args.word(1), &SigStack { flags, ..old })?;
     }
     DONE
 }
@@ -124,7 +137,11 @@ fn send(task: &Task, thread: Option<&Arc<ThreadShared>>, signal: i32, code: i32)
     if signal == 0 {
         return DONE;
     }
-    let mut info = SigInfo { signo: signal, code, ..SigInfo::default() };
+    let mut info = SigInfo {
+        signo: signal,
+        code,
+        ..SigInfo::default()
+    };
     if let Some(word) = info.words.first_mut() {
         *word = u64::from(task.kernel.identity.pid.unsigned_abs());
     }

@@ -28,9 +28,12 @@ pub fn getsockopt(task: &mut Task, args: Args) -> SysResult {
     };
     let len: u32 = task.memory().read_value(args.word(4))?;
     let bytes = value.to_ne_bytes();
-    let shown = bytes.get(..bytes.len().min(len as usize)).unwrap_or_default();
+    let shown = bytes
+        .get(..bytes.len().min(len as usize))
+        .unwrap_or_default();
     task.memory().write(args.word(3), shown)?;
-    task.memory().write_value(args.word(4), &(shown.len() as u32))?;
+    task.memory()
+        .write_value(args.word(4), &(shown.len() as u32))?;
     DONE
 }
 
@@ -39,7 +42,9 @@ pub fn unnamed(task: &mut Task, args: Args) -> SysResult {
     stream(task, args.int(0))?;
     let len: u32 = task.memory().read_value(args.word(2))?;
     let family = (libc::AF_UNIX as u16).to_ne_bytes();
-    let shown = family.get(..family.len().min(len as usize)).unwrap_or_default();
+    let shown = family
+        .get(..family.len().min(len as usize))
+        .unwrap_or_default();
     task.memory().write(args.word(1), shown)?;
     task.memory().write_value(args.word(2), &2u32)?;
     DONE
@@ -48,7 +53,11 @@ pub fn unnamed(task: &mut Task, args: Args) -> SysResult {
 /// shutdown(2)
 pub fn shutdown(task: &mut Task, args: Args) -> SysResult {
     let open = stream(task, args.int(0))?;
-    let stream = open.file.as_any().downcast_ref::<HostStream>().ok_or(Errno::ENOTSOCK)?;
+    let stream = open
+        .file
+        .as_any()
+        .downcast_ref::<HostStream>()
+        .ok_or(Errno::ENOTSOCK)?;
     stream.shutdown(args.int(1))?;
     DONE
 }
@@ -68,7 +77,11 @@ fn transfer(task: &mut Task, fd: i32, list: &[Iovec], at_once: bool, send: bool)
     let open = stream(task, fd)?;
     let file = std::sync::Arc::clone(&open.file);
     let attempt = |memory: &AddressSpace| {
-        if send { file.write(memory, list, 0) } else { file.read(memory, list, 0) }
+        if send {
+            file.write(memory, list, 0)
+        } else {
+            file.read(memory, list, 0)
+        }
     };
     if at_once {
         return attempt(task.memory()).map(Into::into);
@@ -95,7 +108,8 @@ type Message = [u64; 7];
 
 /// sendmsg(2)
 pub fn sendmsg(task: &mut Task, args: Args) -> SysResult {
-    let [name, _, iov, count, _, control_len, _]: Message = task.memory().read_value(args.word(1))?;
+    let [name, _, iov, count, _, control_len, _]: Message =
+        task.memory().read_value(args.word(1))?;
     if control_len != 0 {
         return Err(Errno::EOPNOTSUPP);
     }

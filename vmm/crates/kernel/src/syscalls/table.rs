@@ -1,7 +1,10 @@
 //! The one list of system calls: dispatch, traces, metrics and docs/syscalls.md come from it.
 
 use super::Handler::{self, Plain, WithFpu};
-use super::{events, files, fixed, memory, paths, process, signals, sockets, threads, time, transfer, waiting};
+use super::{
+    events, files, fixed, memory, paths, process, signals, sockets, threads, time, transfer,
+    waiting,
+};
 
 /// What an argument is, for traces and for seeds of the fuzzer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +51,15 @@ const fn row(
     note: &'static str,
     host: &'static [&'static str],
 ) -> Row {
-    Row { number, name, args, handler, level, note, host }
+    Row {
+        number,
+        name,
+        args,
+        handler,
+        level,
+        note,
+        host,
+    }
 }
 
 use Arg::{Address, Fd, Flags, Int, Length, Path, Signal, Word};
@@ -216,10 +227,19 @@ mod tests {
     #[test]
     fn rows_are_in_order_and_explained() {
         for pair in ROWS.windows(2) {
-            assert!(pair[0].number < pair[1].number, "{} before {}", pair[0].name, pair[1].name);
+            assert!(
+                pair[0].number < pair[1].number,
+                "{} before {}",
+                pair[0].name,
+                pair[1].name
+            );
         }
         for row in ROWS {
-            assert!(row.level == Level::Full || !row.note.is_empty(), "{} needs a note", row.name);
+            assert!(
+                row.level == Level::Full || !row.note.is_empty(),
+                "{} needs a note",
+                row.name
+            );
         }
     }
 }

@@ -35,14 +35,20 @@ pub fn clone(task: &mut Task, args: Args, fpu: &mut dyn Fpu) -> SysResult {
     let name = task.shared.name.lock().clone();
     let shared = task.kernel.add_thread(task.mask(), name)?;
     let tid = shared.tid;
-    let mut registers = Registers { rax: 0, ..task.registers };
+    let mut registers = Registers {
+        rax: 0,
+        ..task.registers
+    };
     if stack != 0 {
         registers.rsp = stack;
     }
     if flags & CLONE_SETTLS != 0 {
         registers.fs_base = tls;
     }
-    for (flag, address) in [(CLONE_PARENT_SETTID, args.word(2)), (CLONE_CHILD_SETTID, args.word(3))] {
+    for (flag, address) in [
+        (CLONE_PARENT_SETTID, args.word(2)),
+        (CLONE_CHILD_SETTID, args.word(3)),
+    ] {
         if flags & flag != 0
             && let Err(errno) = task.memory().write_value(address, &tid)
         {
@@ -50,8 +56,17 @@ pub fn clone(task: &mut Task, args: Args, fpu: &mut dyn Fpu) -> SysResult {
             return Err(errno);
         }
     }
-    let clear_child_tid = if flags & CLONE_CHILD_CLEARTID != 0 { args.word(3) } else { 0 };
-    task.kernel.start_thread(NewThread { shared, registers, clear_child_tid, fpu: state })?;
+    let clear_child_tid = if flags & CLONE_CHILD_CLEARTID != 0 {
+        args.word(3)
+    } else {
+        0
+    };
+    task.kernel.start_thread(NewThread {
+        shared,
+        registers,
+        clear_child_tid,
+        fpu: state,
+    })?;
     Ok(u64::from(tid.unsigned_abs()).into())
 }
 
@@ -120,16 +135,30 @@ pub fn futex(task: &mut Task, args: Args) -> SysResult {
     match command {
         FUTEX_WAIT => {
             let timeout = optional_time(task.memory(), args.word(3))?;
-            wait(task, address, value, ANY, timeout, (libc::CLOCK_MONOTONIC, false))
+            wait(
+                task,
+                address,
+                value,
+                ANY,
+                timeout,
+                (libc::CLOCK_MONOTONIC, false),
+            )
         }
         FUTEX_WAIT_BITSET => {
-            let clock =
-                if op & FUTEX_CLOCK_REALTIME != 0 { libc::CLOCK_REALTIME } else { libc::CLOCK_MONOTONIC };
+            let clock = if op & FUTEX_CLOCK_REALTIME != 0 {
+                libc::CLOCK_REALTIME
+            } else {
+                libc::CLOCK_MONOTONIC
+            };
             let timeout = optional_time(task.memory(), args.word(3))?;
             wait(task, address, value, args.flags(5), timeout, (clock, true))
         }
         FUTEX_WAKE | FUTEX_WAKE_BITSET => {
-            let bits = if command == FUTEX_WAKE { ANY } else { args.flags(5) };
+            let bits = if command == FUTEX_WAKE {
+                ANY
+            } else {
+                args.flags(5)
+            };
             if bits == 0 || address % 4 != 0 {
                 return Err(Errno::EINVAL);
             }
@@ -141,7 +170,14 @@ pub fn futex(task: &mut Task, args: Args) -> SysResult {
             let limit = u64::from(args.flags(3));
             kernel
                 .futexes
-                .requeue(&kernel.memory, address, args.word(4), count, limit, expected)
+                .requeue(
+                    &kernel.memory,
+                    address,
+                    args.word(4),
+                    count,
+                    limit,
+                    expected,
+                )
                 .map(Into::into)
         }
         _ => Err(Errno::ENOSYS),
@@ -166,7 +202,11 @@ fn wait(
         }
         if task.expired() {
             // A wake that was faster than the clock counts.
-            return if kernel.futexes.dequeue(&waiter) { Err(Errno::ETIMEDOUT) } else { DONE };
+            return if kernel.futexes.dequeue(&waiter) {
+                Err(Errno::ETIMEDOUT)
+            } else {
+                DONE
+            };
         }
         return Ok(Ret::Block(Restart::IfAsked));
     }
@@ -174,7 +214,9 @@ fn wait(
         task.set_deadline(clock::deadline(clock, timeout, absolute)?);
     }
     let parker = Arc::clone(&task.shared.parker);
-    let waiter = kernel.futexes.enqueue(&kernel.memory, address, expected, bits, &parker)?;
+    let waiter = kernel
+        .futexes
+        .enqueue(&kernel.memory, address, expected, bits, &parker)?;
     *task.futex_waiter() = Some(waiter);
     Ok(Ret::Block(Restart::IfAsked))
 }
@@ -191,12 +233,16 @@ pub(crate) fn leave_robust_futexes(task: &mut Task) {
         return;
     }
     let memory = &task.kernel.memory;
-    let Ok([first, offset, pending]) = memory.read_value::<[u64; 3]>(head) else { return };
+    let Ok([first, offset, pending]) = memory.read_value::<[u64; 3]>(head) else {
+        return;
+    };
     let mut entry = first;
     let mut entries = Vec::new();
     while entry & !1 != head && entries.len() < LIMIT {
         entries.push(entry & !1);
-        let Ok(next) = memory.read_value::<u64>(entry & !1) else { break };
+        let Ok(next) = memory.read_value::<u64>(entry & !1) else {
+            break;
+        };
         entry = next;
     }
     if pending != 0 {
@@ -204,11 +250,16 @@ pub(crate) fn leave_robust_futexes(task: &mut Task) {
     }
     for entry in entries {
         let address = entry.wrapping_add(offset);
-        let Ok(word) = memory.read_value::<u32>(address) else { continue };
+        let Ok(word) = memory.read_value::<u32>(address) else {
+            continue;
+        };
         if word & TID_MASK != task.shared.tid.unsigned_abs() {
             continue;
         }
-        if memory.write_value(address, &((word & WAITERS) | OWNER_DIED)).is_ok() {
+        if memory
+            .write_value(address, &((word & WAITERS) | OWNER_DIED))
+            .is_ok()
+        {
             task.kernel.futexes.wake(address, 1, ANY);
         }
     }

@@ -17,7 +17,8 @@ pub fn clock_gettime(task: &mut Task, args: Args) -> SysResult {
 pub fn clock_getres(task: &mut Task, args: Args) -> SysResult {
     clock::read(args.int(0))?;
     if args.word(1) != 0 {
-        task.memory().write_value(args.word(1), &Timespec::from_ns(1))?;
+        task.memory()
+            .write_value(args.word(1), &Timespec::from_ns(1))?;
     }
     DONE
 }
@@ -49,7 +50,13 @@ pub fn time(task: &mut Task, args: Args) -> SysResult {
 
 /// nanosleep(2)
 pub fn nanosleep(task: &mut Task, args: Args) -> SysResult {
-    sleep(task, libc::CLOCK_MONOTONIC, false, args.word(0), args.word(1))
+    sleep(
+        task,
+        libc::CLOCK_MONOTONIC,
+        false,
+        args.word(0),
+        args.word(1),
+    )
 }
 
 /// clock_nanosleep(2)

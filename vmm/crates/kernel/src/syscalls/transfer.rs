@@ -23,7 +23,9 @@ pub(super) fn until_ready(
         Err(Errno::EAGAIN) if !open.nonblocking() => {}
         other => return other.map(Into::into),
     }
-    let Some(queue) = open.file.queue() else { return Err(Errno::EAGAIN) };
+    let Some(queue) = open.file.queue() else {
+        return Err(Errno::EAGAIN);
+    };
     if !task.is_watching() {
         task.watch(queue);
     }
@@ -42,7 +44,11 @@ fn transfer(
     write: bool,
 ) -> SysResult {
     let open = task.file(fd)?;
-    if if write { !open.writable() } else { !open.readable() } {
+    if if write {
+        !open.writable()
+    } else {
+        !open.readable()
+    } {
         return Err(Errno::EBADF);
     }
     let file = Arc::clone(&open.file);
@@ -52,10 +58,18 @@ fn transfer(
         }
         let events = if write { EPOLLOUT } else { EPOLLIN };
         let result = until_ready(task, &open, events, |memory| {
-            if write { file.write(memory, list, 0) } else { file.read(memory, list, 0) }
+            if write {
+                file.write(memory, list, 0)
+            } else {
+                file.read(memory, list, 0)
+            }
         });
         if write && result == Err(Errno::EPIPE) {
-            let info = SigInfo { signo: SIGPIPE, code: SI_USER, ..SigInfo::default() };
+            let info = SigInfo {
+                signo: SIGPIPE,
+                code: SI_USER,
+                ..SigInfo::default()
+            };
             let _ = task.kernel.send_signal(Some(&task.shared), info);
         }
         return result;
@@ -65,25 +79,48 @@ fn transfer(
         if i64::try_from(offset).is_err() {
             return Err(Errno::EINVAL);
         }
-        let done =
-            if write { file.write(memory, list, offset) } else { file.read(memory, list, offset) };
+        let done = if write {
+            file.write(memory, list, offset)
+        } else {
+            file.read(memory, list, offset)
+        };
         return done.map(Into::into);
     }
     let mut position = open.position.lock();
-    let at = if write && open.flags() & O_APPEND != 0 { size } else { *position };
-    let done = if write { file.write(memory, list, at)? } else { file.read(memory, list, at)? };
+    let at = if write && open.flags() & O_APPEND != 0 {
+        size
+    } else {
+        *position
+    };
+    let done = if write {
+        file.write(memory, list, at)?
+    } else {
+        file.read(memory, list, at)?
+    };
     *position = at.saturating_add(done);
     Ok(done.into())
 }
 
 /// read(2)
 pub fn read(task: &mut Task, args: Args) -> SysResult {
-    transfer(task, args.int(0), &AddressSpace::single(args.word(1), args.word(2)), None, false)
+    transfer(
+        task,
+        args.int(0),
+        &AddressSpace::single(args.word(1), args.word(2)),
+        None,
+        false,
+    )
 }
 
 /// write(2)
 pub fn write(task: &mut Task, args: Args) -> SysResult {
-    transfer(task, args.int(0), &AddressSpace::single(args.word(1), args.word(2)), None, true)
+    transfer(
+        task,
+        args.int(0),
+        &AddressSpace::single(args.word(1), args.word(2)),
+        None,
+        true,
+    )
 }
 
 /// pread(2)

@@ -41,7 +41,8 @@ fn wait(task: &mut Task, address: u64, count: u64) -> SysResult {
         return Err(Errno::EINVAL);
     }
     let mut list = vec![PollFd::default(); count as usize];
-    task.memory().read(address, list.as_mut_slice().as_mut_bytes())?;
+    task.memory()
+        .read(address, list.as_mut_slice().as_mut_bytes())?;
     let files: Vec<Option<Arc<OpenFile>>> =
         list.iter().map(|entry| task.file(entry.fd).ok()).collect();
     if look(&mut list, &files) == 0 && !task.expired() && task.left_or_forever() {

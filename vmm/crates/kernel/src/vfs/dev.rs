@@ -5,8 +5,8 @@ use std::sync::Arc;
 use vmm_abi::{Errno, Iovec, S_IFCHR, Stat};
 use vmm_memory::AddressSpace;
 
-use super::text::{StaticDir, TextNode};
 use super::Node;
+use super::text::{StaticDir, TextNode};
 use crate::file::File;
 
 /// Bytes made at a time for devices that produce any number.
@@ -31,7 +31,15 @@ impl Device {
     fn attributes(self) -> Stat {
         let rdev = (1 << 8) | u64::from(self.minor);
         let (ino, mode) = (u64::from(self.minor), S_IFCHR | 0o666);
-        Stat { dev: 6, ino, nlink: 1, mode, rdev, blksize: 4096, ..Stat::default() }
+        Stat {
+            dev: 6,
+            ino,
+            nlink: 1,
+            mode,
+            rdev,
+            blksize: 4096,
+            ..Stat::default()
+        }
     }
 }
 
@@ -86,7 +94,9 @@ impl File for Device {
         if self.kind == Kind::Full {
             return Err(Errno::ENOSPC);
         }
-        Ok(from.iter().fold(0, |sum, entry| entry.len.saturating_add(sum)))
+        Ok(from
+            .iter()
+            .fold(0, |sum, entry| entry.len.saturating_add(sum)))
     }
 
     fn as_any(&self) -> &dyn std::any::Any {
@@ -115,7 +125,8 @@ pub fn random(mut buffer: &mut [u8]) -> Result<(), Errno> {
 #[must_use]
 pub fn dev_tree() -> Arc<dyn Node> {
     let device = |kind, minor| Arc::new(Device { kind, minor }) as Arc<dyn Node>;
-    let link = |ino, target: &'static str| TextNode::link(ino, move || Ok(target.as_bytes().to_vec()));
+    let link =
+        |ino, target: &'static str| TextNode::link(ino, move || Ok(target.as_bytes().to_vec()));
     StaticDir::with(
         1,
         vec![

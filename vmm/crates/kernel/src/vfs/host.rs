@@ -63,7 +63,11 @@ impl HostNode {
         }
         let top = folders.first().ok_or(Errno::ENOENT)?;
         let stat = convert(&rustix::fs::fstat(top).map_err(errno)?);
-        Ok(Arc::new(Self { stat, folders, place: None }))
+        Ok(Arc::new(Self {
+            stat,
+            folders,
+            place: None,
+        }))
     }
 
     /// Opens one file of the host by path, to be mounted somewhere.
@@ -71,13 +75,20 @@ impl HostNode {
     /// # Errors
     /// What the host says.
     pub fn open_file(path: &Path) -> Result<Arc<dyn Node>, Errno> {
-        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = path
+            .parent()
+            .filter(|p| !p.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
         let name = path.file_name().ok_or(Errno::EISDIR)?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = Arc::new(rustix::fs::open(folder, flags, Mode::empty()).map_err(errno)?);
         let stat = statat(&fd, name, AtFlags::empty()).map_err(errno)?;
         let name = CString::new(name.as_encoded_bytes()).map_err(|_| Errno::ENOENT)?;
-        Ok(Arc::new(Self { stat: convert(&stat), folders: Vec::new(), place: Some((fd, name)) }))
+        Ok(Arc::new(Self {
+            stat: convert(&stat),
+            folders: Vec::new(),
+            place: Some((fd, name)),
+        }))
     }
 }
 
@@ -102,7 +113,11 @@ impl Node for HostNode {
             let is_folder = stat.mode & S_IFMT == S_IFDIR;
             if !is_folder && found.is_none() {
                 let place = Some((Arc::clone(folder), name));
-                return Ok(Arc::new(Self { stat, folders: Vec::new(), place }));
+                return Ok(Arc::new(Self {
+                    stat,
+                    folders: Vec::new(),
+                    place,
+                }));
             }
             if !is_folder {
                 break;
@@ -113,7 +128,11 @@ impl Node for HostNode {
             found.get_or_insert(stat);
         }
         let stat = found.ok_or(Errno::ENOENT)?;
-        Ok(Arc::new(Self { stat, folders, place: None }))
+        Ok(Arc::new(Self {
+            stat,
+            folders,
+            place: None,
+        }))
     }
 
     fn read_link(&self) -> Result<Vec<u8>, Errno> {
@@ -121,7 +140,9 @@ impl Node for HostNode {
             return Err(Errno::EINVAL);
         }
         let (folder, name) = self.place.as_ref().ok_or(Errno::EINVAL)?;
-        readlinkat(folder, name, Vec::new()).map(CString::into_bytes).map_err(errno)
+        readlinkat(folder, name, Vec::new())
+            .map(CString::into_bytes)
+            .map_err(errno)
     }
 
     fn open(&self, flags: u32) -> Result<Arc<dyn File>, Errno> {
@@ -130,7 +151,10 @@ impl Node for HostNode {
                 if flags & (O_ACCMODE | O_CREAT | O_TRUNC) != 0 {
                     return Err(Errno::EISDIR);
                 }
-                Ok(Arc::new(HostFolder { stat: self.stat, folders: self.folders.clone() }))
+                Ok(Arc::new(HostFolder {
+                    stat: self.stat,
+                    folders: self.folders.clone(),
+                }))
             }
             _ if flags & O_DIRECTORY != 0 => Err(Errno::ENOTDIR),
             S_IFREG => {
@@ -140,7 +164,10 @@ impl Node for HostNode {
                 let (folder, name) = self.place.as_ref().ok_or(Errno::ENOENT)?;
                 let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
                 let fd = openat(folder, name, flags, Mode::empty()).map_err(errno)?;
-                Ok(Arc::new(HostFile { fd, stat: self.stat }))
+                Ok(Arc::new(HostFile {
+                    fd,
+                    stat: self.stat,
+                }))
             }
             // A device or pipe in an image is never opened: it would reach the host's.
             _ => Err(Errno::ENXIO),
@@ -240,7 +267,11 @@ impl File for HostFolder {
                     continue;
                 }
                 let kind = (entry.file_type().as_raw_mode() >> 12) as u8;
-                list.push(DirEntry { name, ino: entry.ino(), kind });
+                list.push(DirEntry {
+                    name,
+                    ino: entry.ino(),
+                    kind,
+                });
             }
         }
         Ok(list)

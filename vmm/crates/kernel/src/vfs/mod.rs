@@ -65,7 +65,12 @@ pub trait Node: Send + Sync {
     ///
     /// # Errors
     /// EROFS on file systems that cannot be written, EEXIST, ENOSPC.
-    fn create(&self, name: &[u8], mode: u32, target: Option<&[u8]>) -> Result<Arc<dyn Node>, Errno> {
+    fn create(
+        &self,
+        name: &[u8],
+        mode: u32,
+        target: Option<&[u8]>,
+    ) -> Result<Arc<dyn Node>, Errno> {
         let _ = (name, mode, target);
         Err(Errno::EROFS)
     }

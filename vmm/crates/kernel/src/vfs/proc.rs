@@ -41,8 +41,16 @@ pub fn proc_tree(kernel: &Weak<Kernel>) -> Arc<dyn Node> {
             ("pid_max", fixed(41, "32768\n")),
             ("osrelease", fixed(42, "6.1.0\n")),
             ("ostype", fixed(43, "Linux\n")),
-            ("hostname", text(kernel, 44, |k| Ok(format!("{}\n", k.identity.hostname).into_bytes()))),
-            ("random", StaticDir::with(45, vec![("uuid", TextNode::file(46, uuid))])),
+            (
+                "hostname",
+                text(kernel, 44, |k| {
+                    Ok(format!("{}\n", k.identity.hostname).into_bytes())
+                }),
+            ),
+            (
+                "random",
+                StaticDir::with(45, vec![("uuid", TextNode::file(46, uuid))]),
+            ),
         ],
     );
     let vm_tree = StaticDir::with(
@@ -64,10 +72,19 @@ pub fn proc_tree(kernel: &Weak<Kernel>) -> Arc<dyn Node> {
             ("stat", text(kernel, 12, machine_stat)),
             ("uptime", text(kernel, 13, uptime)),
             ("loadavg", fixed(14, "0.00 0.00 0.00 1/1 1\n")),
-            ("version", fixed(15, "Linux version 6.1.0 (cloister micro-VM)\n")),
+            (
+                "version",
+                fixed(15, "Linux version 6.1.0 (cloister micro-VM)\n"),
+            ),
             ("filesystems", fixed(16, "nodev\ttmpfs\nnodev\tproc\n")),
-            ("mounts", fixed(17, "image / image ro 0 0\ntmpfs /tmp tmpfs rw 0 0\n")),
-            ("sys", StaticDir::with(18, vec![("kernel", kernel_tree), ("vm", vm_tree)])),
+            (
+                "mounts",
+                fixed(17, "image / image ro 0 0\ntmpfs /tmp tmpfs rw 0 0\n"),
+            ),
+            (
+                "sys",
+                StaticDir::with(18, vec![("kernel", kernel_tree), ("vm", vm_tree)]),
+            ),
         ],
     )
 }
@@ -81,33 +98,64 @@ fn own_tree(kernel: &Weak<Kernel>) -> Arc<dyn Node> {
             ("cwd", link(kernel, 21, |k| Ok(k.cwd.lock().clone()))),
             ("root", link(kernel, 22, |_| Ok(b"/".to_vec()))),
             ("maps", text(kernel, 23, maps)),
-            ("cmdline", text(kernel, 24, move |k| {
-                Ok(program(k)?.1.iter().flat_map(|arg| [arg.as_slice(), b"\0"].concat()).collect())
-            })),
-            ("comm", text(kernel, 25, |k| {
-                let name = k.thread(k.identity.pid).map(|t| t.name.lock().clone());
-                Ok([name.unwrap_or_default().as_slice(), b"\n"].concat())
-            })),
+            (
+                "cmdline",
+                text(kernel, 24, move |k| {
+                    Ok(program(k)?
+                        .1
+                        .iter()
+                        .flat_map(|arg| [arg.as_slice(), b"\0"].concat())
+                        .collect())
+                }),
+            ),
+            (
+                "comm",
+                text(kernel, 25, |k| {
+                    let name = k.thread(k.identity.pid).map(|t| t.name.lock().clone());
+                    Ok([name.unwrap_or_default().as_slice(), b"\n"].concat())
+                }),
+            ),
             ("status", text(kernel, 26, status)),
             ("stat", text(kernel, 27, process_stat)),
-            ("statm", text(kernel, 28, |k| {
-                let pages = mapped_bytes(k) / 4096;
-                let resident = k.memory.committed_bytes().0 / 4096;
-                Ok(format!("{pages} {resident} 0 0 0 {resident} 0\n").into_bytes())
-            })),
-            ("auxv", text(kernel, 29, |k| k.auxv.get().cloned().ok_or(Errno::ENOENT))),
+            (
+                "statm",
+                text(kernel, 28, |k| {
+                    let pages = mapped_bytes(k) / 4096;
+                    let resident = k.memory.committed_bytes().0 / 4096;
+                    Ok(format!("{pages} {resident} 0 0 0 {resident} 0\n").into_bytes())
+                }),
+            ),
+            (
+                "auxv",
+                text(kernel, 29, |k| k.auxv.get().cloned().ok_or(Errno::ENOENT)),
+            ),
             ("cgroup", text(kernel, 30, |_| Ok(b"0::/\n".to_vec()))),
-            ("mountinfo", text(kernel, 31, |_| {
-                Ok(b"1 0 0:1 / / ro - image image ro\n2 1 0:2 / /tmp rw - tmpfs tmpfs rw\n".to_vec())
-            })),
-            ("limits", text(kernel, 32, |_| {
-                Ok(b"Limit                     Soft Limit           Hard Limit           Units\n\
+            (
+                "mountinfo",
+                text(kernel, 31, |_| {
+                    Ok(
+                        b"1 0 0:1 / / ro - image image ro\n2 1 0:2 / /tmp rw - tmpfs tmpfs rw\n"
+                            .to_vec(),
+                    )
+                }),
+            ),
+            (
+                "limits",
+                text(kernel, 32, |_| {
+                    Ok(b"Limit                     Soft Limit           Hard Limit           Units\n\
                     Max stack size            8388608              8388608              bytes\n\
                     Max open files            4096                 4096                 files\n"
                     .to_vec())
-            })),
-            ("fd", StaticDir::dynamic(33, Arc::new(Descriptors(Weak::clone(kernel))))),
-            ("task", StaticDir::dynamic(34, Arc::new(ThreadList(Weak::clone(kernel))))),
+                }),
+            ),
+            (
+                "fd",
+                StaticDir::dynamic(33, Arc::new(Descriptors(Weak::clone(kernel)))),
+            ),
+            (
+                "task",
+                StaticDir::dynamic(34, Arc::new(ThreadList(Weak::clone(kernel)))),
+            ),
         ],
     )
 }
@@ -119,12 +167,22 @@ impl DynamicChildren for Descriptors {
         let fd: i32 = std::str::from_utf8(name).ok()?.parse().ok()?;
         let open = self.0.upgrade()?.files.lock().get(fd).ok()?;
         let ino = u64::try_from(fd).ok()?.saturating_add(1000);
-        Some(TextNode::link(ino, move || Ok(open.path.as_bytes().to_vec())))
+        Some(TextNode::link(ino, move || {
+            Ok(open.path.as_bytes().to_vec())
+        }))
     }
 
     fn names(&self) -> Vec<Vec<u8>> {
-        let Some(kernel) = self.0.upgrade() else { return Vec::new() };
-        kernel.files.lock().list().iter().map(|(fd, _)| fd.to_string().into_bytes()).collect()
+        let Some(kernel) = self.0.upgrade() else {
+            return Vec::new();
+        };
+        kernel
+            .files
+            .lock()
+            .list()
+            .iter()
+            .map(|(fd, _)| fd.to_string().into_bytes())
+            .collect()
     }
 }
 
@@ -135,13 +193,24 @@ impl DynamicChildren for ThreadList {
         let tid: i32 = std::str::from_utf8(name).ok()?.parse().ok()?;
         let thread = self.0.upgrade()?.thread(tid)?;
         let ino = u64::try_from(tid).ok()?.saturating_add(100_000);
-        let comm = TextNode::file(ino, move || Ok([thread.name.lock().as_slice(), b"\n"].concat()));
-        Some(StaticDir::with(ino.saturating_add(1_000_000), vec![("comm", comm)]))
+        let comm = TextNode::file(ino, move || {
+            Ok([thread.name.lock().as_slice(), b"\n"].concat())
+        });
+        Some(StaticDir::with(
+            ino.saturating_add(1_000_000),
+            vec![("comm", comm)],
+        ))
     }
 
     fn names(&self) -> Vec<Vec<u8>> {
-        let Some(kernel) = self.0.upgrade() else { return Vec::new() };
-        kernel.threads().iter().map(|thread| thread.tid.to_string().into_bytes()).collect()
+        let Some(kernel) = self.0.upgrade() else {
+            return Vec::new();
+        };
+        kernel
+            .threads()
+            .iter()
+            .map(|thread| thread.tid.to_string().into_bytes())
+            .collect()
     }
 }
 
@@ -150,24 +219,49 @@ fn uuid() -> Made {
     super::random(&mut b)?;
     let hex: String = b.iter().map(|byte| format!("{byte:02x}")).collect();
     let part = |from: usize, to: usize| hex.get(from..to).unwrap_or_default();
-    let text =
-        format!("{}-{}-4{}-a{}-{}\n", part(0, 8), part(8, 12), part(13, 16), part(17, 20), part(20, 32));
+    let text = format!(
+        "{}-{}-4{}-a{}-{}\n",
+        part(0, 8),
+        part(8, 12),
+        part(13, 16),
+        part(17, 20),
+        part(20, 32)
+    );
     Ok(text.into_bytes())
 }
 
 fn mapped_bytes(kernel: &Kernel) -> u64 {
-    kernel.memory.mappings().iter().fold(0, |sum, vma| vma.len().saturating_add(sum))
+    kernel
+        .memory
+        .mappings()
+        .iter()
+        .fold(0, |sum, vma| vma.len().saturating_add(sum))
 }
 
 fn maps(kernel: &Kernel) -> Made {
     let mut text = String::new();
-    for Vma { start, end, prot, kind, .. } in kernel.memory.mappings() {
+    for Vma {
+        start,
+        end,
+        prot,
+        kind,
+        ..
+    } in kernel.memory.mappings()
+    {
         let flag = |bit, letter| if prot.contains(bit) { letter } else { '-' };
-        let (r, w, x) = (flag(Prot::READ, 'r'), flag(Prot::WRITE, 'w'), flag(Prot::EXEC, 'x'));
+        let (r, w, x) = (
+            flag(Prot::READ, 'r'),
+            flag(Prot::WRITE, 'w'),
+            flag(Prot::EXEC, 'x'),
+        );
         let (sharing, offset, name) = match kind {
             Kind::Anonymous => ('p', 0, String::new()),
             Kind::SharedAnonymous => ('s', 0, "/dev/zero (deleted)".into()),
-            Kind::File { name, offset, shared } => (if shared { 's' } else { 'p' }, offset, name),
+            Kind::File {
+                name,
+                offset,
+                shared,
+            } => (if shared { 's' } else { 'p' }, offset, name),
             Kind::Heap => ('p', 0, "[heap]".into()),
             Kind::Stack => ('p', 0, "[stack]".into()),
             Kind::Special(name) => ('p', 0, name),

@@ -25,7 +25,11 @@ impl TextNode {
         ino: u64,
         contents: impl Fn() -> Result<Vec<u8>, Errno> + Send + Sync + 'static,
     ) -> Arc<dyn Node> {
-        Arc::new(Self { ino, mode: S_IFREG | 0o444, contents: Arc::new(contents) })
+        Arc::new(Self {
+            ino,
+            mode: S_IFREG | 0o444,
+            contents: Arc::new(contents),
+        })
     }
 
     /// A symbolic link with a target made on demand.
@@ -33,17 +37,32 @@ impl TextNode {
         ino: u64,
         target: impl Fn() -> Result<Vec<u8>, Errno> + Send + Sync + 'static,
     ) -> Arc<dyn Node> {
-        Arc::new(Self { ino, mode: S_IFLNK | 0o777, contents: Arc::new(target) })
+        Arc::new(Self {
+            ino,
+            mode: S_IFLNK | 0o777,
+            contents: Arc::new(target),
+        })
     }
 }
 
 impl Node for TextNode {
     fn stat(&self) -> Result<Stat, Errno> {
-        Ok(Stat { dev: 0x15, ino: self.ino, nlink: 1, mode: self.mode, blksize: 1024, ..Stat::default() })
+        Ok(Stat {
+            dev: 0x15,
+            ino: self.ino,
+            nlink: 1,
+            mode: self.mode,
+            blksize: 1024,
+            ..Stat::default()
+        })
     }
 
     fn read_link(&self) -> Result<Vec<u8>, Errno> {
-        if self.mode & S_IFLNK == S_IFLNK { (self.contents)() } else { Err(Errno::EINVAL) }
+        if self.mode & S_IFLNK == S_IFLNK {
+            (self.contents)()
+        } else {
+            Err(Errno::EINVAL)
+        }
     }
 
     fn open(&self, flags: u32) -> Result<Arc<dyn File>, Errno> {
@@ -53,7 +72,10 @@ impl Node for TextNode {
         if flags & O_DIRECTORY != 0 {
             return Err(Errno::ENOTDIR);
         }
-        Ok(Arc::new(TextFile { stat: self.stat()?, bytes: (self.contents)()? }))
+        Ok(Arc::new(TextFile {
+            stat: self.stat()?,
+            bytes: (self.contents)()?,
+        }))
     }
 
     fn as_any(&self) -> &dyn std::any::Any {
@@ -72,7 +94,9 @@ impl File for TextFile {
     }
 
     fn read(&self, memory: &AddressSpace, to: &[Iovec], offset: u64) -> Result<u64, Errno> {
-        let start = usize::try_from(offset).map_err(|_| Errno::EINVAL)?.min(self.bytes.len());
+        let start = usize::try_from(offset)
+            .map_err(|_| Errno::EINVAL)?
+            .min(self.bytes.len());
         let rest = self.bytes.get(start..).unwrap_or_default();
         memory.scatter(to, rest).map(|count| count as u64)
     }
@@ -105,15 +129,25 @@ impl StaticDir {
     /// A folder with these children.
     #[must_use]
     pub fn with(ino: u64, children: Vec<(&str, Arc<dyn Node>)>) -> Arc<dyn Node> {
-        let children =
-            children.into_iter().map(|(name, node)| (name.as_bytes().to_vec(), node)).collect();
-        Arc::new(Self { ino, children, dynamic: None })
+        let children = children
+            .into_iter()
+            .map(|(name, node)| (name.as_bytes().to_vec(), node))
+            .collect();
+        Arc::new(Self {
+            ino,
+            children,
+            dynamic: None,
+        })
     }
 
     /// A folder whose children a function finds.
     #[must_use]
     pub fn dynamic(ino: u64, dynamic: Arc<dyn DynamicChildren>) -> Arc<dyn Node> {
-        Arc::new(Self { ino, children: Vec::new(), dynamic: Some(dynamic) })
+        Arc::new(Self {
+            ino,
+            children: Vec::new(),
+            dynamic: Some(dynamic),
+        })
     }
 
     fn all(&self) -> Vec<(Vec<u8>, Arc<dyn Node>)> {
@@ -129,14 +163,24 @@ impl StaticDir {
 impl Node for StaticDir {
     fn stat(&self) -> Result<Stat, Errno> {
         let mode = S_IFDIR | 0o555;
-        Ok(Stat { dev: 0x15, ino: self.ino, nlink: 2, mode, blksize: 1024, ..Stat::default() })
+        Ok(Stat {
+            dev: 0x15,
+            ino: self.ino,
+            nlink: 2,
+            mode,
+            blksize: 1024,
+            ..Stat::default()
+        })
     }
 
     fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Node>, Errno> {
         if let Some((_, node)) = self.children.iter().find(|(known, _)| known == name) {
             return Ok(Arc::clone(node));
         }
-        self.dynamic.as_ref().and_then(|dynamic| dynamic.find(name)).ok_or(Errno::ENOENT)
+        self.dynamic
+            .as_ref()
+            .and_then(|dynamic| dynamic.find(name))
+            .ok_or(Errno::ENOENT)
     }
 
     fn open(&self, flags: u32) -> Result<Arc<dyn File>, Errno> {
@@ -146,9 +190,16 @@ impl Node for StaticDir {
         let mut entries = Vec::new();
         for (name, node) in self.all() {
             let stat = node.stat()?;
-            entries.push(DirEntry { name, ino: stat.ino, kind: (stat.mode >> 12) as u8 });
+            entries.push(DirEntry {
+                name,
+                ino: stat.ino,
+                kind: (stat.mode >> 12) as u8,
+            });
         }
-        Ok(Arc::new(ListedDir { stat: self.stat()?, entries }))
+        Ok(Arc::new(ListedDir {
+            stat: self.stat()?,
+            entries,
+        }))
     }
 
     fn as_any(&self) -> &dyn std::any::Any {

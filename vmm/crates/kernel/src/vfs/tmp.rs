@@ -7,7 +7,10 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use rustix::fs::{MemfdFlags, fstat, ftruncate, memfd_create};
-use vmm_abi::{Errno, Iovec, O_ACCMODE, O_DIRECTORY, O_TRUNC, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, Stat, Timespec};
+use vmm_abi::{
+    Errno, Iovec, O_ACCMODE, O_DIRECTORY, O_TRUNC, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, Stat,
+    Timespec,
+};
 use vmm_memory::AddressSpace;
 
 use super::host::{convert, read_at, write_at};
@@ -93,12 +96,22 @@ impl TmpNode {
             Body::File { fd, .. } => {
                 convert(&fstat(fd).map_err(|error| Errno(error.raw_os_error()))?)
             }
-            Body::Folder(_) => Stat { size: 4096, ..Stat::default() },
-            Body::Link(target) => {
-                Stat { size: i64::try_from(target.len()).unwrap_or(0), ..Stat::default() }
+            Body::Folder(_) => Stat {
+                size: 4096,
+                ..Stat::default()
+            },
+            Body::Link(target) => Stat {
+                size: i64::try_from(target.len()).unwrap_or(0),
+                ..Stat::default()
+            },
+        };
+        let times = |time: Timespec| {
+            if time == Timespec::default() {
+                self.born
+            } else {
+                time
             }
         };
-        let times = |time: Timespec| if time == Timespec::default() { self.born } else { time };
         Ok(Stat {
             dev: 0x2a,
             ino: self.ino,
@@ -142,7 +155,10 @@ impl Node for TmpNode {
 
     fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Node>, Errno> {
         let children = self.folder()?.lock();
-        children.get(name).map(|node| Arc::clone(node) as Arc<dyn Node>).ok_or(Errno::ENOENT)
+        children
+            .get(name)
+            .map(|node| Arc::clone(node) as Arc<dyn Node>)
+            .ok_or(Errno::ENOENT)
     }
 
     fn read_link(&self) -> Result<Vec<u8>, Errno> {
@@ -165,7 +181,10 @@ impl Node for TmpNode {
                     kind: (node.kind() >> 12) as u8,
                 };
                 let entries = list.iter().map(entry).collect();
-                Ok(Arc::new(ListedDir { stat: self.attributes()?, entries }))
+                Ok(Arc::new(ListedDir {
+                    stat: self.attributes()?,
+                    entries,
+                }))
             }
             Body::Link(_) => Err(Errno::ELOOP),
             Body::File { fd, size } => {
@@ -175,12 +194,20 @@ impl Node for TmpNode {
                 if flags & O_TRUNC != 0 {
                     self.resize(fd, &mut size.lock(), 0)?;
                 }
-                self.me.upgrade().map(|node| node as Arc<dyn File>).ok_or(Errno::ENOENT)
+                self.me
+                    .upgrade()
+                    .map(|node| node as Arc<dyn File>)
+                    .ok_or(Errno::ENOENT)
             }
         }
     }
 
-    fn create(&self, name: &[u8], mode: u32, target: Option<&[u8]>) -> Result<Arc<dyn Node>, Errno> {
+    fn create(
+        &self,
+        name: &[u8],
+        mode: u32,
+        target: Option<&[u8]>,
+    ) -> Result<Arc<dyn Node>, Errno> {
         let mut children = self.folder()?.lock();
         if children.contains_key(name) {
             return Err(Errno::EEXIST);
@@ -191,11 +218,18 @@ impl Node for TmpNode {
             (None, S_IFREG) => {
                 let fd = memfd_create("tmp", MemfdFlags::CLOEXEC)
                     .map_err(|error| Errno(error.raw_os_error()))?;
-                Body::File { fd, size: Mutex::new(0) }
+                Body::File {
+                    fd,
+                    size: Mutex::new(0),
+                }
             }
             _ => return Err(Errno::EPERM),
         };
-        let mode = if target.is_some() { S_IFLNK | 0o777 } else { mode };
+        let mode = if target.is_some() {
+            S_IFLNK | 0o777
+        } else {
+            mode
+        };
         let node = Self::new(&self.shared, mode, body)?;
         children.insert(name.to_vec(), Arc::clone(&node));
         Ok(node)
@@ -220,7 +254,12 @@ impl Node for TmpNode {
         if !Arc::ptr_eq(&self.shared, &target.shared) {
             return Err(Errno::EXDEV);
         }
-        let moved = self.folder()?.lock().get(name).cloned().ok_or(Errno::ENOENT)?;
+        let moved = self
+            .folder()?
+            .lock()
+            .get(name)
+            .cloned()
+            .ok_or(Errno::ENOENT)?;
         if holds(&moved, target) {
             return Err(Errno::EINVAL);
         }
@@ -245,7 +284,8 @@ impl Node for TmpNode {
     }
 
     fn set_mode(&self, mode: u32) -> Result<(), Errno> {
-        self.mode.store(self.kind() | (mode & 0o7777), Ordering::Relaxed);
+        self.mode
+            .store(self.kind() | (mode & 0o7777), Ordering::Relaxed);
         Ok(())
     }
 
@@ -262,7 +302,13 @@ fn holds(outer: &Arc<TmpNode>, inner: &TmpNode) -> bool {
             return true;
         }
         if let Body::Folder(children) = &node.body {
-            pending.extend(children.lock().values().filter(|n| n.kind() == S_IFDIR).cloned());
+            pending.extend(
+                children
+                    .lock()
+                    .values()
+                    .filter(|n| n.kind() == S_IFDIR)
+                    .cloned(),
+            );
         }
     }
     false
@@ -281,8 +327,12 @@ impl File for TmpNode {
     }
 
     fn write(&self, memory: &AddressSpace, from: &[Iovec], offset: u64) -> Result<u64, Errno> {
-        let Body::File { fd, size } = &self.body else { return Err(Errno::EISDIR) };
-        let total = from.iter().fold(0u64, |sum, entry| sum.saturating_add(entry.len));
+        let Body::File { fd, size } = &self.body else {
+            return Err(Errno::EISDIR);
+        };
+        let total = from
+            .iter()
+            .fold(0u64, |sum, entry| sum.saturating_add(entry.len));
         let end = offset.checked_add(total).ok_or(Errno::EFBIG)?;
         let mut size = size.lock();
         let before = *size;

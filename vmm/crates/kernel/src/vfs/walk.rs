@@ -65,7 +65,10 @@ impl Vfs {
     /// A tree with this root and nothing mounted on it.
     #[must_use]
     pub fn new(root: Arc<dyn Node>) -> Self {
-        Self { mounts: BTreeMap::new(), root }
+        Self {
+            mounts: BTreeMap::new(),
+            root,
+        }
     }
 
     /// Mounts a node at an absolute path without `.`, `..` or a closing slash. The directory that
@@ -151,7 +154,13 @@ impl Vfs {
         if !name.is_empty() {
             path = join(&path, &name);
         }
-        Walked { parent: Arc::clone(parent), name, node, path, directory_wanted }
+        Walked {
+            parent: Arc::clone(parent),
+            name,
+            node,
+            path,
+            directory_wanted,
+        }
     }
 
     fn require_directory(&self, trail: &[(Vec<u8>, Arc<dyn Node>)]) -> Result<(), Errno> {
@@ -171,13 +180,19 @@ impl Vfs {
         {
             return Ok(Arc::clone(mounted));
         }
-        trail.last().map_or(&self.root, |(_, node)| node).lookup(name)
+        trail
+            .last()
+            .map_or(&self.root, |(_, node)| node)
+            .lookup(name)
     }
 
     /// The nodes along an absolute path that was clean when it was made (a working directory).
     fn trail_of(&self, path: &[u8]) -> Result<Vec<(Vec<u8>, Arc<dyn Node>)>, Errno> {
         let mut trail = Vec::new();
-        for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
+        for name in path
+            .split(|byte| *byte == b'/')
+            .filter(|name| !name.is_empty())
+        {
             let node = self.step(&trail, name)?;
             trail.push((name.to_vec(), node));
         }
@@ -186,8 +201,16 @@ impl Vfs {
 }
 
 fn push_reversed(pending: &mut Vec<Vec<u8>>, path: &[u8]) {
-    let names = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty());
-    pending.extend(names.map(<[u8]>::to_vec).collect::<Vec<_>>().into_iter().rev());
+    let names = path
+        .split(|byte| *byte == b'/')
+        .filter(|name| !name.is_empty());
+    pending.extend(
+        names
+            .map(<[u8]>::to_vec)
+            .collect::<Vec<_>>()
+            .into_iter()
+            .rev(),
+    );
 }
 
 fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
