@@ -158,7 +158,7 @@ pub struct SigStack {
 }
 
 /// `siginfo_t` with its union as plain words (sigaction(2) names them per signal).
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct SigInfo {
     pub signo: i32,
@@ -167,18 +167,6 @@ pub struct SigInfo {
     pub pad: i32,
     /// pid and uid for kill(2); the address for a fault.
     pub words: [u64; 14],
-}
-
-impl Default for SigInfo {
-    fn default() -> Self {
-        Self {
-            signo: 0,
-            errno: 0,
-            code: 0,
-            pad: 0,
-            words: [0; 14],
-        }
-    }
 }
 
 /// `struct sigcontext` of a 64-bit signal frame (asm/sigcontext.h).

@@ -22,6 +22,8 @@ pub struct ExitCounts {
     pub fault: u64,
     pub interrupted: u64,
     pub page_unavailable: u64,
+    /// Time-stamp counter ticks spent in KVM_RUN.
+    pub guest_ticks: u64,
 }
 
 impl ExitCounts {
@@ -42,5 +44,6 @@ impl ExitCounts {
         self.fault = self.fault.saturating_add(other.fault);
         self.interrupted = self.interrupted.saturating_add(other.interrupted);
         self.page_unavailable = self.page_unavailable.saturating_add(other.page_unavailable);
+        self.guest_ticks = self.guest_ticks.saturating_add(other.guest_ticks);
     }
 }

@@ -89,7 +89,10 @@ impl Vcpu {
         self.load(registers);
         let flag: *mut u8 = &raw mut self.fd.get_kvm_run().immediate_exit;
         kick::aim(flag);
+        let before = ticks();
         let result = self.enter();
+        let spent = ticks().saturating_sub(before);
+        self.counts.guest_ticks = self.counts.guest_ticks.saturating_add(spent);
         kick::aim(std::ptr::null_mut());
         self.fd.set_kvm_immediate_exit(0);
         let exit = match result {
@@ -269,11 +272,9 @@ impl Vcpu {
         let Ok(mut list) = Msrs::from_entries(&[entry]) else {
             return false;
         };
-        // SAFETY: every x86-64 processor has the instruction.
-        let before = unsafe { _rdtsc() };
+        let before = ticks();
         let read = self.fd.get_msrs(&mut list);
-        // SAFETY: as above.
-        let after = unsafe { _rdtsc() };
+        let after = ticks();
         let value = list.as_slice().first().map(|entry| entry.data);
         matches!(read, Ok(1)) && value.is_some_and(|value| (before..=after).contains(&value))
     }
@@ -299,4 +300,9 @@ impl Vcpu {
         // SAFETY: no dynamically enabled features (AMX) are permitted, so 4096 bytes are all KVM reads.
         unsafe { self.fd.set_xsave(&xsave) }.map_err(kvm("KVM_SET_XSAVE"))
     }
+}
+
+fn ticks() -> u64 {
+    // SAFETY: every x86-64 processor has the instruction, and Linux lets user space run it.
+    unsafe { _rdtsc() }
 }

@@ -6,9 +6,11 @@ use std::path::PathBuf;
 /// What `--help` prints.
 pub const HELP: &str = "\
 usage: cloister-vm run --root DIR [options] -- PROGRAM [ARGUMENT...]
+       cloister-vm syscalls
 
 Runs one Linux program in a micro-VM. Its exit status is the program's; 128 and
 the signal's number when a signal ended it; 125 when the micro-VM could not run.
+`syscalls` prints the page docs/syscalls.md.
 
   --root DIR           folder to show as /; several lie over each other, the first on top
   --bind SRC:DST:ro    shows a file or folder of the host at DST, read-only
@@ -40,6 +42,8 @@ pub struct Options {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     Help,
+    /// Print the page about system calls.
+    Syscalls,
     Run(Options),
 }
 
@@ -74,6 +78,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Comman
     let mut args = args.into_iter();
     match args.next().as_ref().and_then(|word| word.to_str()) {
         Some("--help" | "-h") => return Ok(Command::Help),
+        Some("syscalls") => return Ok(Command::Syscalls),
         Some("run") => {}
         Some(other) => return Err(CommandError::Unknown(other.to_owned())),
         None => return Err(CommandError::Missing("the command `run`")),

@@ -140,7 +140,7 @@ pub fn run(options: &Options) -> Result<u8, GuestError> {
     threads.run_first(first)?;
     let status = kernel.wait_for_end();
     if options.stats {
-        eprintln!("{}", totals.to_json(&kernel));
+        eprintln!("{}", totals.to_json(&kernel, ticks_khz));
     }
     if let Some(error) = threads.failure() {
         return Err(error.into());
@@ -151,7 +151,10 @@ pub fn run(options: &Options) -> Result<u8, GuestError> {
     })
 }
 
-fn open_binds(options: &Options) -> Result<Vec<(String, Arc<dyn Node>)>, GuestError> {
+/// Where something is shown, and what.
+type Bind = (String, Arc<dyn Node>);
+
+fn open_binds(options: &Options) -> Result<Vec<Bind>, GuestError> {
     let mut binds = Vec::new();
     for (source, target) in &options.binds {
         let failed = |errno| GuestError::Given(source.display().to_string(), errno);

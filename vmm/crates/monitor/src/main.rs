@@ -13,6 +13,10 @@ fn main() -> ExitCode {
             print!("{}", command::HELP);
             ExitCode::SUCCESS
         }
+        Ok(command::Command::Syscalls) => {
+            print!("{}", vmm_kernel::syscalls::page());
+            ExitCode::SUCCESS
+        }
         Ok(command::Command::Run(options)) => match guest::run(&options) {
             Ok(code) => ExitCode::from(code),
             Err(error) => {

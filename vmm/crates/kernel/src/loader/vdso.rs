@@ -76,7 +76,7 @@ impl std::fmt::Debug for GuestClock {
 }
 
 /// Most that the rate is bent to catch up with the host, as a divisor: 1/2000 is 500 ppm (adjtimex(2)).
-const SLEW: u64 = 2000;
+const SLEW: i64 = 2000;
 
 fn ticks() -> u64 {
     // SAFETY: every x86-64 processor has the instruction, and Linux lets user space run it.
@@ -122,7 +122,9 @@ impl GuestClock {
         }
         .map_err(errno)?;
         let start = now();
-        let rate = (1_000_000u64 << 32) / u64::from(ticks_khz);
+        let rate = (1_000_000u64 << 32)
+            .checked_div(u64::from(ticks_khz))
+            .unwrap_or(0);
         let line = Line {
             ticks: start.0,
             rate,
@@ -201,12 +203,13 @@ impl GuestClock {
             _ => line.rate,
         };
         // What is missing is made up for within the next second.
-        let second = 1_000_000_000i64;
-        let limit = second / SLEW as i64;
+        const SECOND: i64 = 1_000_000_000;
+        const LIMIT: i64 = SECOND / SLEW;
         let missing = (host_ns as i64)
             .wrapping_sub(guest_ns as i64)
-            .clamp(limit.wrapping_neg(), limit);
-        let bend = i128::from(rate).wrapping_mul(i128::from(missing)) / i128::from(second);
+            .clamp(-LIMIT, LIMIT);
+        let product = i128::from(rate).wrapping_mul(i128::from(missing));
+        let bend = product.checked_div(i128::from(SECOND)).unwrap_or(0);
         let rate = i128::from(rate).wrapping_add(bend);
         *line = Line {
             ticks,

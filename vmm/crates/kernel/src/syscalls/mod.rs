@@ -5,6 +5,7 @@ mod events;
 mod files;
 mod fixed;
 mod memory;
+mod page;
 mod paths;
 mod process;
 mod signals;
@@ -22,6 +23,7 @@ use vmm_abi::Errno;
 use crate::args::{Args, Ret, SysResult};
 use crate::task::{Fpu, Task};
 
+pub use page::page;
 pub use table::{Arg, Level, ROWS, Row};
 pub(crate) use threads::leave_robust_futexes;
 

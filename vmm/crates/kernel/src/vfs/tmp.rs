@@ -50,9 +50,11 @@ impl Shared {
     }
 }
 
+type Children = Mutex<BTreeMap<Vec<u8>, Arc<TmpNode>>>;
+
 enum Body {
     File { fd: OwnedFd, size: Mutex<u64> },
-    Folder(Mutex<BTreeMap<Vec<u8>, Arc<TmpNode>>>),
+    Folder(Children),
     Link(Vec<u8>),
 }
 
@@ -80,7 +82,7 @@ impl TmpNode {
         }))
     }
 
-    fn folder(&self) -> Result<&Mutex<BTreeMap<Vec<u8>, Arc<TmpNode>>>, Errno> {
+    fn folder(&self) -> Result<&Children, Errno> {
         match &self.body {
             Body::Folder(children) => Ok(children),
             _ => Err(Errno::ENOTDIR),

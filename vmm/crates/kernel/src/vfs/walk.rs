@@ -48,6 +48,9 @@ fn is_directory(node: &Arc<dyn Node>) -> Result<bool, Errno> {
     Ok(node.stat()?.mode & S_IFMT == S_IFDIR)
 }
 
+/// A name and the node it led to.
+type Place = (Vec<u8>, Arc<dyn Node>);
+
 /// The file systems of a guest by where they are mounted.
 #[derive(Clone)]
 pub struct Vfs {
@@ -93,7 +96,7 @@ impl Vfs {
         }
         let mut pending: Vec<Vec<u8>> = Vec::new();
         push_reversed(&mut pending, path);
-        let mut trail: Vec<(Vec<u8>, Arc<dyn Node>)> = Vec::new();
+        let mut trail: Vec<Place> = Vec::new();
         if !path.starts_with(b"/") {
             trail = self.trail_of(from)?;
         }
@@ -138,7 +141,7 @@ impl Vfs {
 
     fn finish(
         &self,
-        mut trail: Vec<(Vec<u8>, Arc<dyn Node>)>,
+        mut trail: Vec<Place>,
         missing: Option<Vec<u8>>,
         directory_wanted: bool,
     ) -> Walked {
@@ -163,18 +166,14 @@ impl Vfs {
         }
     }
 
-    fn require_directory(&self, trail: &[(Vec<u8>, Arc<dyn Node>)]) -> Result<(), Errno> {
+    fn require_directory(&self, trail: &[Place]) -> Result<(), Errno> {
         match trail.last() {
             Some((_, node)) if !is_directory(node)? => Err(Errno::ENOTDIR),
             _ => Ok(()),
         }
     }
 
-    fn step(
-        &self,
-        trail: &[(Vec<u8>, Arc<dyn Node>)],
-        name: &[u8],
-    ) -> Result<Arc<dyn Node>, Errno> {
+    fn step(&self, trail: &[Place], name: &[u8]) -> Result<Arc<dyn Node>, Errno> {
         if !self.mounts.is_empty()
             && let Some(mounted) = self.mounts.get(&join(&path_of(trail), name))
         {
@@ -187,7 +186,7 @@ impl Vfs {
     }
 
     /// The nodes along an absolute path that was clean when it was made (a working directory).
-    fn trail_of(&self, path: &[u8]) -> Result<Vec<(Vec<u8>, Arc<dyn Node>)>, Errno> {
+    fn trail_of(&self, path: &[u8]) -> Result<Vec<Place>, Errno> {
         let mut trail = Vec::new();
         for name in path
             .split(|byte| *byte == b'/')
@@ -222,7 +221,7 @@ fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
     path
 }
 
-fn path_of(trail: &[(Vec<u8>, Arc<dyn Node>)]) -> Vec<u8> {
+fn path_of(trail: &[Place]) -> Vec<u8> {
     let mut path = Vec::new();
     for (name, _) in trail {
         path.push(b'/');
