@@ -1,6 +1,12 @@
 //! Linux is the oracle: each program of vmm/tests/guests runs natively and in the micro-VM and must
 //! say the same. The programs of vmm/tests/hostile run in the micro-VM only.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a failed step of a test is to end it"
+)]
+
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
