@@ -248,6 +248,10 @@ impl Task {
         if fault.vector == Fault::PAGE_FAULT && self.memory().allows(&fault) {
             return;
         }
+        if self.kernel.strace.load(Ordering::Relaxed) {
+            let (tid, rip) = (self.shared.tid, self.registers.rip);
+            eprintln!("[{tid}] exception at {rip:#x}: {fault:x?}");
+        }
         let info = fault::signal_of(&fault, self.registers.rip, self.memory());
         self.force_signal(info, Some(fault), fpu);
     }

@@ -77,7 +77,12 @@ fn compare(name: &str, link: &[&str]) {
         output
             .status
             .code()
-            .or_else(|| output.status.signal().map(|signal| signal.saturating_add(128)))
+            .or_else(|| {
+                output
+                    .status
+                    .signal()
+                    .map(|signal| signal.saturating_add(128))
+            })
             .unwrap()
     };
     let text = |output: &Output| String::from_utf8_lossy(&output.stdout).into_owned();

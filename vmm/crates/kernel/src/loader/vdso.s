@@ -35,6 +35,9 @@ cloister_vdso_start:
     .quad 10, .Lstrings_end - .Lstrings
     .quad 11, 24                    # DT_SYMENT
     .quad 14, .Lsoname - .Lstrings  # DT_SONAME
+    .quad 0x6ffffff0, .Lversions - .Limage     # DT_VERSYM
+    .quad 0x6ffffffc, .Ldefinitions - .Limage  # DT_VERDEF
+    .quad 0x6ffffffd, 2                        # DT_VERDEFNUM
     .quad 0, 0
 .Ldynamic_end:
 
@@ -52,6 +55,8 @@ cloister_vdso_start:
     .asciz "__vdso_getcpu"
 .Lname5:
     .asciz "__vdso_clock_getres"
+.Lversion:
+    .asciz "LINUX_2.6"
 .Lstrings_end:
 
     .macro symbol name, code, code_end
@@ -69,6 +74,19 @@ cloister_vdso_start:
     symbol .Lname3, .Ltime, .Lgetcpu
     symbol .Lname4, .Lgetcpu, .Lclock_getres
     symbol .Lname5, .Lclock_getres, .Ltext_end
+
+    # Go reads versions without asking whether there are any. Hashes are those of the names (gABI).
+    .balign 8
+.Lversions:
+    .short 0, 2, 2, 2, 2, 2
+    .balign 8
+.Ldefinitions:
+    .short 1, 1, 1, 1               # revision, VER_FLG_BASE, index, one name
+    .long 0xdeebfa1, 20, 28
+    .long .Lsoname - .Lstrings, 0
+    .short 1, 0, 2, 1
+    .long 0x3ae75f6, 20, 0
+    .long .Lversion - .Lstrings, 0
 
     # One bucket holds all symbols: there are only five.
     .balign 8
