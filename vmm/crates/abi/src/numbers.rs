@@ -1,0 +1,64 @@
+//! Flags that a guest passes in arguments (fcntl.h, mman.h, sched.h, signal.h, poll.h).
+
+use bitflags::bitflags;
+use serde::{Deserialize, Serialize};
+
+bitflags! {
+    /// Page protection, numbered as PROT_*.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct Prot: u32 {
+        const READ = 1;
+        const WRITE = 2;
+        const EXEC = 4;
+    }
+}
+
+impl Prot {
+    /// Readable and writable.
+    pub const RW: Prot = Prot::READ.union(Prot::WRITE);
+}
+
+macro_rules! numbers {
+    ($kind:ty; $($name:ident = $value:expr,)*) => { $(#[doc = stringify!($name)] pub const $name: $kind = $value;)* };
+}
+
+numbers! { u32;
+    MAP_SHARED = 1, MAP_PRIVATE = 2, MAP_SHARED_VALIDATE = 3, MAP_FIXED = 0x10,
+    MAP_ANONYMOUS = 0x20, MAP_GROWSDOWN = 0x100, MAP_NORESERVE = 0x4000, MAP_POPULATE = 0x8000,
+    MAP_STACK = 0x2_0000, MAP_HUGETLB = 0x4_0000, MAP_FIXED_NOREPLACE = 0x10_0000,
+    MREMAP_MAYMOVE = 1, MREMAP_FIXED = 2, MREMAP_DONTUNMAP = 4,
+    O_ACCMODE = 3, O_WRONLY = 1, O_RDWR = 2, O_CREAT = 0o100, O_EXCL = 0o200, O_TRUNC = 0o1000,
+    O_APPEND = 0o2000, O_NONBLOCK = 0o4000, O_DIRECTORY = 0o20_0000, O_NOFOLLOW = 0o40_0000,
+    O_CLOEXEC = 0o200_0000, O_PATH = 0o1000_0000, O_TMPFILE = 0o2020_0000,
+    S_IFMT = 0o170_000, S_IFSOCK = 0o140_000, S_IFLNK = 0o120_000, S_IFREG = 0o100_000,
+    S_IFBLK = 0o060_000, S_IFDIR = 0o040_000, S_IFCHR = 0o020_000, S_IFIFO = 0o010_000,
+    AT_SYMLINK_NOFOLLOW = 0x100, AT_REMOVEDIR = 0x200, AT_SYMLINK_FOLLOW = 0x400,
+    AT_EMPTY_PATH = 0x1000,
+    EPOLLIN = 1, EPOLLPRI = 2, EPOLLOUT = 4, EPOLLERR = 8, EPOLLHUP = 0x10, EPOLLRDNORM = 0x40,
+    EPOLLWRNORM = 0x100, EPOLLRDHUP = 0x2000, EPOLLEXCLUSIVE = 1 << 28, EPOLLONESHOT = 1 << 30,
+    EPOLLET = 1 << 31,
+}
+
+numbers! { u64;
+    CLONE_VM = 0x100, CLONE_FS = 0x200, CLONE_FILES = 0x400, CLONE_SIGHAND = 0x800,
+    CLONE_THREAD = 0x1_0000, CLONE_SYSVSEM = 0x4_0000, CLONE_SETTLS = 0x8_0000,
+    CLONE_PARENT_SETTID = 0x10_0000, CLONE_CHILD_CLEARTID = 0x20_0000,
+    CLONE_DETACHED = 0x40_0000, CLONE_CHILD_SETTID = 0x100_0000,
+    SA_NOCLDSTOP = 1, SA_SIGINFO = 4, SA_RESTORER = 0x400_0000, SA_ONSTACK = 0x800_0000,
+    SA_RESTART = 0x1000_0000, SA_NODEFER = 0x4000_0000, SA_RESETHAND = 0x8000_0000,
+}
+
+numbers! { i32;
+    AT_FDCWD = -100,
+    SIGHUP = 1, SIGINT = 2, SIGQUIT = 3, SIGILL = 4, SIGTRAP = 5, SIGABRT = 6, SIGBUS = 7,
+    SIGFPE = 8, SIGKILL = 9, SIGUSR1 = 10, SIGSEGV = 11, SIGUSR2 = 12, SIGPIPE = 13, SIGALRM = 14,
+    SIGTERM = 15, SIGCHLD = 17, SIGCONT = 18, SIGSTOP = 19, SIGTSTP = 20, SIGTTIN = 21,
+    SIGTTOU = 22, SIGURG = 23, SIGWINCH = 28, SIGSYS = 31,
+    SS_ONSTACK = 1, SS_DISABLE = 2,
+    SI_USER = 0, SI_TKILL = -6, SI_QUEUE = -1, SI_TIMER = -2, SI_KERNEL = 0x80,
+    SEGV_MAPERR = 1, SEGV_ACCERR = 2, BUS_ADRERR = 2, FPE_INTDIV = 1, FPE_FLTINV = 7,
+    ILL_ILLOPN = 2, TRAP_BRKPT = 1, TRAP_TRACE = 2,
+    FUTEX_WAIT = 0, FUTEX_WAKE = 1, FUTEX_REQUEUE = 3, FUTEX_CMP_REQUEUE = 4, FUTEX_WAKE_OP = 5,
+    FUTEX_LOCK_PI = 6, FUTEX_UNLOCK_PI = 7, FUTEX_TRYLOCK_PI = 8, FUTEX_WAIT_BITSET = 9,
+    FUTEX_WAKE_BITSET = 10, FUTEX_PRIVATE_FLAG = 128, FUTEX_CLOCK_REALTIME = 256,
+}

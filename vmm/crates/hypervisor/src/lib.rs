@@ -1,0 +1,27 @@
+//! KVM with no guest kernel: user code at CPL 3 whose system calls, faults and ports leave the
+//! virtual machine. Nothing here knows what a system call means.
+//!
+//! Guest physical addresses equal guest virtual ones. Addresses below [`WINDOW_BYTES`] are the
+//! guest's memory; above lie the few pages of the system area (stub, descriptor tables, guest page
+//! tables), of which the guest may read and run the stub page alone.
+
+mod descriptors;
+mod error;
+mod exit;
+mod kick;
+mod machine;
+mod paging;
+mod system_area;
+mod vcpu;
+
+pub use error::HypervisorError;
+pub use exit::{Exit, ExitCounts};
+pub use kick::{Kicker, install_kick_handler};
+pub use machine::Machine;
+pub use vcpu::{FpuState, Vcpu};
+
+/// Bytes of guest memory address space; one entry of the top-level page table.
+pub const WINDOW_BYTES: u64 = 1 << 39;
+
+#[cfg(test)]
+mod machine_tests;

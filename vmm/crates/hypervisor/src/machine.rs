@@ -1,0 +1,227 @@
+use std::sync::Arc;
+
+use kvm_bindings::{
+    KVM_MAX_CPUID_ENTRIES, KVM_SYNC_X86_REGS, KVM_SYNC_X86_SREGS, KVM_VCPU_TSC_CTRL,
+    KVM_VCPU_TSC_OFFSET, KVMIO, Msrs, kvm_device_attr, kvm_msr_entry, kvm_sregs,
+};
+use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
+use parking_lot::Mutex;
+use vmm_memory::Mapper;
+use vmm_sys_util::ioctl::ioctl_with_ref;
+use vmm_sys_util::ioctl_iow_nr;
+
+use crate::descriptors;
+use crate::error::kvm;
+use crate::paging::Paging;
+use crate::system_area::{MAX_VCPUS, STUB_PAGE, SystemArea};
+use crate::{FpuState, HypervisorError, Vcpu};
+
+// kvm-ioctls has this call for virtual machines but not for x86 vCPUs.
+ioctl_iow_nr!(KVM_SET_DEVICE_ATTR, KVMIO, 0xe1, kvm_device_attr);
+
+const MSR_STAR: u32 = 0xc000_0081;
+const MSR_LSTAR: u32 = 0xc000_0082;
+const MSR_SYSCALL_MASK: u32 = 0xc000_0084;
+
+/// Physical address bits that the window and the system area behind it need.
+const PHYSICAL_BITS: u32 = 40;
+
+/// Floating-point state of a new program (FCW 0x37f, MXCSR 0x1f80), legacy area only.
+const CONTROL_WORD: u32 = 0x37f;
+const MXCSR: u32 = 0x1f80;
+
+/// One virtual machine.
+pub struct Machine {
+    vm: Arc<VmFd>,
+    kvm: Kvm,
+    area: Arc<SystemArea>,
+    paging: Arc<Paging>,
+    cpuid: kvm_bindings::CpuId,
+    pool: Mutex<Pool>,
+}
+
+impl std::fmt::Debug for Machine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Machine").finish_non_exhaustive()
+    }
+}
+
+#[derive(Default)]
+struct Pool {
+    idle: Vec<Vcpu>,
+    made: u64,
+}
+
+impl Machine {
+    /// Makes a virtual machine over the guest window at host address `window_base`, of
+    /// [`crate::WINDOW_BYTES`].
+    ///
+    /// # Safety
+    /// The window must stay mapped until the machine and its vCPUs are dropped, and nothing in it
+    /// may be referred to from Rust.
+    ///
+    /// # Errors
+    /// [`HypervisorError`] for what the host lacks.
+    pub unsafe fn new(window_base: *mut u8) -> Result<Self, HypervisorError> {
+        let kvm_fd = Kvm::new().map_err(|error| HypervisorError::Open(error.into()))?;
+        let needed = (KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS) as i32;
+        if kvm_fd.check_extension_int(Cap::SyncRegs) & needed != needed {
+            return Err(HypervisorError::Capability("KVM_CAP_SYNC_REGS"));
+        }
+        if !kvm_fd.check_extension(Cap::ImmediateExit) {
+            return Err(HypervisorError::Capability("KVM_CAP_IMMEDIATE_EXIT"));
+        }
+        let cpuid = kvm_fd
+            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+            .map_err(kvm("KVM_GET_SUPPORTED_CPUID"))?;
+        if let Some(leaf) = cpuid
+            .as_slice()
+            .iter()
+            .find(|leaf| leaf.function == 0x8000_0008)
+        {
+            let bits = leaf.eax & 0xff;
+            if bits < PHYSICAL_BITS {
+                return Err(HypervisorError::PhysicalBits(bits));
+            }
+        }
+        let vm = Arc::new(kvm_fd.create_vm().map_err(kvm("KVM_CREATE_VM"))?);
+        let area = Arc::new(SystemArea::new()?);
+        descriptors::write_shared(&area);
+        let paging = Paging::new(Arc::clone(&area), Arc::clone(&vm), window_base as u64)
+            .map_err(|errno| HypervisorError::Memory(std::io::Error::from_raw_os_error(errno.0)))?;
+        let (paging, pool) = (Arc::new(paging), Mutex::new(Pool::default()));
+        Ok(Self {
+            vm,
+            kvm: kvm_fd,
+            area,
+            paging,
+            cpuid,
+            pool,
+        })
+    }
+
+    /// What follows changes of guest memory.
+    #[must_use]
+    pub fn mapper(&self) -> Arc<dyn Mapper> {
+        Arc::clone(&self.paging) as Arc<dyn Mapper>
+    }
+
+    /// A vCPU, new or given back by another thread; its floating-point state is undefined when it
+    /// was used before.
+    ///
+    /// # Errors
+    /// [`HypervisorError::TooManyVcpus`], or what KVM says.
+    pub fn take_vcpu(&self) -> Result<Vcpu, HypervisorError> {
+        let index = {
+            let mut pool = self.pool.lock();
+            if let Some(vcpu) = pool.idle.pop() {
+                return Ok(vcpu);
+            }
+            let index = pool.made;
+            if index >= MAX_VCPUS {
+                return Err(HypervisorError::TooManyVcpus);
+            }
+            pool.made = index.saturating_add(1);
+            index
+        };
+        let fd = self.vm.create_vcpu(index).map_err(kvm("KVM_CREATE_VCPU"))?;
+        let sregs = self.prepare(&fd, index)?;
+        zero_counter_offset(&fd);
+        Ok(Vcpu::new(fd, Arc::clone(&self.area), index, sregs))
+    }
+
+    /// Thousands of time-stamp counter ticks per second that a guest sees; 0 where guest and host
+    /// counters differ, so that the one cannot stand for the other.
+    ///
+    /// # Errors
+    /// As [`Machine::take_vcpu`].
+    pub fn guest_ticks_khz(&self) -> Result<u32, HypervisorError> {
+        let vcpu = self.take_vcpu()?;
+        let khz = if vcpu.counter_is_hosts() {
+            vcpu.ticks_khz()
+        } else {
+            0
+        };
+        self.return_vcpu(vcpu);
+        Ok(khz)
+    }
+
+    /// Gives a vCPU back for another thread.
+    pub fn return_vcpu(&self, vcpu: Vcpu) {
+        self.pool.lock().idle.push(vcpu);
+    }
+
+    /// The floating-point state a new program starts with, derived from a vCPU's.
+    ///
+    /// # Errors
+    /// [`HypervisorError::Kvm`] when KVM refuses.
+    pub fn initial_fpu(&self, vcpu: &Vcpu) -> Result<FpuState, HypervisorError> {
+        let mut bytes = vec![0u8; 4096];
+        bytes.splice(0..4, CONTROL_WORD.to_le_bytes());
+        bytes.splice(24..28, MXCSR.to_le_bytes());
+        // XSTATE_BV names x87 and SSE; all else is in its initial state.
+        bytes.splice(512..520, 3u64.to_le_bytes());
+        Ok(vcpu.fpu()?.with_bytes(&bytes))
+    }
+
+    fn prepare(&self, fd: &VcpuFd, index: u64) -> Result<kvm_sregs, HypervisorError> {
+        descriptors::write_vcpu(&self.area, index);
+        fd.set_cpuid2(&self.cpuid).map_err(kvm("KVM_SET_CPUID2"))?;
+        let mut sregs = fd.get_sregs().map_err(kvm("KVM_GET_SREGS"))?;
+        descriptors::fill_sregs(&mut sregs, index);
+        fd.set_sregs(&sregs).map_err(kvm("KVM_SET_SREGS"))?;
+        let features = self
+            .cpuid
+            .as_slice()
+            .iter()
+            .find(|leaf| leaf.function == 0xd && leaf.index == 0);
+        if self.kvm.check_extension(Cap::Xcrs)
+            && let Some(leaf) = features
+        {
+            // Everything but AMX (bits 17, 18), whose state does not fit KVM_SET_XSAVE.
+            let mask = (u64::from(leaf.edx) << 32 | u64::from(leaf.eax)) & !0x6_0000;
+            let mut xcrs = kvm_bindings::kvm_xcrs {
+                nr_xcrs: 1,
+                ..Default::default()
+            };
+            if let Some(first) = xcrs.xcrs.first_mut() {
+                (first.xcr, first.value) = (0, mask);
+            }
+            fd.set_xcrs(&xcrs).map_err(kvm("KVM_SET_XCRS"))?;
+        }
+        let entry = |index, data| kvm_msr_entry {
+            index,
+            data,
+            ..Default::default()
+        };
+        let list = [
+            entry(MSR_STAR, descriptors::STAR),
+            entry(MSR_LSTAR, STUB_PAGE),
+            entry(MSR_SYSCALL_MASK, descriptors::SYSCALL_MASK),
+        ];
+        let msrs = Msrs::from_entries(&list)
+            .map_err(|_| HypervisorError::Stopped("a list of three MSRs was refused".into()))?;
+        let count = fd.set_msrs(&msrs).map_err(kvm("KVM_SET_MSRS"))?;
+        if count != list.len() {
+            return Err(HypervisorError::Stopped(format!(
+                "KVM takes only {count} of 3 MSRs"
+            )));
+        }
+        Ok(sregs)
+    }
+}
+
+/// Makes the guest's time-stamp counter the host's, where KVM has offsets at all. Whether that worked is
+/// found out by comparing them ([`Machine::guest_ticks_khz`]).
+fn zero_counter_offset(fd: &VcpuFd) {
+    let offset = 0u64;
+    let attribute = kvm_device_attr {
+        flags: 0,
+        group: KVM_VCPU_TSC_CTRL,
+        attr: u64::from(KVM_VCPU_TSC_OFFSET),
+        addr: (&raw const offset) as u64,
+    };
+    // SAFETY: KVM reads the attribute and the eight bytes its address points to, both of which live
+    // here; a KVM without the attribute refuses and changes nothing.
+    unsafe { ioctl_with_ref(fd, KVM_SET_DEVICE_ATTR(), &attribute) };
+}

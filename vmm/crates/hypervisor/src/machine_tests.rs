@@ -1,0 +1,242 @@
+//! Real virtual machines on the host's /dev/kvm.
+
+use std::sync::Arc;
+
+use vmm_abi::{Errno, Fault, Prot, Registers};
+use vmm_memory::{AddressSpace, Backing, Kind, Limits, MapRequest, Place, Window};
+
+use crate::{Exit, Kicker, Machine, Vcpu, WINDOW_BYTES, install_kick_handler};
+
+const CODE: u64 = 0x40_0000;
+
+struct Guest {
+    vcpu: Vcpu,
+    machine: Machine,
+    memory: Arc<AddressSpace>,
+    registers: Registers,
+}
+
+fn guest(code: &[u8]) -> Guest {
+    install_kick_handler().unwrap();
+    let window = Window::reserve(WINDOW_BYTES).unwrap();
+    // SAFETY: the address space keeps the window; fields drop in order, the vCPU and machine first.
+    let machine = unsafe { Machine::new(window.base()) }.unwrap();
+    let limits = Limits {
+        committed_bytes: 64 << 20,
+    };
+    let memory = Arc::new(AddressSpace::new(window, machine.mapper(), limits));
+    map(&memory, CODE, Prot::RW);
+    memory.write(CODE, code).unwrap();
+    memory.protect(CODE, 4096, Prot::READ | Prot::EXEC).unwrap();
+    let vcpu = machine.take_vcpu().unwrap();
+    let registers = Registers {
+        rip: CODE,
+        ..Registers::default()
+    };
+    Guest {
+        vcpu,
+        machine,
+        memory,
+        registers,
+    }
+}
+
+fn map(memory: &AddressSpace, at: u64, prot: Prot) {
+    let request = MapRequest {
+        place: Place::Fixed(at),
+        len: 4096,
+        prot,
+        backing: Backing::Anonymous,
+        kind: Kind::Anonymous,
+        charged: true,
+    };
+    memory.map(&request).unwrap();
+}
+
+impl Guest {
+    fn run(&mut self) -> Exit {
+        loop {
+            let exit = self.vcpu.run(&mut self.registers).unwrap();
+            if exit != Exit::Interrupted {
+                return exit;
+            }
+        }
+    }
+}
+
+fn page_fault(address: u64, code: u64) -> Exit {
+    Exit::Fault(Fault {
+        vector: 14,
+        code,
+        address,
+    })
+}
+
+#[test]
+fn a_system_call_leaves_with_all_registers_and_comes_back() {
+    // mov eax, 39; syscall; mov ebx, eax; mov eax, 60; syscall
+    let mut guest = guest(&[
+        0xb8, 39, 0, 0, 0, 0x0f, 0x05, 0x89, 0xc3, 0xb8, 60, 0, 0, 0, 0x0f, 0x05,
+    ]);
+    guest.registers.r15 = 0x1234_5678_9abc_def0;
+    guest.registers.fs_base = 0x7000;
+    assert_eq!(guest.run(), Exit::Syscall);
+    assert_eq!(guest.registers.rax, 39);
+    assert_eq!(guest.registers.rip, CODE + 7);
+    assert_eq!(guest.registers.r15, 0x1234_5678_9abc_def0);
+    assert_eq!(guest.registers.fs_base, 0x7000);
+    guest.registers.rax = 4711;
+    assert_eq!(guest.run(), Exit::Syscall);
+    assert_eq!((guest.registers.rax, guest.registers.rbx), (60, 4711));
+    assert_eq!(guest.vcpu.counts().syscall, 2);
+}
+
+#[test]
+fn protections_are_those_of_the_mapping() {
+    // mov [rdi], al; mov eax, 1; syscall
+    let mut guest = guest(&[0x88, 0x07, 0xb8, 1, 0, 0, 0, 0x0f, 0x05]);
+    let page = 0x7f_0000_0000;
+    guest.registers.rdi = page;
+    let start = guest.registers;
+    assert_eq!(guest.run(), page_fault(page, 6), "nothing is mapped");
+    assert_eq!(guest.registers.rip, CODE);
+
+    map(&guest.memory, page, Prot::RW);
+    guest.registers = start;
+    assert_eq!(guest.run(), Exit::Syscall);
+
+    guest.memory.protect(page, 4096, Prot::READ).unwrap();
+    guest.registers = start;
+    assert_eq!(guest.run(), page_fault(page, 7), "read-only");
+
+    guest.memory.protect(page, 4096, Prot::RW).unwrap();
+    guest.registers = start;
+    assert_eq!(guest.run(), Exit::Syscall);
+
+    guest.registers = Registers { rip: page, ..start };
+    assert_eq!(guest.run(), page_fault(page, 0x15), "no execution");
+
+    guest.memory.unmap(page, 4096).unwrap();
+    guest.registers = start;
+    assert_eq!(guest.run(), page_fault(page, 6), "gone again");
+}
+
+#[test]
+fn execution_is_taken_away_too() {
+    let mut guest = guest(&[0xb8, 1, 0, 0, 0, 0x0f, 0x05]);
+    let start = guest.registers;
+    assert_eq!(guest.run(), Exit::Syscall);
+    guest.memory.protect(CODE, 4096, Prot::READ).unwrap();
+    guest.registers = start;
+    assert_eq!(guest.run(), page_fault(CODE, 0x15));
+}
+
+#[test]
+fn the_system_area_is_out_of_reach() {
+    let mut guest = guest(&[0x88, 0x07, 0xeb, 0xfe]);
+    for page in 0..5u64 {
+        let address = WINDOW_BYTES + page * 4096;
+        guest.registers = Registers {
+            rip: CODE,
+            rdi: address,
+            ..Registers::default()
+        };
+        match guest.run() {
+            Exit::Fault(fault) => assert_eq!((fault.vector, fault.address), (14, address)),
+            other => panic!("a write to page {page} of the system area: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn ports_and_privileged_instructions_are_faults() {
+    let cases: [(&[u8], u8); 7] = [
+        (&[0xe6, 0x51], 13),       // out 0x51, al: the exception port
+        (&[0xe6, 0x80], 13),       // out 0x80, al
+        (&[0xf4], 13),             // hlt
+        (&[0x0f, 0x22, 0xd8], 13), // mov cr3, rax
+        (&[0x0f, 0x0b], 6),        // ud2
+        (&[0xcc], 3),              // int3
+        (&[0xcd, 0x80], 13),       // int 0x80
+    ];
+    for (code, vector) in cases {
+        let mut guest = guest(code);
+        match guest.run() {
+            // Some KVMs give #UD for an interrupt that no gate takes.
+            Exit::Fault(fault) if code[0] == 0xcd => assert!([6, 11, 13].contains(&fault.vector)),
+            Exit::Fault(fault) => assert_eq!(fault.vector, vector, "{code:x?}"),
+            other => panic!("{code:x?}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_kick_ends_a_busy_loop() {
+    let mut guest = guest(&[0xeb, 0xfe]);
+    let kicker = Kicker::of_this_thread();
+    let other = std::thread::spawn(move || kicker.kick());
+    assert_eq!(
+        guest.vcpu.run(&mut guest.registers).unwrap(),
+        Exit::Interrupted
+    );
+    other.join().unwrap();
+    assert_eq!(guest.registers.rip, CODE);
+}
+
+#[test]
+fn vector_state_can_be_read_and_set() {
+    // movq xmm0, rdi; syscall; movq rbx, xmm0; syscall
+    let mut guest = guest(&[
+        0x66, 0x48, 0x0f, 0x6e, 0xc7, 0x0f, 0x05, 0x66, 0x48, 0x0f, 0x7e, 0xc3, 0x0f, 0x05,
+    ]);
+    let initial = guest.machine.initial_fpu(&guest.vcpu).unwrap();
+    guest.vcpu.set_fpu(&initial).unwrap();
+    guest.registers.rdi = 0x1122_3344_5566_7788;
+    assert_eq!(guest.run(), Exit::Syscall);
+    let state = guest.vcpu.fpu().unwrap();
+    let mut bytes = state.to_bytes();
+    assert_eq!(bytes[160..168], 0x1122_3344_5566_7788u64.to_le_bytes());
+    bytes[160] = 0x99;
+    guest.vcpu.set_fpu(&state.with_bytes(&bytes)).unwrap();
+    assert_eq!(guest.run(), Exit::Syscall);
+    assert_eq!(guest.registers.rbx, 0x1122_3344_5566_7799);
+}
+
+#[test]
+fn large_pages_are_split_where_protection_differs() {
+    let mut guest = guest(&[0x88, 0x07, 0xb8, 1, 0, 0, 0, 0x0f, 0x05]);
+    let start = 0x10_0000_0000;
+    let request = MapRequest {
+        place: Place::Fixed(start),
+        len: 8 << 20,
+        prot: Prot::RW,
+        backing: Backing::Anonymous,
+        kind: Kind::Anonymous,
+        charged: true,
+    };
+    guest.memory.map(&request).unwrap();
+    let write = |guest: &mut Guest, at: u64| {
+        guest.registers = Registers {
+            rip: CODE,
+            rdi: at,
+            ..Registers::default()
+        };
+        guest.run()
+    };
+    assert_eq!(write(&mut guest, start + (3 << 20)), Exit::Syscall);
+    guest
+        .memory
+        .protect(start + (3 << 20), 4096, Prot::READ)
+        .unwrap();
+    assert_eq!(
+        write(&mut guest, start + (3 << 20)),
+        page_fault(start + (3 << 20), 7)
+    );
+    assert_eq!(write(&mut guest, start + (3 << 20) + 4096), Exit::Syscall);
+    guest.memory.unmap(start, 8 << 20).unwrap();
+    assert_eq!(
+        write(&mut guest, start + (5 << 20)),
+        page_fault(start + (5 << 20), 6)
+    );
+    assert_eq!(guest.memory.write(start, &[1]), Err(Errno::EFAULT));
+}

@@ -1,0 +1,113 @@
+use std::io;
+use std::ptr;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use vmm_abi::{Errno, PAGE_SIZE};
+
+use crate::{HypervisorError, WINDOW_BYTES};
+
+/// Guest address (physical and virtual) of the system area.
+pub(crate) const SYSTEM_BASE: u64 = WINDOW_BYTES;
+/// Bytes of the system area. Page tables take nearly all of it: 60 MiB of them reach 30 GiB of memory
+/// in 4 KiB pages. Pages of it that are never written cost nothing.
+pub(crate) const SYSTEM_BYTES: u64 = 64 << 20;
+
+/// The page that `syscall` leads to; the one page of the area a guest may read and run.
+pub(crate) const STUB_PAGE: u64 = SYSTEM_BASE;
+/// The interrupt descriptor table.
+pub(crate) const IDT_PAGE: u64 = SYSTEM_BASE + PAGE_SIZE;
+/// Entry points of the exception vectors, 16 bytes each.
+pub(crate) const VECTOR_PAGE: u64 = SYSTEM_BASE + 2 * PAGE_SIZE;
+/// The top-level page table.
+pub(crate) const TOP_TABLE: u64 = SYSTEM_BASE + 3 * PAGE_SIZE;
+/// Two pages per vCPU: descriptor table with task state, and exception stack.
+pub(crate) const VCPU_PAGES: u64 = SYSTEM_BASE + 4 * PAGE_SIZE;
+/// Most vCPUs of one machine.
+pub(crate) const MAX_VCPUS: u64 = 256;
+/// Where tables are handed out.
+const TABLES: u64 = VCPU_PAGES + MAX_VCPUS * 2 * PAGE_SIZE;
+/// Bytes of the area that must be mapped for the processor itself: all but the tables.
+pub(crate) const MAPPED_BYTES: u64 = TABLES - SYSTEM_BASE;
+
+/// Host memory behind the system area, as 8-byte words.
+#[derive(Debug)]
+pub(crate) struct SystemArea {
+    words: *const AtomicU64,
+    next_table: AtomicUsize,
+}
+
+// SAFETY: all access goes through atomics in a mapping that lives as long as the value.
+unsafe impl Send for SystemArea {}
+// SAFETY: as above.
+unsafe impl Sync for SystemArea {}
+
+impl SystemArea {
+    pub(crate) fn new() -> Result<Self, HypervisorError> {
+        // SAFETY: a new private mapping at an address of the kernel's choice.
+        let start = unsafe {
+            libc::mmap(
+                ptr::null_mut(),
+                SYSTEM_BYTES as usize,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+                -1,
+                0,
+            )
+        };
+        if start == libc::MAP_FAILED {
+            return Err(HypervisorError::Memory(io::Error::last_os_error()));
+        }
+        Ok(Self {
+            words: start.cast(),
+            next_table: AtomicUsize::new(TABLES as usize),
+        })
+    }
+
+    /// Host address, for the memory slot.
+    pub(crate) fn host_address(&self) -> u64 {
+        self.words as u64
+    }
+
+    /// The word at a guest address of the area; `None` outside it.
+    pub(crate) fn word(&self, address: u64) -> Option<&AtomicU64> {
+        let offset = address.checked_sub(SYSTEM_BASE)?;
+        if offset >= SYSTEM_BYTES || offset % 8 != 0 {
+            return None;
+        }
+        // SAFETY: the offset lies in the mapping, is aligned, and the mapping outlives `self`.
+        Some(unsafe { &*self.words.wrapping_add((offset / 8) as usize) })
+    }
+
+    /// Writes bytes at an 8-byte aligned address, the last word filled up with zeroes.
+    pub(crate) fn write(&self, address: u64, bytes: &[u8]) {
+        for (index, chunk) in bytes.chunks(8).enumerate() {
+            let mut word = [0u8; 8];
+            for (to, from) in word.iter_mut().zip(chunk) {
+                *to = *from;
+            }
+            let at = address.saturating_add((index as u64).saturating_mul(8));
+            if let Some(cell) = self.word(at) {
+                cell.store(u64::from_le_bytes(word), Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// A zeroed page for a page table.
+    pub(crate) fn new_table(&self) -> Result<u64, Errno> {
+        let limit = SYSTEM_BASE.saturating_add(SYSTEM_BYTES);
+        let next = self
+            .next_table
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |at| {
+                let end = at.checked_add(PAGE_SIZE as usize)?;
+                (end as u64 <= limit).then_some(end)
+            });
+        next.map(|at| at as u64).map_err(|_| Errno::ENOMEM)
+    }
+}
+
+impl Drop for SystemArea {
+    fn drop(&mut self) {
+        // SAFETY: mapped in `new`; the machine that used it is gone.
+        unsafe { libc::munmap(self.words.cast_mut().cast(), SYSTEM_BYTES as usize) };
+    }
+}

@@ -1,0 +1,308 @@
+use std::arch::x86_64::_rdtsc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use kvm_bindings::{Msrs, kvm_msr_entry, kvm_regs, kvm_sregs, kvm_xsave};
+use kvm_ioctls::{SyncReg, VcpuExit, VcpuFd};
+use vmm_abi::{Errno, Fault, Registers};
+
+use crate::descriptors::{self, FAULT_PORT, SYSCALL_PORT, has_error_code, vector_at};
+use crate::error::kvm;
+use crate::kick;
+use crate::system_area::SystemArea;
+use crate::{Exit, ExitCounts, HypervisorError};
+
+/// RFLAGS bits that user code may set by itself: the arithmetic flags, TF, DF, AC, ID, NT, RF.
+const USER_FLAGS: u64 = 0x0025_4dd5;
+/// RFLAGS bits that are always set in user code: IF and the reserved bit 1.
+const FIXED_FLAGS: u64 = 0x202;
+
+/// Floating-point and vector state in the XSAVE format (Intel SDM volume 1, 13.4), 4096 bytes.
+#[derive(Clone)]
+pub struct FpuState(Box<[u32; 1024]>);
+
+impl std::fmt::Debug for FpuState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("FpuState")
+    }
+}
+
+impl FpuState {
+    /// The state as bytes.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        self.0.iter().flat_map(|word| word.to_le_bytes()).collect()
+    }
+
+    /// A state with the bytes at its start replaced; what KVM refuses is refused by
+    /// [`Vcpu::set_fpu`].
+    #[must_use]
+    pub fn with_bytes(mut self, bytes: &[u8]) -> Self {
+        for (word, chunk) in self.0.iter_mut().zip(bytes.chunks_exact(4)) {
+            if let Ok(chunk) = chunk.try_into() {
+                *word = u32::from_le_bytes(chunk);
+            }
+        }
+        self
+    }
+}
+
+/// One virtual CPU. It keeps the registers of the guest thread that ran last.
+#[derive(Debug)]
+pub struct Vcpu {
+    fd: VcpuFd,
+    area: Arc<SystemArea>,
+    index: u64,
+    counts: ExitCounts,
+}
+
+impl Vcpu {
+    /// `sregs` are those just set: KVM fills the shared registers only when it leaves the guest.
+    pub(crate) fn new(mut fd: VcpuFd, area: Arc<SystemArea>, index: u64, sregs: kvm_sregs) -> Self {
+        fd.sync_regs_mut().sregs = sregs;
+        fd.set_sync_valid_reg(SyncReg::Register);
+        fd.set_sync_valid_reg(SyncReg::SystemRegister);
+        Self {
+            fd,
+            area,
+            index,
+            counts: ExitCounts::default(),
+        }
+    }
+
+    /// How often it came back so far.
+    #[must_use]
+    pub fn counts(&self) -> ExitCounts {
+        self.counts
+    }
+
+    /// The same, starting again from none.
+    pub fn take_counts(&mut self) -> ExitCounts {
+        std::mem::take(&mut self.counts)
+    }
+
+    /// Runs user code from `registers` until it leaves; they then hold its state.
+    ///
+    /// # Errors
+    /// [`HypervisorError`] when the machine is unusable; a guest program cannot cause one.
+    pub fn run(&mut self, registers: &mut Registers) -> Result<Exit, HypervisorError> {
+        self.load(registers);
+        let flag: *mut u8 = &raw mut self.fd.get_kvm_run().immediate_exit;
+        kick::aim(flag);
+        let before = ticks();
+        let result = self.enter();
+        let spent = ticks().saturating_sub(before);
+        self.counts.guest_ticks = self.counts.guest_ticks.saturating_add(spent);
+        kick::aim(std::ptr::null_mut());
+        self.fd.set_kvm_immediate_exit(0);
+        let exit = match result {
+            Ok(port) => self.leave(port, registers)?,
+            Err(error) => {
+                let exit = match Errno(error.errno()) {
+                    Errno::EINTR | Errno::EAGAIN => Exit::Interrupted,
+                    Errno::EFAULT => Exit::PageUnavailable,
+                    _ => return Err(kvm("KVM_RUN")(error)),
+                };
+                self.store_state(registers)?;
+                exit
+            }
+        };
+        self.counts.add(&exit);
+        Ok(exit)
+    }
+
+    fn enter(&mut self) -> Result<Result<u16, String>, kvm_ioctls::Error> {
+        match self.fd.run()? {
+            VcpuExit::IoOut(port, _) => Ok(Ok(port)),
+            VcpuExit::Intr => Err(kvm_ioctls::Error::new(libc::EINTR)),
+            other => Ok(Err(format!("{other:?}"))),
+        }
+    }
+
+    /// State after KVM_RUN failed. Interruption within an exception entry must not be seen as user
+    /// state: entry points run to their `out` in one KVM_RUN, so rip there is a defect.
+    fn store_state(&mut self, registers: &mut Registers) -> Result<(), HypervisorError> {
+        self.store(registers);
+        if self.user_mode() {
+            return Ok(());
+        }
+        Err(HypervisorError::Stopped(format!(
+            "interrupted at {:#x} outside user code",
+            registers.rip
+        )))
+    }
+
+    fn user_mode(&self) -> bool {
+        self.fd.sync_regs().sregs.cs.selector & 3 == 3
+    }
+
+    fn load(&mut self, registers: &Registers) {
+        let user = self.user_mode();
+        let state = self.fd.sync_regs_mut();
+        state.regs = kvm_regs {
+            rax: registers.rax,
+            rbx: registers.rbx,
+            rcx: registers.rcx,
+            rdx: registers.rdx,
+            rsi: registers.rsi,
+            rdi: registers.rdi,
+            rsp: registers.rsp,
+            rbp: registers.rbp,
+            r8: registers.r8,
+            r9: registers.r9,
+            r10: registers.r10,
+            r11: registers.r11,
+            r12: registers.r12,
+            r13: registers.r13,
+            r14: registers.r14,
+            r15: registers.r15,
+            rip: registers.rip,
+            rflags: (registers.rflags & USER_FLAGS) | FIXED_FLAGS,
+        };
+        let sregs = &mut state.sregs;
+        let bases = (sregs.fs.base, sregs.gs.base) == (registers.fs_base, registers.gs_base);
+        if !user || !bases {
+            sregs.cs = descriptors::user_code();
+            sregs.ss = descriptors::user_stack();
+            sregs.fs.base = registers.fs_base;
+            sregs.gs.base = registers.gs_base;
+            self.fd.set_sync_dirty_reg(SyncReg::SystemRegister);
+        }
+        self.fd.set_sync_dirty_reg(SyncReg::Register);
+    }
+
+    fn store(&self, registers: &mut Registers) {
+        let state = self.fd.sync_regs();
+        let (regs, sregs) = (state.regs, state.sregs);
+        *registers = Registers {
+            rax: regs.rax,
+            rbx: regs.rbx,
+            rcx: regs.rcx,
+            rdx: regs.rdx,
+            rsi: regs.rsi,
+            rdi: regs.rdi,
+            rbp: regs.rbp,
+            rsp: regs.rsp,
+            r8: regs.r8,
+            r9: regs.r9,
+            r10: regs.r10,
+            r11: regs.r11,
+            r12: regs.r12,
+            r13: regs.r13,
+            r14: regs.r14,
+            r15: regs.r15,
+            rip: regs.rip,
+            rflags: regs.rflags,
+            fs_base: sregs.fs.base,
+            gs_base: sregs.gs.base,
+        };
+    }
+
+    fn leave(
+        &mut self,
+        port: Result<u16, String>,
+        registers: &mut Registers,
+    ) -> Result<Exit, HypervisorError> {
+        self.store(registers);
+        match port {
+            Ok(SYSCALL_PORT) => {
+                // `syscall` left its successor in rcx and the flags in r11 (Intel SDM volume 2).
+                registers.rip = registers.rcx;
+                registers.rflags = registers.r11;
+                Ok(Exit::Syscall)
+            }
+            Ok(FAULT_PORT) => self.fault(registers).map(Exit::Fault),
+            Ok(port) => Err(HypervisorError::Stopped(format!("write to port {port:#x}"))),
+            Err(reason) => Err(HypervisorError::Stopped(format!(
+                "{reason} at {:#x}",
+                registers.rip
+            ))),
+        }
+    }
+
+    /// Reads the frame that the processor pushed on the exception stack.
+    fn fault(&self, registers: &mut Registers) -> Result<Fault, HypervisorError> {
+        let bad = || HypervisorError::Stopped("an exception left no frame".into());
+        let vector = vector_at(registers.rip).ok_or_else(bad)?;
+        let mut at = registers.rsp;
+        let top = descriptors::stack_top(self.index);
+        let mut pop = || {
+            let value = (at < top).then(|| self.area.word(at)).flatten();
+            at = at.wrapping_add(8);
+            value
+                .map(|word| word.load(Ordering::Relaxed))
+                .ok_or_else(bad)
+        };
+        let code = if has_error_code(vector) { pop()? } else { 0 };
+        registers.rip = pop()?;
+        let selector = pop()?;
+        registers.rflags = pop()?;
+        registers.rsp = pop()?;
+        if selector & 3 != 3 {
+            return Err(HypervisorError::Stopped(format!(
+                "exception {vector} at {:#x} outside user code",
+                registers.rip
+            )));
+        }
+        let address = if vector == Fault::PAGE_FAULT {
+            self.fd.sync_regs().sregs.cr2
+        } else {
+            0
+        };
+        Ok(Fault {
+            vector,
+            code,
+            address,
+        })
+    }
+
+    /// Frequency of the guest's time-stamp counter as KVM names it; 0 when it does not.
+    pub(crate) fn ticks_khz(&self) -> u32 {
+        self.fd.get_tsc_khz().unwrap_or(0)
+    }
+
+    /// Whether the guest's time-stamp counter is the host's: KVM's reading of it must lie between two
+    /// readings of the host's.
+    pub(crate) fn counter_is_hosts(&self) -> bool {
+        const IA32_TSC: u32 = 0x10;
+        let entry = kvm_msr_entry {
+            index: IA32_TSC,
+            ..Default::default()
+        };
+        let Ok(mut list) = Msrs::from_entries(&[entry]) else {
+            return false;
+        };
+        let before = ticks();
+        let read = self.fd.get_msrs(&mut list);
+        let after = ticks();
+        let value = list.as_slice().first().map(|entry| entry.data);
+        matches!(read, Ok(1)) && value.is_some_and(|value| (before..=after).contains(&value))
+    }
+
+    /// The floating-point state of the guest thread that ran last.
+    ///
+    /// # Errors
+    /// [`HypervisorError::Kvm`] when KVM refuses.
+    pub fn fpu(&self) -> Result<FpuState, HypervisorError> {
+        let state = self.fd.get_xsave().map_err(kvm("KVM_GET_XSAVE"))?;
+        Ok(FpuState(Box::new(state.region)))
+    }
+
+    /// Replaces the floating-point state.
+    ///
+    /// # Errors
+    /// [`HypervisorError::Kvm`] for a state the processor does not take (reserved bits set).
+    pub fn set_fpu(&mut self, state: &FpuState) -> Result<(), HypervisorError> {
+        let xsave = kvm_xsave {
+            region: *state.0,
+            ..kvm_xsave::default()
+        };
+        // SAFETY: no dynamically enabled features (AMX) are permitted, so 4096 bytes are all KVM reads.
+        unsafe { self.fd.set_xsave(&xsave) }.map_err(kvm("KVM_SET_XSAVE"))
+    }
+}
+
+fn ticks() -> u64 {
+    // SAFETY: every x86-64 processor has the instruction, and Linux lets user space run it.
+    unsafe { _rdtsc() }
+}

@@ -1,0 +1,260 @@
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use parking_lot::Mutex;
+use vmm_abi::{EPOLLIN, EPOLLOUT, Errno, Iovec, O_ACCMODE, O_NONBLOCK, O_WRONLY, Stat};
+use vmm_memory::AddressSpace;
+
+use crate::vfs::DirEntry;
+use crate::wait::WaitQueue;
+
+/// What lies behind an open file. All methods may be called by several threads at once; none ever
+/// blocks: what would is EAGAIN, and [`File::queue`] says where a change is told.
+pub trait File: Send + Sync {
+    /// Attributes, as fstat(2) gives them.
+    ///
+    /// # Errors
+    /// What the backing says.
+    fn stat(&self) -> Result<Stat, Errno>;
+
+    /// Reads into guest memory; `offset` is that of a seekable file and is to be ignored by others.
+    ///
+    /// # Errors
+    /// EAGAIN when nothing is there yet, EFAULT, or what the backing says.
+    fn read(&self, memory: &AddressSpace, to: &[Iovec], offset: u64) -> Result<u64, Errno> {
+        let _ = (memory, to, offset);
+        Err(Errno::EINVAL)
+    }
+
+    /// Writes from guest memory.
+    ///
+    /// # Errors
+    /// EAGAIN when there is no room yet, EFAULT, EPIPE, or what the backing says.
+    fn write(&self, memory: &AddressSpace, from: &[Iovec], offset: u64) -> Result<u64, Errno> {
+        let _ = (memory, from, offset);
+        Err(Errno::EINVAL)
+    }
+
+    /// Bytes in a seekable file, `None` for one without positions.
+    fn size(&self) -> Option<u64> {
+        None
+    }
+
+    /// Entries of a directory.
+    ///
+    /// # Errors
+    /// ENOTDIR for anything else.
+    fn entries(&self) -> Result<Vec<DirEntry>, Errno> {
+        Err(Errno::ENOTDIR)
+    }
+
+    /// The host file to map, for files whose pages can be mapped.
+    fn host_fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// Changes the size.
+    ///
+    /// # Errors
+    /// EINVAL for files that have none.
+    fn truncate(&self, size: u64) -> Result<(), Errno> {
+        let _ = size;
+        Err(Errno::EINVAL)
+    }
+
+    /// Which of the EPOLL* events hold now.
+    fn readiness(&self) -> u32 {
+        EPOLLIN | EPOLLOUT
+    }
+
+    /// Where a change of [`File::readiness`] is told; `None` for files that are always ready.
+    fn queue(&self) -> Option<&Arc<WaitQueue>> {
+        None
+    }
+
+    /// Called after a waiter registered with [`File::queue`], for backings that must ask the host to
+    /// be told.
+    fn arm(&self, events: u32) {
+        let _ = events;
+    }
+
+    /// ioctl(2); the argument is a guest address or a number.
+    ///
+    /// # Errors
+    /// ENOTTY for what the file does not know.
+    fn ioctl(&self, memory: &AddressSpace, request: u32, argument: u64) -> Result<u64, Errno> {
+        let _ = (memory, request, argument);
+        Err(Errno::ENOTTY)
+    }
+
+    /// The file as the type it is, for calls that only one type serves (epoll_ctl, bind ...).
+    fn as_any(&self) -> &dyn std::any::Any;
+}
+
+/// An open file description (open(2)): what dup(2) shares.
+pub struct OpenFile {
+    pub file: Arc<dyn File>,
+    /// Path it was opened by, or a name such as `pipe:[3]`; shown in /proc/self/fd.
+    pub path: String,
+    pub position: Mutex<u64>,
+    flags: AtomicU32,
+}
+
+impl std::fmt::Debug for OpenFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "OpenFile({})", self.path)
+    }
+}
+
+impl OpenFile {
+    /// A description at position 0 with the given O_* status flags.
+    #[must_use]
+    pub fn new(file: Arc<dyn File>, path: String, flags: u32) -> Arc<Self> {
+        Arc::new(Self {
+            file,
+            path,
+            position: Mutex::new(0),
+            flags: AtomicU32::new(flags),
+        })
+    }
+
+    /// Status flags and access mode.
+    #[must_use]
+    pub fn flags(&self) -> u32 {
+        self.flags.load(Ordering::Relaxed)
+    }
+
+    /// Replaces the flags in `mask`.
+    pub fn set_flags(&self, mask: u32, flags: u32) {
+        let change = |old: u32| Some((old & !mask) | (flags & mask));
+        let _ = self
+            .flags
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, change);
+    }
+
+    /// Whether O_NONBLOCK is set.
+    #[must_use]
+    pub fn nonblocking(&self) -> bool {
+        self.flags() & O_NONBLOCK != 0
+    }
+
+    /// Whether it may be read.
+    #[must_use]
+    pub fn readable(&self) -> bool {
+        self.flags() & O_ACCMODE != O_WRONLY
+    }
+
+    /// Whether it may be written.
+    #[must_use]
+    pub fn writable(&self) -> bool {
+        self.flags() & O_ACCMODE != 0
+    }
+}
+
+/// The descriptors of a process.
+#[derive(Debug, Default)]
+pub struct FdTable {
+    slots: Vec<Option<(Arc<OpenFile>, bool)>>,
+}
+
+/// Most descriptors (RLIMIT_NOFILE).
+pub const MAX_FDS: usize = 4096;
+
+impl FdTable {
+    /// The description behind a descriptor.
+    ///
+    /// # Errors
+    /// EBADF when it is not open.
+    pub fn get(&self, fd: i32) -> Result<Arc<OpenFile>, Errno> {
+        self.entry(fd).map(|(open, _)| Arc::clone(open))
+    }
+
+    fn entry(&self, fd: i32) -> Result<&(Arc<OpenFile>, bool), Errno> {
+        let index = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
+        self.slots
+            .get(index)
+            .and_then(Option::as_ref)
+            .ok_or(Errno::EBADF)
+    }
+
+    /// Whether FD_CLOEXEC is set.
+    ///
+    /// # Errors
+    /// EBADF when it is not open.
+    pub fn close_on_exec(&self, fd: i32) -> Result<bool, Errno> {
+        self.entry(fd).map(|(_, cloexec)| *cloexec)
+    }
+
+    /// Sets or clears FD_CLOEXEC.
+    ///
+    /// # Errors
+    /// EBADF when it is not open.
+    pub fn set_close_on_exec(&mut self, fd: i32, value: bool) -> Result<(), Errno> {
+        let index = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
+        let slot = self
+            .slots
+            .get_mut(index)
+            .and_then(Option::as_mut)
+            .ok_or(Errno::EBADF)?;
+        slot.1 = value;
+        Ok(())
+    }
+
+    /// Puts a description at the lowest free descriptor from `lowest` on.
+    ///
+    /// # Errors
+    /// EMFILE when all are taken, EINVAL for a `lowest` beyond them.
+    pub fn add(&mut self, open: Arc<OpenFile>, cloexec: bool, lowest: usize) -> Result<i32, Errno> {
+        if lowest >= MAX_FDS {
+            return Err(Errno::EINVAL);
+        }
+        let free = |index: &usize| !matches!(self.slots.get(*index), Some(Some(_)));
+        let index = (lowest..MAX_FDS).find(free).ok_or(Errno::EMFILE)?;
+        let fd = i32::try_from(index).map_err(|_| Errno::EMFILE)?;
+        self.put(fd, open, cloexec)?;
+        Ok(fd)
+    }
+
+    /// Puts a description at exactly `fd`, closing what was there.
+    ///
+    /// # Errors
+    /// EBADF for a number out of range.
+    pub fn put(&mut self, fd: i32, open: Arc<OpenFile>, cloexec: bool) -> Result<(), Errno> {
+        let index = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
+        if index >= MAX_FDS {
+            return Err(Errno::EBADF);
+        }
+        if self.slots.len() <= index {
+            self.slots.resize_with(index.saturating_add(1), || None);
+        }
+        if let Some(slot) = self.slots.get_mut(index) {
+            *slot = Some((open, cloexec));
+        }
+        Ok(())
+    }
+
+    /// Takes a descriptor away.
+    ///
+    /// # Errors
+    /// EBADF when it is not open.
+    pub fn close(&mut self, fd: i32) -> Result<Arc<OpenFile>, Errno> {
+        let index = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
+        let slot = self
+            .slots
+            .get_mut(index)
+            .and_then(Option::take)
+            .ok_or(Errno::EBADF)?;
+        Ok(slot.0)
+    }
+
+    /// All open descriptors, lowest first.
+    #[must_use]
+    pub fn list(&self) -> Vec<(i32, Arc<OpenFile>)> {
+        let open = |(index, slot): (usize, &Option<(Arc<OpenFile>, bool)>)| {
+            let (file, _) = slot.as_ref()?;
+            Some((i32::try_from(index).ok()?, Arc::clone(file)))
+        };
+        self.slots.iter().enumerate().filter_map(open).collect()
+    }
+}

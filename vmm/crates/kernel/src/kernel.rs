@@ -1,0 +1,313 @@
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+
+use parking_lot::{Condvar, Mutex};
+use vmm_abi::{Errno, Registers, SigInfo};
+use vmm_memory::AddressSpace;
+
+use crate::file::FdTable;
+use crate::futex::FutexTable;
+use crate::loader::GuestClock;
+use crate::signal::{Actions, Pending, bit};
+use crate::syscalls::ROWS;
+use crate::vfs::Vfs;
+use crate::wait::{Parker, WaitQueue, Wake};
+
+/// How a guest process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExitStatus {
+    /// exit(2) with this code, 0 to 255.
+    Code(i32),
+    /// Killed by this signal.
+    Signal(i32),
+}
+
+/// What a guest process is told about itself and its machine.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    pub pid: i32,
+    pub hostname: String,
+    /// Memory the function may use, in bytes; shown as the machine's.
+    pub memory_bytes: u64,
+    /// Processors shown.
+    pub cpus: u32,
+}
+
+/// Starts a host thread that runs a new guest thread; implemented by the monitor.
+pub trait Spawner: Send + Sync {
+    /// Starts `thread` with `registers` and the floating-point state of the calling thread.
+    ///
+    /// # Errors
+    /// EAGAIN when no more threads can be had.
+    fn spawn(&self, thread: NewThread) -> Result<(), Errno>;
+}
+
+/// A guest thread about to start.
+#[derive(Debug)]
+pub struct NewThread {
+    pub shared: Arc<ThreadShared>,
+    pub registers: Registers,
+    /// Address to clear and wake when it ends; 0 for none.
+    pub clear_child_tid: u64,
+    /// Floating-point state to start with, as [`crate::Fpu::save`] gave it.
+    pub fpu: Vec<u8>,
+}
+
+/// The part of a guest thread that others may touch.
+pub struct ThreadShared {
+    pub tid: i32,
+    pub parker: Arc<Parker>,
+    /// Signals sent to this thread.
+    pub pending: Mutex<Pending>,
+    /// Blocked signals.
+    pub mask: AtomicU64,
+    pub name: Mutex<Vec<u8>>,
+    kick: OnceLock<Box<dyn Fn() + Send + Sync>>,
+}
+
+impl std::fmt::Debug for ThreadShared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Thread({})", self.tid)
+    }
+}
+
+impl ThreadShared {
+    /// Says how the thread is made to leave guest code; once, by the host thread that runs it.
+    pub fn set_kick(&self, kick: impl Fn() + Send + Sync + 'static) {
+        let _ = self.kick.set(Box::new(kick));
+    }
+
+    /// Makes the thread look at its signals and at the end of the process, wherever it is.
+    pub fn interrupt(&self) {
+        self.parker.wake();
+        if let Some(kick) = self.kick.get() {
+            kick();
+        }
+    }
+}
+
+#[derive(Default)]
+struct Threads {
+    live: BTreeMap<i32, Arc<ThreadShared>>,
+    last_tid: i32,
+}
+
+/// One guest process and all it has.
+pub struct Kernel {
+    pub memory: Arc<AddressSpace>,
+    pub vfs: Vfs,
+    pub files: Mutex<FdTable>,
+    pub cwd: Mutex<Vec<u8>>,
+    pub umask: Mutex<u32>,
+    pub identity: Identity,
+    pub actions: Mutex<Actions>,
+    pub futexes: FutexTable,
+    /// Told when a signal becomes pending (signalfd).
+    pub signal_queue: Arc<WaitQueue>,
+    /// Path of the program, and its arguments, for /proc/self.
+    pub program: OnceLock<(Vec<u8>, Vec<Vec<u8>>)>,
+    pub auxv: OnceLock<Vec<u8>>,
+    /// Clocks that the guest reads by itself; unset where it has to ask.
+    pub clock: OnceLock<GuestClock>,
+    pub started_ns: u64,
+    /// Whether each system call is written to the standard error.
+    pub strace: AtomicBool,
+    /// How often each row of the system-call table was called; the last is for unknown numbers.
+    pub call_counts: Vec<AtomicU64>,
+    threads: Mutex<Threads>,
+    spawner: OnceLock<Arc<dyn Spawner>>,
+    exit: Mutex<Option<ExitStatus>>,
+    ended: Condvar,
+}
+
+impl std::fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Kernel({:?})", self.identity)
+    }
+}
+
+/// Most threads of one guest; each has a vCPU and a host thread.
+pub const MAX_THREADS: usize = 256;
+
+impl Kernel {
+    /// A process without program, files or threads. `vfs` gets a reference back, for /proc.
+    pub fn new(
+        memory: Arc<AddressSpace>,
+        identity: Identity,
+        vfs: impl FnOnce(Weak<Kernel>) -> Vfs,
+    ) -> Arc<Self> {
+        Arc::new_cyclic(|me| Self {
+            memory,
+            vfs: vfs(Weak::clone(me)),
+            files: Mutex::new(FdTable::default()),
+            cwd: Mutex::new(b"/".to_vec()),
+            umask: Mutex::new(0o022),
+            threads: Mutex::new(Threads {
+                last_tid: identity.pid.saturating_sub(1),
+                ..Threads::default()
+            }),
+            identity,
+            actions: Mutex::new(Actions::default()),
+            futexes: FutexTable::default(),
+            signal_queue: Arc::new(WaitQueue::default()),
+            program: OnceLock::new(),
+            auxv: OnceLock::new(),
+            clock: OnceLock::new(),
+            started_ns: crate::clock::monotonic_ns(),
+            strace: AtomicBool::new(false),
+            call_counts: (0..=ROWS.len()).map(|_| AtomicU64::new(0)).collect(),
+            spawner: OnceLock::new(),
+            exit: Mutex::new(None),
+            ended: Condvar::new(),
+        })
+    }
+
+    /// Says who starts threads; once.
+    pub fn set_spawner(&self, spawner: Arc<dyn Spawner>) {
+        let _ = self.spawner.set(spawner);
+    }
+
+    /// A new entry in the list of threads; the first has the process's own id.
+    ///
+    /// # Errors
+    /// EAGAIN when there are too many.
+    pub fn add_thread(&self, mask: u64, name: Vec<u8>) -> Result<Arc<ThreadShared>, Errno> {
+        let mut threads = self.threads.lock();
+        if threads.live.len() >= MAX_THREADS {
+            return Err(Errno::EAGAIN);
+        }
+        // Ids go round below PID_MAX of Linux and skip those in use.
+        let mut tid = threads.last_tid;
+        loop {
+            tid = if tid >= 32_767 {
+                2
+            } else {
+                tid.saturating_add(1)
+            };
+            if !threads.live.contains_key(&tid) {
+                break;
+            }
+        }
+        threads.last_tid = tid;
+        let shared = Arc::new(ThreadShared {
+            tid,
+            parker: Arc::new(Parker::default()),
+            pending: Mutex::new(Pending::default()),
+            mask: AtomicU64::new(mask),
+            name: Mutex::new(name),
+            kick: OnceLock::new(),
+        });
+        threads.live.insert(tid, Arc::clone(&shared));
+        Ok(shared)
+    }
+
+    /// Hands a new thread to the monitor.
+    ///
+    /// # Errors
+    /// EAGAIN when it cannot start; the thread is then forgotten.
+    pub fn start_thread(&self, thread: NewThread) -> Result<(), Errno> {
+        let tid = thread.shared.tid;
+        let result = self
+            .spawner
+            .get()
+            .ok_or(Errno::EAGAIN)
+            .and_then(|s| s.spawn(thread));
+        if result.is_err() {
+            self.threads.lock().live.remove(&tid);
+        }
+        result
+    }
+
+    /// Takes an ended thread off the list; with the last one the process ends.
+    pub fn remove_thread(&self, tid: i32, code: i32) {
+        let mut threads = self.threads.lock();
+        threads.live.remove(&tid);
+        let last = threads.live.is_empty();
+        drop(threads);
+        if last {
+            self.end(ExitStatus::Code(code));
+            self.ended.notify_all();
+        }
+    }
+
+    /// The thread of that id.
+    #[must_use]
+    pub fn thread(&self, tid: i32) -> Option<Arc<ThreadShared>> {
+        self.threads.lock().live.get(&tid).cloned()
+    }
+
+    /// All live threads.
+    #[must_use]
+    pub fn threads(&self) -> Vec<Arc<ThreadShared>> {
+        self.threads.lock().live.values().cloned().collect()
+    }
+
+    /// Ends the process: every thread leaves at its next boundary. The first status counts.
+    pub fn end(&self, status: ExitStatus) {
+        self.exit.lock().get_or_insert(status);
+        for thread in self.threads() {
+            thread.interrupt();
+        }
+    }
+
+    /// The status, once the process has been told to end.
+    #[must_use]
+    pub fn exit_status(&self) -> Option<ExitStatus> {
+        *self.exit.lock()
+    }
+
+    /// Waits until every thread has left, and answers the status.
+    #[must_use]
+    pub fn wait_for_end(&self) -> ExitStatus {
+        let mut exit = self.exit.lock();
+        loop {
+            if let Some(status) = *exit
+                && self.threads.lock().live.is_empty()
+            {
+                return status;
+            }
+            self.ended.wait(&mut exit);
+        }
+    }
+
+    /// Sends a signal to one thread, or to the process when `thread` is `None`.
+    ///
+    /// # Errors
+    /// EAGAIN when too many are queued.
+    pub fn send_signal(
+        &self,
+        thread: Option<&Arc<ThreadShared>>,
+        info: SigInfo,
+    ) -> Result<(), Errno> {
+        let signal = bit(info.signo);
+        {
+            let mut actions = self.actions.lock();
+            let blocked = |t: &Arc<ThreadShared>| t.mask.load(Ordering::SeqCst) & signal != 0;
+            let held = match thread {
+                Some(thread) => blocked(thread),
+                None => self.threads().iter().all(blocked),
+            };
+            // An ignored signal that is blocked stays pending: the action may change meanwhile.
+            if !held && actions.is_ignored(info.signo) {
+                return Ok(());
+            }
+            match thread {
+                Some(thread) => thread.pending.lock().push(info)?,
+                None => actions.pending.push(info)?,
+            }
+        }
+        self.signal_queue.wake_all();
+        match thread {
+            Some(thread) => thread.interrupt(),
+            None => {
+                for thread in self.threads() {
+                    if thread.mask.load(Ordering::SeqCst) & signal == 0 {
+                        thread.interrupt();
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}

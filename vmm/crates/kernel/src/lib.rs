@@ -1,0 +1,29 @@
+//! The Linux system-call interface, served in user space: tasks, files, memory, signals, futexes.
+//!
+//! Nothing here knows KVM. A host thread owns a [`Task`], runs guest code by whatever means and
+//! brings what the guest asks for: [`Task::system_call`], [`Task::exception`], [`Task::before_guest`].
+
+mod args;
+pub mod clock;
+mod delivery;
+mod epoll;
+mod eventfd;
+mod fault;
+mod file;
+mod futex;
+mod kernel;
+pub mod loader;
+mod pipe;
+mod signal;
+mod stream;
+pub mod syscalls;
+mod task;
+pub mod vfs;
+mod wait;
+
+pub use args::{Args, Ret, SysResult};
+pub use file::{FdTable, File, OpenFile};
+pub use kernel::{ExitStatus, Identity, Kernel, MAX_THREADS, NewThread, Spawner, ThreadShared};
+pub use stream::HostStream;
+pub use task::{Fpu, Task};
+pub use wait::{Parker, WaitQueue, Wake};

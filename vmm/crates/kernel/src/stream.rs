@@ -1,0 +1,257 @@
+//! Descriptors of the monitor that a guest may use: its standard streams and the socket at 3.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, OnceLock, Weak};
+
+use parking_lot::Mutex;
+use rustix::event::epoll;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use vmm_abi::{
+    EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, Errno, Iovec, S_IFCHR, S_IFIFO, S_IFMT, S_IFSOCK, Stat,
+};
+use vmm_memory::AddressSpace;
+
+use crate::file::File;
+use crate::wait::WaitQueue;
+
+/// A pipe, terminal or connected socket of the host.
+#[derive(Debug)]
+pub struct HostStream {
+    fd: OwnedFd,
+    mode: u32,
+    queue: Arc<WaitQueue>,
+    id: OnceLock<u64>,
+}
+
+/// Bytes a pipe takes without blocking whenever poll(2) says it is writable (PIPE_BUF).
+const PIPE_BUF: usize = 4096;
+
+fn errno(error: rustix::io::Errno) -> Errno {
+    Errno(error.raw_os_error())
+}
+
+impl HostStream {
+    /// Takes a descriptor of the monitor for the guest's use.
+    ///
+    /// # Errors
+    /// EBADF, or EINVAL for a regular file or folder.
+    pub fn new(fd: OwnedFd) -> Result<Arc<Self>, Errno> {
+        let mode = rustix::fs::fstat(&fd).map_err(errno)?.st_mode;
+        let (queue, id) = (Arc::new(WaitQueue::default()), OnceLock::new());
+        Ok(Arc::new(Self {
+            fd,
+            mode,
+            queue,
+            id,
+        }))
+    }
+
+    /// Whether it is a socket.
+    #[must_use]
+    pub fn is_socket(&self) -> bool {
+        self.mode & S_IFMT == S_IFSOCK
+    }
+
+    /// shutdown(2) of a socket.
+    ///
+    /// # Errors
+    /// EINVAL for a direction that is none, ENOTSOCK, ENOTCONN.
+    pub fn shutdown(&self, how: i32) -> Result<(), Errno> {
+        use rustix::net::Shutdown;
+        let how = match how {
+            libc::SHUT_RD => Shutdown::Read,
+            libc::SHUT_WR => Shutdown::Write,
+            libc::SHUT_RDWR => Shutdown::Both,
+            _ => return Err(Errno::EINVAL),
+        };
+        rustix::net::shutdown(&self.fd, how).map_err(errno)
+    }
+
+    fn ready(&self, wanted: PollFlags) -> PollFlags {
+        let mut list = [PollFd::new(&self.fd, wanted)];
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        match poll(&mut list, Some(&now)) {
+            Ok(_) => list.first().map_or(PollFlags::empty(), PollFd::revents),
+            Err(_) => PollFlags::empty(),
+        }
+    }
+
+    fn transfer(&self, memory: &AddressSpace, list: &[Iovec], write: bool) -> Result<u64, Errno> {
+        let mut list = memory.host_iovecs(list)?;
+        if self.is_socket() {
+            let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+            // SAFETY: an all-zero msghdr is a valid one; its ranges lie in the guest window, which
+            // no Rust reference points into, and the host checks their pages.
+            let result = unsafe {
+                let mut message: libc::msghdr = std::mem::zeroed();
+                message.msg_iov = list.as_mut_ptr();
+                message.msg_iovlen = list.len();
+                if write {
+                    libc::sendmsg(self.fd.as_raw_fd(), &message, flags)
+                } else {
+                    libc::recvmsg(self.fd.as_raw_fd(), &mut message, flags)
+                }
+            };
+            return u64::try_from(result).map_err(|_| std::io::Error::last_os_error().into());
+        }
+        let wanted = if write { PollFlags::OUT } else { PollFlags::IN };
+        if matches!(self.mode & S_IFMT, S_IFIFO | S_IFCHR) {
+            if self.ready(wanted).is_empty() {
+                return Err(Errno::EAGAIN);
+            }
+            if write {
+                shorten(&mut list, PIPE_BUF);
+            }
+        }
+        let count = i32::try_from(list.len()).map_err(|_| Errno::EINVAL)?;
+        // SAFETY: as above.
+        let result = unsafe {
+            if write {
+                libc::writev(self.fd.as_raw_fd(), list.as_ptr(), count)
+            } else {
+                libc::readv(self.fd.as_raw_fd(), list.as_ptr(), count)
+            }
+        };
+        u64::try_from(result).map_err(|_| std::io::Error::last_os_error().into())
+    }
+}
+
+/// Cuts a list of ranges to `limit` bytes.
+fn shorten(list: &mut [libc::iovec], limit: usize) {
+    let mut left = limit;
+    for entry in list {
+        entry.iov_len = entry.iov_len.min(left);
+        left = left.saturating_sub(entry.iov_len);
+    }
+}
+
+impl File for HostStream {
+    fn stat(&self) -> Result<Stat, Errno> {
+        let mode = self.mode;
+        Ok(Stat {
+            dev: 0xd,
+            ino: 1,
+            nlink: 1,
+            mode,
+            blksize: 4096,
+            ..Stat::default()
+        })
+    }
+
+    fn read(&self, memory: &AddressSpace, to: &[Iovec], _offset: u64) -> Result<u64, Errno> {
+        self.transfer(memory, to, false)
+    }
+
+    fn write(&self, memory: &AddressSpace, from: &[Iovec], _offset: u64) -> Result<u64, Errno> {
+        self.transfer(memory, from, true)
+    }
+
+    fn readiness(&self) -> u32 {
+        let found = self.ready(PollFlags::IN | PollFlags::OUT);
+        let pairs = [
+            (PollFlags::IN, EPOLLIN),
+            (PollFlags::OUT, EPOLLOUT),
+            (PollFlags::HUP, EPOLLHUP),
+            (PollFlags::ERR, EPOLLERR),
+        ];
+        pairs
+            .iter()
+            .filter(|(flag, _)| found.contains(*flag))
+            .fold(0, |mask, (_, bit)| mask | bit)
+    }
+
+    fn queue(&self) -> Option<&Arc<WaitQueue>> {
+        Some(&self.queue)
+    }
+
+    fn arm(&self, events: u32) {
+        if let Some(reactor) = reactor() {
+            reactor.arm(self.fd.as_fd(), &self.queue, &self.id, events);
+        }
+    }
+
+    fn as_any(&self) -> &dyn std::any::Any {
+        self
+    }
+}
+
+/// The thread that waits for host descriptors on behalf of all guest threads.
+struct Reactor {
+    epoll: OwnedFd,
+    queues: Mutex<Vec<Weak<WaitQueue>>>,
+}
+
+fn reactor() -> Option<&'static Arc<Reactor>> {
+    static REACTOR: OnceLock<Option<Arc<Reactor>>> = OnceLock::new();
+    REACTOR.get_or_init(|| Reactor::start().ok()).as_ref()
+}
+
+impl Reactor {
+    fn start() -> Result<Arc<Self>, Errno> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(errno)?;
+        let reactor = Arc::new(Self {
+            epoll,
+            queues: Mutex::new(Vec::new()),
+        });
+        let own = Arc::clone(&reactor);
+        let builder = std::thread::Builder::new()
+            .name("reactor".into())
+            .stack_size(64 << 10);
+        builder
+            .spawn(move || own.run())
+            .map_err(|_| Errno::EAGAIN)?;
+        Ok(reactor)
+    }
+
+    fn run(&self) {
+        let mut events = Vec::with_capacity(16);
+        loop {
+            events.clear();
+            match epoll::wait(
+                &self.epoll,
+                rustix::buffer::spare_capacity(&mut events),
+                None,
+            ) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(_) => return,
+            }
+            for event in &events {
+                let index = event.data.u64() as usize;
+                let queue = self.queues.lock().get(index).and_then(Weak::upgrade);
+                if let Some(queue) = queue {
+                    queue.wake_all();
+                }
+            }
+        }
+    }
+
+    /// Asks for one wake of the queue. Descriptors that the host's epoll refuses (regular files) are
+    /// always ready, so nobody waits for them.
+    fn arm(&self, fd: BorrowedFd<'_>, queue: &Arc<WaitQueue>, id: &OnceLock<u64>, events: u32) {
+        let known = id.get().is_some();
+        let id = *id.get_or_init(|| {
+            let mut queues = self.queues.lock();
+            queues.push(Arc::downgrade(queue));
+            queues.len().saturating_sub(1) as u64
+        });
+        let mut flags = epoll::EventFlags::ONESHOT;
+        if events & EPOLLIN != 0 {
+            flags |= epoll::EventFlags::IN | epoll::EventFlags::RDHUP;
+        }
+        if events & EPOLLOUT != 0 {
+            flags |= epoll::EventFlags::OUT;
+        }
+        let data = epoll::EventData::new_u64(id);
+        let done = if known {
+            epoll::modify(&self.epoll, fd, data, flags)
+        } else {
+            epoll::add(&self.epoll, fd, data, flags)
+        };
+        if done.is_err() {
+            queue.wake_all();
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Descriptors that exist to be waited for: pipes, eventfds, epoll sets.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use vmm_abi::*;
+use zerocopy::IntoBytes;
+
+use crate::args::{Args, DONE, Restart, Ret, SysResult, optional_time};
+use crate::clock;
+use crate::epoll::Epoll;
+use crate::eventfd::EventFd;
+use crate::file::{File, OpenFile};
+use crate::pipe;
+use crate::task::Task;
+
+/// Most events of one epoll_wait(2) here; a caller with more asks again.
+const MAX_EVENTS: usize = 1024;
+
+fn add(task: &Task, file: Arc<dyn File>, name: String, flags: u32) -> SysResult {
+    let open = OpenFile::new(file, name, flags & !O_CLOEXEC);
+    let fd = task
+        .kernel
+        .files
+        .lock()
+        .add(open, flags & O_CLOEXEC != 0, 0)?;
+    Ok(u64::from(fd.unsigned_abs()).into())
+}
+
+/// pipe2(2)
+pub fn pipe2(task: &mut Task, args: Args) -> SysResult {
+    make_pipe(task, args.word(0), args.flags(1))
+}
+
+/// pipe(2)
+pub fn pipe_plain(task: &mut Task, args: Args) -> SysResult {
+    make_pipe(task, args.word(0), 0)
+}
+
+fn make_pipe(task: &mut Task, address: u64, flags: u32) -> SysResult {
+    static NEXT: AtomicU64 = AtomicU64::new(1000);
+    if flags & !(O_CLOEXEC | O_NONBLOCK) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let ino = NEXT.fetch_add(1, Ordering::Relaxed);
+    let (reader, writer) = pipe::pipe(ino);
+    let name = format!("pipe:[{ino}]");
+    let (cloexec, status) = (flags & O_CLOEXEC != 0, flags & O_NONBLOCK);
+    let mut files = task.kernel.files.lock();
+    let read = files.add(OpenFile::new(reader, name.clone(), status), cloexec, 0)?;
+    let write = match files.add(OpenFile::new(writer, name, status | O_WRONLY), cloexec, 0) {
+        Ok(fd) => fd,
+        Err(errno) => {
+            let _ = files.close(read);
+            return Err(errno);
+        }
+    };
+    drop(files);
+    if let Err(errno) = task.memory().write_value(address, &[read, write]) {
+        let mut files = task.kernel.files.lock();
+        let _ = files.close(read);
+        let _ = files.close(write);
+        return Err(errno);
+    }
+    DONE
+}
+
+/// eventfd2(2)
+pub fn eventfd2(task: &mut Task, args: Args) -> SysResult {
+    const SEMAPHORE: u32 = 1;
+    let flags = args.flags(1);
+    if flags & !(SEMAPHORE | O_CLOEXEC | O_NONBLOCK) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let file = EventFd::new(u64::from(args.flags(0)), flags & SEMAPHORE != 0);
+    add(
+        task,
+        file,
+        "anon_inode:[eventfd]".into(),
+        (flags & !SEMAPHORE) | O_RDWR,
+    )
+}
+
+/// epoll_create1(2)
+pub fn epoll_create1(task: &mut Task, args: Args) -> SysResult {
+    let flags = args.flags(0);
+    if flags & !O_CLOEXEC != 0 {
+        return Err(Errno::EINVAL);
+    }
+    add(
+        task,
+        Arc::new(Epoll::default()),
+        "anon_inode:[eventpoll]".into(),
+        flags | O_RDWR,
+    )
+}
+
+fn with_epoll<T>(
+    task: &Task,
+    fd: i32,
+    action: impl FnOnce(&Epoll) -> Result<T, Errno>,
+) -> Result<T, Errno> {
+    let open = task.file(fd)?;
+    action(
+        open.file
+            .as_any()
+            .downcast_ref::<Epoll>()
+            .ok_or(Errno::EINVAL)?,
+    )
+}
+
+/// epoll_ctl(2)
+pub fn epoll_ctl(task: &mut Task, args: Args) -> SysResult {
+    let (op, fd) = (args.int(1), args.int(2));
+    let event = match op {
+        libc::EPOLL_CTL_DEL => EpollEvent::default(),
+        _ => task.memory().read_value(args.word(3))?,
+    };
+    let open = task.file(fd)?;
+    if args.int(0) == fd {
+        return Err(Errno::EINVAL);
+    }
+    with_epoll(task, args.int(0), |epoll| match op {
+        libc::EPOLL_CTL_ADD => epoll.add(fd, &open, event),
+        libc::EPOLL_CTL_MOD => epoll.modify(fd, event),
+        libc::EPOLL_CTL_DEL => epoll.remove(fd),
+        _ => Err(Errno::EINVAL),
+    })?;
+    DONE
+}
+
+/// epoll_wait(2) and epoll_pwait(2)
+pub fn epoll_pwait(task: &mut Task, args: Args) -> SysResult {
+    if let Ok(ms) = u64::try_from(args.int(3)) {
+        let deadline = clock::monotonic_ns().saturating_add(ms.saturating_mul(1_000_000));
+        task.set_deadline(deadline);
+    }
+    wait(task, args)
+}
+
+/// epoll_wait(2) has no mask.
+pub fn epoll_wait(task: &mut Task, args: Args) -> SysResult {
+    let Args([a, b, c, d, ..]) = args;
+    epoll_pwait(task, Args([a, b, c, d, 0, 0]))
+}
+
+/// epoll_pwait2(2)
+pub fn epoll_pwait2(task: &mut Task, args: Args) -> SysResult {
+    if let Some(timeout) = optional_time(task.memory(), args.word(3))? {
+        task.set_deadline(clock::deadline(libc::CLOCK_MONOTONIC, timeout, false)?);
+    }
+    wait(task, args)
+}
+
+fn wait(task: &mut Task, args: Args) -> SysResult {
+    let limit = usize::try_from(args.int(2))
+        .ok()
+        .filter(|n| *n > 0)
+        .ok_or(Errno::EINVAL)?;
+    if args.word(4) != 0 && task.saved_mask.is_none() {
+        if args.word(5) != 8 {
+            return Err(Errno::EINVAL);
+        }
+        let mask: u64 = task.memory().read_value(args.word(4))?;
+        task.saved_mask = Some(task.mask());
+        task.set_mask(mask);
+    }
+    let limit = limit.min(MAX_EVENTS);
+    let open = task.file(args.int(0))?;
+    let epoll = open
+        .file
+        .as_any()
+        .downcast_ref::<Epoll>()
+        .ok_or(Errno::EINVAL)?;
+    let mut found = epoll.take(limit);
+    if found.is_empty() && !task.expired() && task.left_or_forever() {
+        if !task.is_watching()
+            && let Some(queue) = epoll.queue()
+        {
+            task.watch(queue);
+        }
+        epoll.arm_all();
+        found = epoll.take(limit);
+        if found.is_empty() {
+            return Ok(Ret::Block(Restart::Never));
+        }
+    }
+    task.memory()
+        .write(args.word(1), found.as_slice().as_bytes())?;
+    Ok((found.len() as u64).into())
+}

@@ -1,0 +1,207 @@
+//! What a process asks about itself and its machine.
+
+use rustix::time::{ClockId, clock_gettime};
+use vmm_abi::*;
+
+use crate::args::{Args, DONE, SysResult};
+use crate::clock;
+use crate::file::MAX_FDS;
+use crate::kernel::MAX_THREADS;
+use crate::loader::STACK_BYTES;
+use crate::task::Task;
+use crate::vfs::random;
+
+/// getpid(2)
+pub fn getpid(task: &mut Task, _args: Args) -> SysResult {
+    Ok(u64::from(task.kernel.identity.pid.unsigned_abs()).into())
+}
+
+/// getuid(2), getgid(2), geteuid(2), getegid(2), getppid(2)
+pub fn root_id(_task: &mut Task, _args: Args) -> SysResult {
+    DONE
+}
+
+/// uname(2): six fields of 65 bytes.
+pub fn uname(task: &mut Task, args: Args) -> SysResult {
+    let hostname = task.kernel.identity.hostname.clone();
+    let fields = [
+        "Linux",
+        hostname.as_str(),
+        "6.1.0",
+        "#1 cloister",
+        "x86_64",
+        "(none)",
+    ];
+    let mut bytes = Vec::new();
+    for field in fields {
+        let mut padded = field.as_bytes().to_vec();
+        padded.resize(65, 0);
+        bytes.extend(padded);
+    }
+    task.memory().write(args.word(0), &bytes)?;
+    DONE
+}
+
+/// sysinfo(2)
+pub fn sysinfo(task: &mut Task, args: Args) -> SysResult {
+    let kernel = &task.kernel;
+    let total = kernel.identity.memory_bytes;
+    let uptime = clock::monotonic_ns().saturating_sub(kernel.started_ns) / 1_000_000_000;
+    let info = Sysinfo {
+        uptime: uptime as i64,
+        totalram: total,
+        freeram: total.saturating_sub(kernel.memory.committed_bytes().0),
+        procs: u16::try_from(kernel.threads().len()).unwrap_or(u16::MAX),
+        mem_unit: 1,
+        ..Sysinfo::default()
+    };
+    task.memory().write_value(args.word(0), &info)?;
+    DONE
+}
+
+/// getrusage(2)
+pub fn getrusage(task: &mut Task, args: Args) -> SysResult {
+    let clock = match args.int(0) {
+        libc::RUSAGE_SELF => ClockId::ProcessCPUTime,
+        libc::RUSAGE_THREAD => ClockId::ThreadCPUTime,
+        libc::RUSAGE_CHILDREN => {
+            task.memory()
+                .write_value(args.word(1), &Rusage::default())?;
+            return DONE;
+        }
+        _ => return Err(Errno::EINVAL),
+    };
+    let time = clock_gettime(clock);
+    let user = Timeval {
+        seconds: time.tv_sec,
+        microseconds: time.tv_nsec / 1000,
+    };
+    let mut usage = Rusage {
+        user,
+        ..Rusage::default()
+    };
+    if let Some(peak_kib) = usage.counters.first_mut() {
+        *peak_kib = (task.memory().committed_bytes().1 / 1024) as i64;
+    }
+    task.memory().write_value(args.word(1), &usage)?;
+    DONE
+}
+
+fn limit(resource: i32) -> Result<Rlimit, Errno> {
+    const INFINITE: u64 = u64::MAX;
+    let resource = u32::try_from(resource).map_err(|_| Errno::EINVAL)?;
+    let value = match resource {
+        libc::RLIMIT_STACK => STACK_BYTES,
+        libc::RLIMIT_NOFILE => MAX_FDS as u64,
+        libc::RLIMIT_NPROC => MAX_THREADS as u64,
+        libc::RLIMIT_CORE | libc::RLIMIT_RTPRIO | libc::RLIMIT_NICE => 0,
+        libc::RLIMIT_MEMLOCK => 0,
+        0..=15 => INFINITE,
+        _ => return Err(Errno::EINVAL),
+    };
+    Ok(Rlimit {
+        current: value,
+        maximum: value,
+    })
+}
+
+/// getrlimit(2)
+pub fn getrlimit(task: &mut Task, args: Args) -> SysResult {
+    task.memory()
+        .write_value(args.word(1), &limit(args.int(0))?)?;
+    DONE
+}
+
+/// prlimit(2)
+pub fn prlimit(task: &mut Task, args: Args) -> SysResult {
+    let pid = args.int(0);
+    if pid != 0 && pid != task.kernel.identity.pid {
+        return Err(Errno::ESRCH);
+    }
+    let current = limit(args.int(1))?;
+    if args.word(2) != 0 {
+        let wanted: Rlimit = task.memory().read_value(args.word(2))?;
+        if wanted.current > wanted.maximum {
+            return Err(Errno::EINVAL);
+        }
+        if wanted.maximum > current.maximum {
+            return Err(Errno::EPERM);
+        }
+    }
+    if args.word(3) != 0 {
+        task.memory().write_value(args.word(3), &current)?;
+    }
+    DONE
+}
+
+/// prctl(2)
+pub fn prctl(task: &mut Task, args: Args) -> SysResult {
+    const PR_SET_VMA: i32 = 0x5356_4d41;
+    let address = args.word(1);
+    match args.int(0) {
+        libc::PR_SET_NAME => {
+            let mut name = [0u8; 16];
+            let count = task.memory().read_some(address, &mut name)?;
+            let name = name.get(..count.min(15)).unwrap_or_default();
+            let end = name
+                .iter()
+                .position(|byte| *byte == 0)
+                .unwrap_or(name.len());
+            *task.shared.name.lock() = name.iter().take(end).copied().collect();
+            DONE
+        }
+        libc::PR_GET_NAME => {
+            let mut name = task.shared.name.lock().clone();
+            name.resize(16, 0);
+            task.memory().write(address, &name)?;
+            DONE
+        }
+        libc::PR_GET_DUMPABLE | PR_SET_VMA => DONE,
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+/// arch_prctl(2)
+pub fn arch_prctl(task: &mut Task, args: Args) -> SysResult {
+    const ARCH_SET_GS: i32 = 0x1001;
+    const ARCH_SET_FS: i32 = 0x1002;
+    const ARCH_GET_FS: i32 = 0x1003;
+    const ARCH_GET_GS: i32 = 0x1004;
+    let address = args.word(1);
+    match args.int(0) {
+        ARCH_SET_FS | ARCH_SET_GS if !Task::is_user_address(address) => Err(Errno::EPERM),
+        ARCH_SET_FS => {
+            task.registers.fs_base = address;
+            DONE
+        }
+        ARCH_SET_GS => {
+            task.registers.gs_base = address;
+            DONE
+        }
+        ARCH_GET_FS => {
+            task.memory()
+                .write_value(address, &task.registers.fs_base)?;
+            DONE
+        }
+        ARCH_GET_GS => {
+            task.memory()
+                .write_value(address, &task.registers.gs_base)?;
+            DONE
+        }
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+/// getrandom(2)
+pub fn getrandom(task: &mut Task, args: Args) -> SysResult {
+    const KNOWN: u32 = libc::GRND_NONBLOCK | libc::GRND_RANDOM | libc::GRND_INSECURE;
+    if args.flags(2) & !KNOWN != 0 {
+        return Err(Errno::EINVAL);
+    }
+    // A short answer is allowed above 256 bytes; this bounds what one call holds in memory.
+    let len = args.word(1).min(1 << 20);
+    let mut bytes = vec![0u8; len as usize];
+    random(&mut bytes)?;
+    task.memory().write(args.word(0), &bytes)?;
+    Ok(len.into())
+}

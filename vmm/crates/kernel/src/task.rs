@@ -1,0 +1,301 @@
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use vmm_abi::{Errno, Fault, Prot, Registers, SigInfo, SigStack};
+use vmm_memory::AddressSpace;
+
+use crate::args::{Args, Restart, Ret};
+use crate::delivery::Delivery;
+use crate::file::OpenFile;
+use crate::futex::Waiter;
+use crate::kernel::{ExitStatus, Kernel, ThreadShared};
+use crate::signal::unblockable;
+use crate::syscalls;
+use crate::wait::{Registration, WaitQueue, Wake};
+use crate::{clock, fault};
+
+/// Floating-point and vector state of the guest thread that runs, in the XSAVE format.
+pub trait Fpu {
+    /// The state as bytes.
+    ///
+    /// # Errors
+    /// EIO when the processor does not give it.
+    fn save(&mut self) -> Result<Vec<u8>, Errno>;
+
+    /// Sets the state from bytes at its start (what is missing stays as it is).
+    ///
+    /// # Errors
+    /// EINVAL for a state the processor refuses.
+    fn restore(&mut self, bytes: &[u8]) -> Result<(), Errno>;
+}
+
+/// What a system call that blocked has to remember until it is asked again.
+#[derive(Debug, Default)]
+struct Wait {
+    /// Monotonic time at which it is over.
+    deadline_ns: Option<u64>,
+    expired: bool,
+    registrations: Vec<Registration>,
+    futex: Option<Arc<Waiter>>,
+}
+
+/// One guest thread, owned by the host thread that runs it.
+#[derive(Debug)]
+pub struct Task {
+    pub kernel: Arc<Kernel>,
+    pub shared: Arc<ThreadShared>,
+    pub registers: Registers,
+    /// Alternate signal stack (sigaltstack(2)).
+    pub alt_stack: SigStack,
+    /// Where to write 0 and wake a futex at the end (set_tid_address(2)).
+    pub clear_child_tid: u64,
+    /// Head and length of the robust futex list (get_robust_list(2)).
+    pub robust_list: (u64, u64),
+    /// Mask to put back once a handler that interrupted sigsuspend or ppoll has its frame.
+    pub saved_mask: Option<u64>,
+    /// Set by exit(2): the thread is over, with this code.
+    pub ending: Option<i32>,
+    wait: Wait,
+}
+
+impl Task {
+    /// A thread that will start at `registers`.
+    #[must_use]
+    pub fn new(kernel: Arc<Kernel>, shared: Arc<ThreadShared>, registers: Registers) -> Self {
+        Self {
+            kernel,
+            shared,
+            registers,
+            alt_stack: SigStack {
+                flags: vmm_abi::SS_DISABLE,
+                ..SigStack::default()
+            },
+            clear_child_tid: 0,
+            robust_list: (0, 0),
+            saved_mask: None,
+            ending: None,
+            wait: Wait::default(),
+        }
+    }
+
+    /// The process's memory.
+    #[must_use]
+    pub fn memory(&self) -> &AddressSpace {
+        &self.kernel.memory
+    }
+
+    /// The open file behind a descriptor.
+    ///
+    /// # Errors
+    /// EBADF.
+    pub fn file(&self, fd: i32) -> Result<Arc<OpenFile>, Errno> {
+        self.kernel.files.lock().get(fd)
+    }
+
+    /// Blocked signals.
+    #[must_use]
+    pub fn mask(&self) -> u64 {
+        self.shared.mask.load(Ordering::SeqCst)
+    }
+
+    /// Sets the blocked signals; SIGKILL and SIGSTOP cannot be.
+    pub fn set_mask(&self, mask: u64) {
+        self.shared
+            .mask
+            .store(mask & !unblockable(), Ordering::SeqCst);
+    }
+
+    /// Whether the thread has nothing more to run.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.ending.is_some() || self.kernel.exit_status().is_some()
+    }
+
+    /// Registers for being woken by a queue; before the condition is looked at again.
+    pub fn watch(&mut self, queue: &Arc<WaitQueue>) {
+        let parker = Arc::clone(&self.shared.parker) as Arc<dyn Wake>;
+        self.wait.registrations.push(queue.register(parker));
+    }
+
+    /// Whether the call that runs has blocked before, so that it need not register again.
+    #[must_use]
+    pub fn is_watching(&self) -> bool {
+        !self.wait.registrations.is_empty()
+    }
+
+    /// Sets when a blocking call is over. Only the first setting counts, so that a call that is asked
+    /// again does not start its time anew.
+    pub fn set_deadline(&mut self, deadline_ns: u64) {
+        self.wait.deadline_ns.get_or_insert(deadline_ns);
+    }
+
+    /// Whether the deadline of the call that runs has passed.
+    #[must_use]
+    pub fn expired(&self) -> bool {
+        self.wait.expired
+    }
+
+    /// Time left until the deadline, in nanoseconds.
+    #[must_use]
+    pub fn left_ns(&self) -> u64 {
+        self.wait
+            .deadline_ns
+            .map_or(0, |at| at.saturating_sub(clock::monotonic_ns()))
+    }
+
+    /// Whether the call that runs may still wait: no deadline is set, or it lies ahead.
+    #[must_use]
+    pub fn left_or_forever(&self) -> bool {
+        self.wait
+            .deadline_ns
+            .is_none_or(|at| at > clock::monotonic_ns())
+    }
+
+    /// The futex queue entry of the call that runs.
+    pub fn futex_waiter(&mut self) -> &mut Option<Arc<Waiter>> {
+        &mut self.wait.futex
+    }
+
+    /// Serves the system call in the registers, waiting as long as it takes.
+    pub fn system_call(&mut self, fpu: &mut dyn Fpu) {
+        let number = self.registers.rax;
+        let r = &self.registers;
+        let args = Args([r.rdi, r.rsi, r.rdx, r.r10, r.r8, r.r9]);
+        let trace = self.kernel.strace.load(Ordering::Relaxed);
+        let result = self.call_until_done(number, args, fpu);
+        if trace {
+            syscalls::trace(self, number, args, &result);
+        }
+        self.drop_wait();
+        match result {
+            Ok(Ret::Value(value)) => self.registers.rax = value,
+            Ok(Ret::Block(_) | Ret::Registers | Ret::Exit) => {}
+            Err(errno) => self.registers.rax = errno.to_rax(),
+        }
+    }
+
+    fn drop_wait(&mut self) {
+        if let Some(waiter) = self.wait.futex.take() {
+            self.kernel.futexes.dequeue(&waiter);
+        }
+        self.wait = Wait::default();
+    }
+
+    fn call_until_done(
+        &mut self,
+        number: u64,
+        args: Args,
+        fpu: &mut dyn Fpu,
+    ) -> Result<Ret, Errno> {
+        loop {
+            self.shared.parker.clear();
+            let result = syscalls::dispatch(self, number, args, fpu);
+            let Ok(Ret::Block(restart)) = result else {
+                return result;
+            };
+            if self.is_over() {
+                return Ok(Ret::Exit);
+            }
+            if self.wait.expired {
+                // A handler must not block after its time; this keeps one that does from hanging.
+                return Err(Errno::ETIMEDOUT);
+            }
+            if let Some(delivery) = self.next_delivery() {
+                return self.interrupted_by(delivery, restart, number, fpu);
+            }
+            if !self.shared.parker.park(self.wait.deadline_ns) {
+                self.wait.expired = true;
+            }
+        }
+    }
+
+    fn interrupted_by(
+        &mut self,
+        delivery: Delivery,
+        restart: Restart,
+        number: u64,
+        fpu: &mut dyn Fpu,
+    ) -> Result<Ret, Errno> {
+        self.drop_wait();
+        if restart == Restart::IfAsked && delivery.restarts() {
+            // `syscall` is two bytes long: the call is made again when the handler returns.
+            self.registers.rip = self.registers.rip.wrapping_sub(2);
+            self.registers.rax = number;
+        } else {
+            self.registers.rax = Errno::EINTR.to_rax();
+        }
+        self.deliver(delivery, fpu);
+        Ok(Ret::Registers)
+    }
+
+    /// Delivers what is pending; to be called before guest code runs on.
+    pub fn before_guest(&mut self, fpu: &mut dyn Fpu) {
+        while !self.is_over()
+            && let Some(delivery) = self.next_delivery()
+        {
+            self.deliver(delivery, fpu);
+        }
+        if let Some(mask) = self.saved_mask.take() {
+            self.set_mask(mask);
+        }
+        if let Some(clock) = self.kernel.clock.get() {
+            clock.follow_host();
+        }
+    }
+
+    /// Does what Linux does about an exception of user code: a signal, or trying again.
+    pub fn exception(&mut self, fault: Fault, fpu: &mut dyn Fpu) {
+        if fault.vector == Fault::PAGE_FAULT && self.memory().allows(&fault) {
+            return;
+        }
+        if self.kernel.strace.load(Ordering::Relaxed) {
+            let (tid, rip) = (self.shared.tid, self.registers.rip);
+            eprintln!("[{tid}] exception at {rip:#x}: {fault:x?}");
+        }
+        let info = fault::signal_of(&fault, self.registers.rip, self.memory());
+        self.force_signal(info, Some(fault), fpu);
+    }
+
+    /// The host could not give a page though the mapping allows it: a file shrank, or memory is out.
+    pub fn page_unavailable(&mut self, fpu: &mut dyn Fpu) {
+        let info = SigInfo {
+            signo: vmm_abi::SIGBUS,
+            code: vmm_abi::BUS_ADRERR,
+            ..SigInfo::default()
+        };
+        self.force_signal(info, None, fpu);
+    }
+
+    /// What every thread does last: clears its word, wakes who joins it, leaves robust futexes.
+    pub fn finish(&mut self) {
+        self.drop_wait();
+        syscalls::leave_robust_futexes(self);
+        if self.clear_child_tid != 0 {
+            let address = self.clear_child_tid;
+            if self.memory().write_value(address, &0u32).is_ok() {
+                self.kernel.futexes.wake(address, 1, crate::futex::ANY);
+            }
+        }
+        let code = self.ending.unwrap_or(0);
+        self.kernel.remove_thread(self.shared.tid, code);
+    }
+
+    /// Ends the whole process.
+    pub fn end_process(&mut self, status: ExitStatus) {
+        self.kernel.end(status);
+    }
+
+    /// Whether an address may be jumped to or used as a segment base: canonical and user.
+    #[must_use]
+    pub fn is_user_address(address: u64) -> bool {
+        address < 1 << 47
+    }
+
+    /// Protection from the bits of mmap(2) and mprotect(2).
+    ///
+    /// # Errors
+    /// EINVAL for bits that are none.
+    pub fn protection(bits: u32) -> Result<Prot, Errno> {
+        Prot::from_bits(bits).ok_or(Errno::EINVAL)
+    }
+}

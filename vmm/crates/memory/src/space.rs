@@ -1,0 +1,573 @@
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use vmm_abi::{Errno, Fault, PAGE_SIZE, Prot};
+
+use crate::{Kind, Mapper, Vma, VmaSet, Window, page_down, page_up};
+
+/// Lowest address that may be mapped (vm.mmap_min_addr of Linux), so that null pointers fault.
+const LOWEST: u64 = 0x1_0000;
+/// Most mappings of one guest (vm.max_map_count of Linux is 65,530 for the whole monitor).
+const MAX_MAPPINGS: usize = 60_000;
+
+/// What a guest may have at most.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of private writable memory and tmpfs; over it mappings fail with ENOMEM.
+    pub committed_bytes: u64,
+}
+
+/// Where a mapping goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Where there is room; at the hint when that is free (0: no hint).
+    Anywhere(u64),
+    /// There, replacing what is mapped.
+    Fixed(u64),
+    /// There, or EEXIST.
+    FixedNoReplace(u64),
+}
+
+/// What the pages of a new mapping are.
+#[derive(Debug)]
+pub enum Backing<'a> {
+    /// Zeroed private memory.
+    Anonymous,
+    /// Zeroed shared memory.
+    SharedAnonymous,
+    /// A host file, from a page-aligned offset.
+    File {
+        fd: BorrowedFd<'a>,
+        offset: u64,
+        shared: bool,
+    },
+}
+
+/// A request for one mapping.
+#[derive(Debug)]
+pub struct MapRequest<'a> {
+    pub place: Place,
+    /// Bytes; rounded up to pages.
+    pub len: u64,
+    pub prot: Prot,
+    pub backing: Backing<'a>,
+    pub kind: Kind,
+    /// Whether pages count against the limit once they are writable (false for MAP_NORESERVE).
+    pub charged: bool,
+}
+
+#[derive(Debug, Default)]
+struct Layout {
+    vmas: VmaSet,
+    heap_start: u64,
+    heap_end: u64,
+    committed: u64,
+    highest_committed: u64,
+    refused: bool,
+}
+
+/// The memory of one guest process.
+pub struct AddressSpace {
+    window: Window,
+    mapper: Arc<dyn Mapper>,
+    limits: Limits,
+    pid: i32,
+    layout: RwLock<Layout>,
+}
+
+impl std::fmt::Debug for AddressSpace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AddressSpace")
+            .field("window", &self.window)
+            .finish_non_exhaustive()
+    }
+}
+
+impl AddressSpace {
+    /// An empty address space over `window`.
+    #[must_use]
+    pub fn new(window: Window, mapper: Arc<dyn Mapper>, limits: Limits) -> Self {
+        let pid = i32::try_from(std::process::id()).unwrap_or(0);
+        Self {
+            window,
+            mapper,
+            limits,
+            pid,
+            layout: RwLock::new(Layout::default()),
+        }
+    }
+
+    /// The host range behind it.
+    #[must_use]
+    pub fn window(&self) -> &Window {
+        &self.window
+    }
+
+    /// The monitor's own process id, which its copies name.
+    pub(crate) fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Bytes that count against the limit now, and the most there were.
+    #[must_use]
+    pub fn committed_bytes(&self) -> (u64, u64) {
+        let layout = self.layout.read();
+        (layout.committed, layout.highest_committed)
+    }
+
+    /// Whether a mapping was ever refused because of the limit.
+    #[must_use]
+    pub fn limit_was_hit(&self) -> bool {
+        self.layout.read().refused
+    }
+
+    /// A copy of all mappings, by address (for /proc/self/maps).
+    #[must_use]
+    pub fn mappings(&self) -> Vec<Vma> {
+        self.layout.read().vmas.iter().cloned().collect()
+    }
+
+    /// Makes a mapping and answers its address.
+    ///
+    /// # Errors
+    /// EINVAL for a zero length or a bad address, EEXIST, ENOMEM for no room or over the limit, and
+    /// what the host says of the file (EACCES, ENODEV).
+    pub fn map(&self, request: &MapRequest<'_>) -> Result<u64, Errno> {
+        self.map_locked(&mut self.layout.write(), request)
+    }
+
+    fn map_locked(&self, layout: &mut Layout, request: &MapRequest<'_>) -> Result<u64, Errno> {
+        let len = page_up(request.len).filter(|len| *len > 0);
+        let len = len.ok_or(if request.len == 0 {
+            Errno::EINVAL
+        } else {
+            Errno::ENOMEM
+        })?;
+        let start = self.place(layout, request.place, len)?;
+        let end = start.checked_add(len).ok_or(Errno::ENOMEM)?;
+        let charge = if request.charged && request.prot.contains(Prot::WRITE) {
+            len
+        } else {
+            0
+        };
+        self.reserve(layout, charge)?;
+        self.clear(layout, start, end)?;
+        if layout.vmas.len() >= MAX_MAPPINGS {
+            layout.committed = layout.committed.saturating_sub(charge);
+            return Err(Errno::ENOMEM);
+        }
+        let (flags, fd, offset) = match &request.backing {
+            Backing::Anonymous => (
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+                -1,
+                0,
+            ),
+            Backing::SharedAnonymous => (
+                libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+                -1,
+                0,
+            ),
+            Backing::File { fd, offset, shared } => {
+                let sharing = if *shared {
+                    libc::MAP_SHARED
+                } else {
+                    libc::MAP_PRIVATE
+                };
+                (sharing | libc::MAP_NORESERVE, fd.as_raw_fd(), *offset)
+            }
+        };
+        let result = self
+            .host_map(start, len, host_protection(request.prot), flags, fd, offset)
+            .and_then(|()| self.mapper.protect(start, end, request.prot));
+        if let Err(errno) = result {
+            layout.committed = layout.committed.saturating_sub(charge);
+            self.blank(start, len)?;
+            return Err(errno);
+        }
+        layout.vmas.insert(Vma {
+            start,
+            end,
+            prot: request.prot,
+            kind: request.kind.clone(),
+            charged: request.charged,
+        });
+        Ok(start)
+    }
+
+    /// Removes whatever is mapped in `[address, address + len)`.
+    ///
+    /// # Errors
+    /// EINVAL for an unaligned address, a zero length or a range outside the window.
+    pub fn unmap(&self, address: u64, len: u64) -> Result<(), Errno> {
+        let end = self.range(address, len).ok_or(Errno::EINVAL)?;
+        if end == address {
+            return Err(Errno::EINVAL);
+        }
+        self.clear(&mut self.layout.write(), address, end)
+    }
+
+    /// Changes the protection of a range.
+    ///
+    /// # Errors
+    /// EINVAL for an unaligned address, ENOMEM where something is not mapped or over the limit,
+    /// EACCES when a shared file may not be written.
+    pub fn protect(&self, address: u64, len: u64, prot: Prot) -> Result<(), Errno> {
+        if address != page_down(address) {
+            return Err(Errno::EINVAL);
+        }
+        let end = self.range(address, len).ok_or(Errno::ENOMEM)?;
+        let mut layout = self.layout.write();
+        if end == address {
+            return Ok(());
+        }
+        if !layout.vmas.covers(address, end) || layout.vmas.len() >= MAX_MAPPINGS {
+            return Err(Errno::ENOMEM);
+        }
+        for part in layout.vmas.overlapping(address, end) {
+            if part.prot == prot {
+                continue;
+            }
+            // Memory once charged stays charged until it is unmapped: its pages stay too.
+            let gains =
+                part.charged && prot.contains(Prot::WRITE) && !part.prot.contains(Prot::WRITE);
+            self.reserve(&mut layout, if gains { part.len() } else { 0 })?;
+            if let Err(errno) = self.change(&part, prot) {
+                if gains {
+                    layout.committed = layout.committed.saturating_sub(part.len());
+                }
+                return Err(errno);
+            }
+            if part.charged && part.prot.contains(Prot::WRITE) && !prot.contains(Prot::WRITE) {
+                layout.committed = layout.committed.saturating_sub(part.len());
+            }
+            layout.vmas.remove(part.start, part.end);
+            layout.vmas.insert(Vma { prot, ..part });
+        }
+        Ok(())
+    }
+
+    /// Order matters: while other threads run, the guest's page tables never allow what the host's
+    /// mapping refuses, for that would end KVM_RUN without naming an address.
+    fn change(&self, part: &Vma, prot: Prot) -> Result<(), Errno> {
+        let (before, after) = (host_protection(part.prot), host_protection(prot));
+        self.mapper
+            .protect(part.start, part.end, part.prot & prot)?;
+        if before == after && before != libc::PROT_NONE {
+            // KVM learns of tightened guest tables only by a change of the host's mapping.
+            self.host_protect(part.start, part.len(), libc::PROT_NONE)?;
+        }
+        self.host_protect(part.start, part.len(), after)?;
+        self.mapper.protect(part.start, part.end, prot)
+    }
+
+    /// Resizes or moves a mapping as mremap(2) does; answers its new address.
+    ///
+    /// # Errors
+    /// EINVAL for bad arguments, EFAULT where the old range is not one mapping, ENOMEM for no room.
+    pub fn remap(
+        &self,
+        old: u64,
+        old_len: u64,
+        new_len: u64,
+        target: Option<u64>,
+        may_move: bool,
+    ) -> Result<u64, Errno> {
+        let old_end = self.range(old, old_len).ok_or(Errno::EINVAL)?;
+        let new_len = page_up(new_len)
+            .filter(|len| *len > 0)
+            .ok_or(Errno::EINVAL)?;
+        let old_len = old_end.saturating_sub(old);
+        if old_len == 0 {
+            return Err(Errno::EINVAL);
+        }
+        let mut layout = self.layout.write();
+        let vma = layout.vmas.find(old).cloned().ok_or(Errno::EFAULT)?;
+        if vma.end < old_end {
+            return Err(Errno::EFAULT);
+        }
+        let part = vma.slice(old, old_end);
+        if let Some(target) = target {
+            let end = self.range(target, new_len).ok_or(Errno::EINVAL)?;
+            if !may_move || (target < old_end && old < end) {
+                return Err(Errno::EINVAL);
+            }
+        } else if new_len <= old_len {
+            let keep = old.saturating_add(new_len);
+            if keep < old_end {
+                self.clear(&mut layout, keep, old_end)?;
+            }
+            return Ok(old);
+        }
+        // Only memory without a file can grow: the file is not kept with its mapping.
+        if new_len > old_len && !matches!(part.kind, Kind::Anonymous | Kind::Heap) {
+            return Err(Errno::ENOMEM);
+        }
+        let growth = |start: u64| MapRequest {
+            place: Place::FixedNoReplace(start.saturating_add(old_len)),
+            len: new_len.saturating_sub(old_len),
+            prot: part.prot,
+            backing: Backing::Anonymous,
+            kind: part.kind.clone(),
+            charged: part.charged,
+        };
+        if target.is_none() {
+            let grown = self.map_locked(&mut layout, &growth(old));
+            if grown.is_ok() {
+                return Ok(old);
+            }
+            if !may_move {
+                return Err(Errno::ENOMEM);
+            }
+        }
+        let new = match target {
+            Some(target) => target,
+            None => self.place(&layout, Place::Anywhere(0), new_len)?,
+        };
+        let moved_len = old_len.min(new_len);
+        self.clear(&mut layout, new, new.saturating_add(new_len))?;
+        if new_len > old_len {
+            self.map_locked(&mut layout, &growth(new))?;
+        }
+        self.move_pages(&part, new, moved_len)?;
+        let charged = part.charged && part.prot.contains(Prot::WRITE);
+        let charge = if charged { moved_len } else { 0 };
+        self.clear(&mut layout, old, old_end)?;
+        layout.committed = layout.committed.saturating_add(charge);
+        let mut moved = part.slice(old, old.saturating_add(moved_len));
+        (moved.start, moved.end) = (new, new.saturating_add(moved_len));
+        layout.vmas.insert(moved);
+        Ok(new)
+    }
+
+    fn move_pages(&self, part: &Vma, new: u64, len: u64) -> Result<(), Errno> {
+        let from = self.window.host(part.start, len).ok_or(Errno::EFAULT)?;
+        let to = self.window.host(new, len).ok_or(Errno::EFAULT)?;
+        self.mapper
+            .protect(part.start, part.start.saturating_add(len), Prot::empty())?;
+        // MREMAP_DONTUNMAP keeps the old range mapped, so that no other thread of the monitor can
+        // be given an address inside the window meanwhile.
+        let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP;
+        let size = len as usize;
+        // SAFETY: both ranges lie in the window, whose pages no Rust reference points to.
+        let moved = unsafe { libc::mremap(from.cast(), size, size, flags, to.cast::<u8>()) };
+        if moved == libc::MAP_FAILED {
+            // The range is several mappings to the host: copy instead (private memory only).
+            if !matches!(part.kind, Kind::Anonymous | Kind::Heap) {
+                return Err(Errno::EFAULT);
+            }
+            self.copy_pages(part, new, len)?;
+        }
+        self.mapper.protect(new, new.saturating_add(len), part.prot)
+    }
+
+    fn copy_pages(&self, part: &Vma, new: u64, len: u64) -> Result<(), Errno> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        self.host_map(new, len, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0)?;
+        self.host_protect(part.start, len, libc::PROT_READ)?;
+        let mut buffer = vec![0u8; 1 << 20];
+        let mut done = 0u64;
+        while done < len {
+            let count = len.saturating_sub(done).min(buffer.len() as u64);
+            let chunk = buffer.get_mut(..count as usize).ok_or(Errno::EFAULT)?;
+            self.read(part.start.saturating_add(done), chunk)?;
+            self.write(new.saturating_add(done), chunk)?;
+            done = done.saturating_add(count);
+        }
+        self.host_protect(new, len, host_protection(part.prot))
+    }
+
+    /// Hands advice on to the host.
+    ///
+    /// # Errors
+    /// EINVAL for an unaligned address, ENOMEM where something is not mapped, else the host's word.
+    pub fn advise(&self, address: u64, len: u64, advice: i32) -> Result<(), Errno> {
+        let end = self.range(address, len).ok_or(Errno::EINVAL)?;
+        let layout = self.layout.read();
+        let size = end.saturating_sub(address);
+        for part in layout.vmas.overlapping(address, end) {
+            let host = self
+                .window
+                .host(part.start, part.len())
+                .ok_or(Errno::ENOMEM)?;
+            // SAFETY: the range lies in the window; the caller chose an advice that only affects it.
+            if unsafe { libc::madvise(host.cast(), part.len() as usize, advice) } != 0 {
+                return Err(std::io::Error::last_os_error().into());
+            }
+        }
+        let whole = size == 0 || layout.vmas.covers(address, end);
+        if whole { Ok(()) } else { Err(Errno::ENOMEM) }
+    }
+
+    /// Sets where the break area begins (after the program's own segments).
+    pub fn set_heap(&self, start: u64) {
+        let mut layout = self.layout.write();
+        (layout.heap_start, layout.heap_end) = (start, start);
+    }
+
+    /// brk(2): moves the end of the break area where possible; answers where it is.
+    #[must_use]
+    pub fn set_break(&self, wanted: u64) -> u64 {
+        let mut layout = self.layout.write();
+        let current = layout.heap_end;
+        let (Some(from), Some(to)) = (page_up(current), page_up(wanted)) else {
+            return current;
+        };
+        if wanted < layout.heap_start {
+            return current;
+        }
+        let changed = if to > from {
+            let request = MapRequest {
+                place: Place::FixedNoReplace(from),
+                len: to.saturating_sub(from),
+                prot: Prot::RW,
+                backing: Backing::Anonymous,
+                kind: Kind::Heap,
+                charged: true,
+            };
+            self.map_locked(&mut layout, &request).map(|_| ())
+        } else if to < from {
+            self.clear(&mut layout, to, from)
+        } else {
+            Ok(())
+        };
+        if changed.is_ok() {
+            layout.heap_end = wanted;
+        }
+        layout.heap_end
+    }
+
+    /// Whether the mapping at the fault's address allows the access: then another thread has just
+    /// changed it and the instruction is to be tried again.
+    #[must_use]
+    pub fn allows(&self, fault: &Fault) -> bool {
+        let wanted = match fault {
+            f if f.is_write() => Prot::WRITE,
+            f if f.is_fetch() => Prot::EXEC,
+            _ => Prot::READ,
+        };
+        let layout = self.layout.read();
+        layout.vmas.find(fault.address).is_some_and(|vma| {
+            vma.prot.contains(wanted) || (wanted == Prot::READ && !vma.prot.is_empty())
+        })
+    }
+
+    /// Whether anything is mapped at `address`.
+    #[must_use]
+    pub fn is_mapped(&self, address: u64) -> bool {
+        self.layout.read().vmas.find(address).is_some()
+    }
+
+    fn place(&self, layout: &Layout, place: Place, len: u64) -> Result<u64, Errno> {
+        match place {
+            Place::Fixed(address) | Place::FixedNoReplace(address) => {
+                if address != page_down(address) {
+                    return Err(Errno::EINVAL);
+                }
+                let end = self.range(address, len).ok_or(Errno::ENOMEM)?;
+                if address < LOWEST {
+                    return Err(Errno::EPERM);
+                }
+                let taken = !layout.vmas.overlapping(address, end).is_empty();
+                if taken && matches!(place, Place::FixedNoReplace(_)) {
+                    return Err(Errno::EEXIST);
+                }
+                Ok(address)
+            }
+            Place::Anywhere(hint) => {
+                let hint = page_down(hint);
+                if let Some(end) = self.range(hint, len)
+                    && hint >= LOWEST
+                    && layout.vmas.overlapping(hint, end).is_empty()
+                {
+                    return Ok(hint);
+                }
+                const HUGE: u64 = 2 << 20;
+                let align = if len >= HUGE { HUGE } else { PAGE_SIZE };
+                let (low, high) = (LOWEST, self.window.size());
+                layout
+                    .vmas
+                    .find_free(len, low, high, align)
+                    .ok_or(Errno::ENOMEM)
+            }
+        }
+    }
+
+    /// The end of a page-aligned range in the window, its length rounded up.
+    fn range(&self, address: u64, len: u64) -> Option<u64> {
+        let end = address.checked_add(page_up(len)?)?;
+        (address == page_down(address) && end <= self.window.size()).then_some(end)
+    }
+
+    fn reserve(&self, layout: &mut Layout, bytes: u64) -> Result<(), Errno> {
+        let total = layout.committed.saturating_add(bytes);
+        if bytes > 0 && total > self.limits.committed_bytes {
+            layout.refused = true;
+            return Err(Errno::ENOMEM);
+        }
+        layout.committed = total;
+        layout.highest_committed = layout.highest_committed.max(total);
+        Ok(())
+    }
+
+    fn clear(&self, layout: &mut Layout, start: u64, end: u64) -> Result<(), Errno> {
+        for part in layout.vmas.remove(start, end) {
+            self.mapper.protect(part.start, part.end, Prot::empty())?;
+            self.blank(part.start, part.len())?;
+            if part.charged && part.prot.contains(Prot::WRITE) {
+                layout.committed = layout.committed.saturating_sub(part.len());
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts inaccessible reserve back, so that the window never has a hole.
+    fn blank(&self, start: u64, len: u64) -> Result<(), Errno> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        self.host_map(start, len, libc::PROT_NONE, flags, -1, 0)
+    }
+
+    fn host_map(
+        &self,
+        start: u64,
+        len: u64,
+        prot: i32,
+        flags: i32,
+        fd: i32,
+        offset: u64,
+    ) -> Result<(), Errno> {
+        let host = self.window.host(start, len).ok_or(Errno::ENOMEM)?;
+        let offset = i64::try_from(offset).map_err(|_| Errno::EOVERFLOW)?;
+        let flags = flags | libc::MAP_FIXED;
+        // SAFETY: the range lies in the window, which holds nothing that Rust refers to.
+        let result = unsafe { libc::mmap(host.cast(), len as usize, prot, flags, fd, offset) };
+        if result == libc::MAP_FAILED {
+            return Err(std::io::Error::last_os_error().into());
+        }
+        Ok(())
+    }
+
+    fn host_protect(&self, start: u64, len: u64, prot: i32) -> Result<(), Errno> {
+        let host = self.window.host(start, len).ok_or(Errno::ENOMEM)?;
+        // SAFETY: as in `host_map`.
+        if unsafe { libc::mprotect(host.cast(), len as usize, prot) } != 0 {
+            return Err(std::io::Error::last_os_error().into());
+        }
+        Ok(())
+    }
+}
+
+/// The host protection behind a guest's: execution is the guest page table's matter alone.
+fn host_protection(prot: Prot) -> i32 {
+    if prot.contains(Prot::WRITE) {
+        libc::PROT_READ | libc::PROT_WRITE
+    } else if prot.is_empty() {
+        libc::PROT_NONE
+    } else {
+        libc::PROT_READ
+    }
+}
+
+#[cfg(test)]
+#[path = "space_tests.rs"]
+mod tests;

@@ -1,0 +1,113 @@
+use super::*;
+use crate::NoMapper;
+
+fn space(limit: u64) -> AddressSpace {
+    let limits = Limits {
+        committed_bytes: limit,
+    };
+    AddressSpace::new(
+        Window::reserve(1 << 30).unwrap(),
+        Arc::new(NoMapper),
+        limits,
+    )
+}
+
+fn anonymous(place: Place, len: u64, prot: Prot) -> MapRequest<'static> {
+    MapRequest {
+        place,
+        len,
+        prot,
+        backing: Backing::Anonymous,
+        kind: Kind::Anonymous,
+        charged: true,
+    }
+}
+
+#[test]
+fn bytes_written_are_read_and_protection_is_honoured() {
+    let space = space(1 << 20);
+    let at = space
+        .map(&anonymous(Place::Anywhere(0), 8192, Prot::RW))
+        .unwrap();
+    space.write(at + 4090, b"across pages").unwrap();
+    assert_eq!(
+        space
+            .read_string(at + 4090, 64, Errno::ENAMETOOLONG)
+            .unwrap(),
+        b"across pages"
+    );
+    space.protect(at, 4096, Prot::READ).unwrap();
+    assert_eq!(space.write(at + 4090, b"across pages"), Err(Errno::EFAULT));
+    space.unmap(at, 4096).unwrap();
+    assert_eq!(space.read(at, &mut [0]), Err(Errno::EFAULT));
+    assert_eq!(space.read(at + 4096, &mut [0]), Ok(()));
+}
+
+#[test]
+fn the_limit_counts_writable_memory_only() {
+    let space = space(1 << 20);
+    let reserved = space
+        .map(&anonymous(Place::Anywhere(0), 64 << 20, Prot::empty()))
+        .unwrap();
+    assert_eq!(
+        space.protect(reserved, 2 << 20, Prot::RW),
+        Err(Errno::ENOMEM)
+    );
+    assert!(space.limit_was_hit());
+    space.protect(reserved, 1 << 20, Prot::RW).unwrap();
+    let more = space.map(&anonymous(Place::Anywhere(0), 4096, Prot::RW));
+    assert_eq!(more, Err(Errno::ENOMEM));
+    space.unmap(reserved, 64 << 20).unwrap();
+    assert_eq!(space.committed_bytes(), (0, 1 << 20));
+}
+
+#[test]
+fn wild_ranges_are_errors() {
+    let space = space(1 << 20);
+    assert_eq!(space.unmap(1, 4096), Err(Errno::EINVAL));
+    assert_eq!(space.unmap(0, u64::MAX), Err(Errno::EINVAL));
+    assert_eq!(space.protect(1 << 40, 4096, Prot::READ), Err(Errno::ENOMEM));
+    let huge = space.map(&anonymous(Place::Anywhere(0), 1 << 62, Prot::READ));
+    assert_eq!(huge, Err(Errno::ENOMEM));
+    let zero = space.map(&anonymous(Place::Fixed(0), 4096, Prot::READ));
+    assert_eq!(zero, Err(Errno::EPERM));
+    assert_eq!(space.read(u64::MAX, &mut [0; 2]), Err(Errno::EFAULT));
+    assert_eq!(space.read_iovecs(0, 1025).unwrap_err(), Errno::EINVAL);
+}
+
+#[test]
+fn growth_moves_contents_when_it_must() {
+    let space = space(1 << 22);
+    let at = space
+        .map(&anonymous(Place::Anywhere(0), 8192, Prot::RW))
+        .unwrap();
+    space.write(at, b"kept").unwrap();
+    // The mapping is the topmost one, so it cannot grow in place.
+    assert_eq!(
+        space.remap(at, 8192, 1 << 20, None, false),
+        Err(Errno::ENOMEM)
+    );
+    let new = space.remap(at, 8192, 1 << 20, None, true).unwrap();
+    assert_ne!(new, at);
+    assert_eq!(space.read_string(new, 8, Errno::EINVAL).unwrap(), b"kept");
+    assert!(!space.is_mapped(at));
+    assert_eq!(space.committed_bytes().0, 1 << 20);
+    assert_eq!(space.remap(new, 1 << 20, 4096, None, false), Ok(new));
+    assert_eq!(space.committed_bytes().0, 4096);
+}
+
+#[test]
+fn the_break_moves_both_ways() {
+    let space = space(1 << 20);
+    space.set_heap(0x40_0000);
+    assert_eq!(space.set_break(0), 0x40_0000);
+    assert_eq!(space.set_break(0x40_1234), 0x40_1234);
+    space.write(0x40_1fff, b"x").unwrap();
+    assert_eq!(
+        space.set_break(0x80_0000),
+        0x40_1234,
+        "over the limit it stays"
+    );
+    assert_eq!(space.set_break(0x40_0000), 0x40_0000);
+    assert_eq!(space.write(0x40_0000, b"x"), Err(Errno::EFAULT));
+}

@@ -1,0 +1,186 @@
+use std::ffi::OsString;
+use std::fmt;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+/// What `--help` prints.
+pub const HELP: &str = "\
+usage: cloister-vm run --root DIR [options] -- PROGRAM [ARGUMENT...]
+       cloister-vm syscalls
+
+Runs one Linux program in a micro-VM. Its exit status is the program's; 128 and
+the signal's number when a signal ended it; 125 when the micro-VM could not run.
+`syscalls` prints the page docs/syscalls.md.
+
+  --root DIR           folder to show as /; several lie over each other, the first on top
+  --bind SRC:DST:ro    shows a file or folder of the host at DST, read-only
+  --env NAME=VALUE     sets a variable of the program's environment, which is empty otherwise
+  --cwd DIR            working directory inside (/)
+  --memory-mb N        memory the program may use, in MiB (256)
+  --tmp-mb N           size of the private /tmp, in MiB (64)
+  --fd3 N              descriptor of this process that the program finds at 3
+  --strace             writes each system call to the standard error
+  --stats              writes counts of exits and system calls as JSON to the standard error
+";
+
+/// What `cloister-vm run` was asked to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    pub roots: Vec<PathBuf>,
+    pub binds: Vec<(PathBuf, String)>,
+    pub env: Vec<Vec<u8>>,
+    pub cwd: String,
+    pub memory_mb: u64,
+    pub tmp_mb: u64,
+    pub fd3: Option<i32>,
+    pub strace: bool,
+    pub stats: bool,
+    pub argv: Vec<Vec<u8>>,
+}
+
+/// A parsed command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    Help,
+    /// Print the page about system calls.
+    Syscalls,
+    Run(Options),
+}
+
+/// What is wrong with a command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CommandError {
+    /// An option or command that is not known.
+    Unknown(String),
+    /// An option without, or with a malformed, value.
+    Value(&'static str, &'static str),
+    /// Something that must be given is not.
+    Missing(&'static str),
+}
+
+impl fmt::Display for CommandError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown(word) => write!(f, "unknown argument {word}. See `cloister-vm --help`"),
+            Self::Value(option, form) => write!(f, "{option} needs a value. Write {option} {form}"),
+            Self::Missing(what) => write!(f, "{what} is missing. See `cloister-vm --help`"),
+        }
+    }
+}
+
+impl std::error::Error for CommandError {}
+
+/// Parses the arguments behind the program's name.
+///
+/// # Errors
+/// [`CommandError`].
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, CommandError> {
+    let mut args = args.into_iter();
+    match args.next().as_ref().and_then(|word| word.to_str()) {
+        Some("--help" | "-h") => return Ok(Command::Help),
+        Some("syscalls") => return Ok(Command::Syscalls),
+        Some("run") => {}
+        Some(other) => return Err(CommandError::Unknown(other.to_owned())),
+        None => return Err(CommandError::Missing("the command `run`")),
+    }
+    let mut options = Options {
+        roots: Vec::new(),
+        binds: Vec::new(),
+        env: Vec::new(),
+        cwd: "/".into(),
+        memory_mb: 256,
+        tmp_mb: 64,
+        fd3: None,
+        strace: false,
+        stats: false,
+        argv: Vec::new(),
+    };
+    while let Some(word) = args.next() {
+        let mut value = |option, form| args.next().ok_or(CommandError::Value(option, form));
+        match word.to_string_lossy().as_ref() {
+            "--help" | "-h" => return Ok(Command::Help),
+            "--root" => options.roots.push(value("--root", "DIR")?.into()),
+            "--bind" => options.binds.push(bind(value("--bind", BIND_FORM)?)?),
+            "--env" => options.env.push(value("--env", "NAME=VALUE")?.into_vec()),
+            "--cwd" => options.cwd = value("--cwd", "DIR")?.to_string_lossy().into_owned(),
+            "--memory-mb" => options.memory_mb = number("--memory-mb", value("--memory-mb", "N")?)?,
+            "--tmp-mb" => options.tmp_mb = number("--tmp-mb", value("--tmp-mb", "N")?)?,
+            "--fd3" => {
+                let fd = number("--fd3", value("--fd3", "N")?)?;
+                let fd = i32::try_from(fd).map_err(|_| CommandError::Value("--fd3", "N"))?;
+                options.fd3 = Some(fd);
+            }
+            "--strace" => options.strace = true,
+            "--stats" => options.stats = true,
+            "--" => {
+                options.argv = args.by_ref().map(OsStringExt::into_vec).collect();
+                break;
+            }
+            other => return Err(CommandError::Unknown(other.to_owned())),
+        }
+    }
+    if options.roots.is_empty() {
+        return Err(CommandError::Missing("--root DIR"));
+    }
+    if options.argv.is_empty() {
+        return Err(CommandError::Missing("the program behind `--`"));
+    }
+    Ok(Command::Run(options))
+}
+
+const BIND_FORM: &str = "SRC:DST:ro";
+
+fn bind(value: OsString) -> Result<(PathBuf, String), CommandError> {
+    let wrong = || CommandError::Value("--bind", BIND_FORM);
+    let text = value.into_string().map_err(|_| wrong())?;
+    let mut parts = text.split(':');
+    let (source, target, mode) = (parts.next(), parts.next(), parts.next());
+    match (source, target, mode, parts.next()) {
+        (Some(source), Some(target), Some("ro"), None)
+            if !source.is_empty() && target.starts_with('/') && !target.ends_with('/') =>
+        {
+            Ok((source.into(), target.to_owned()))
+        }
+        _ => Err(wrong()),
+    }
+}
+
+fn number(option: &'static str, value: OsString) -> Result<u64, CommandError> {
+    let parsed = value.to_str().and_then(|text| text.parse().ok());
+    parsed.ok_or(CommandError::Value(option, "N"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse_words(words: &str) -> Result<Command, CommandError> {
+        parse(words.split_whitespace().map(OsString::from))
+    }
+
+    #[test]
+    fn everything_behind_the_dashes_is_the_program() {
+        let command =
+            parse_words("run --root /r --bind /a:/fn:ro --fd3 9 -- node --root x").unwrap();
+        let Command::Run(options) = command else {
+            panic!("{command:?}")
+        };
+        assert_eq!(
+            options.argv,
+            [b"node".to_vec(), b"--root".to_vec(), b"x".to_vec()]
+        );
+        assert_eq!(options.binds, [(PathBuf::from("/a"), "/fn".to_owned())]);
+        assert_eq!((options.fd3, options.memory_mb), (Some(9), 256));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let missing = CommandError::Missing("--root DIR");
+        assert_eq!(parse_words("run -- x"), Err(missing));
+        let value = CommandError::Value("--memory-mb", "N");
+        assert_eq!(parse_words("run --memory-mb lots"), Err(value));
+        let bind = CommandError::Value("--bind", BIND_FORM);
+        assert_eq!(parse_words("run --bind /a:/b:rw"), Err(bind));
+        assert_eq!(parse_words("fly"), Err(CommandError::Unknown("fly".into())));
+    }
+}

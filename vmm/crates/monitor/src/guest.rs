@@ -1,0 +1,191 @@
+use std::fmt;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use vmm_abi::{Errno, O_ACCMODE};
+use vmm_hypervisor::{HypervisorError, Machine, WINDOW_BYTES, install_kick_handler};
+use vmm_kernel::loader::{self, GuestClock, LoadError};
+use vmm_kernel::vfs::{HostNode, Node, TmpLimits, Vfs, dev_tree, proc_tree, tmp_tree};
+use vmm_kernel::{ExitStatus, HostStream, Identity, Kernel, OpenFile};
+use vmm_memory::{AddressSpace, Limits, MemoryError, Window};
+
+use crate::command::Options;
+use crate::report::Totals;
+use crate::runner::{self, Threads};
+
+/// Why a micro-VM did not run.
+#[derive(Debug)]
+pub enum GuestError {
+    /// The virtual machine.
+    Hypervisor(HypervisorError),
+    /// Address space for the guest.
+    Memory(MemoryError),
+    /// The program.
+    Load(LoadError),
+    /// A folder or descriptor that the command line names.
+    Given(String, Errno),
+}
+
+impl fmt::Display for GuestError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Hypervisor(error) => error.fmt(f),
+            Self::Memory(error) => error.fmt(f),
+            Self::Load(error) => error.fmt(f),
+            Self::Given(what, errno) => write!(
+                f,
+                "cannot use {what}: {errno}. Check that it exists and is open to this user"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for GuestError {}
+
+impl From<HypervisorError> for GuestError {
+    fn from(error: HypervisorError) -> Self {
+        Self::Hypervisor(error)
+    }
+}
+
+impl From<MemoryError> for GuestError {
+    fn from(error: MemoryError) -> Self {
+        Self::Memory(error)
+    }
+}
+
+impl From<LoadError> for GuestError {
+    fn from(error: LoadError) -> Self {
+        Self::Load(error)
+    }
+}
+
+/// Id of the guest's one process.
+const PID: i32 = 1;
+/// Memory a program may commit above what it may use: mappings that are only partly touched.
+const OVERCOMMIT_BYTES: u64 = 256 << 20;
+/// Files, folders and links a /tmp may hold.
+const TMP_NODES: u64 = 65_536;
+
+/// Runs a program in a micro-VM of its own; answers the exit status to end with.
+///
+/// # Errors
+/// [`GuestError`] when it could not start.
+pub fn run(options: &Options) -> Result<u8, GuestError> {
+    install_kick_handler()?;
+    let window = Window::reserve(WINDOW_BYTES)?;
+    // SAFETY: the kernel holds the window by its address space. Both it and the machine live until
+    // every thread has ended, or until this process does.
+    let machine = Arc::new(unsafe { Machine::new(window.base()) }?);
+    let memory_bytes = options.memory_mb.saturating_mul(1 << 20);
+    let limits = Limits {
+        committed_bytes: memory_bytes.saturating_add(OVERCOMMIT_BYTES),
+    };
+    let memory = Arc::new(AddressSpace::new(window, machine.mapper(), limits));
+    let cpus = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let identity = Identity {
+        pid: PID,
+        hostname: "cloister".into(),
+        memory_bytes,
+        cpus: u32::try_from(cpus).unwrap_or(1),
+    };
+    let root = HostNode::open_folders(&options.roots)
+        .map_err(|errno| GuestError::Given("a folder of --root".into(), errno))?;
+    let tmp_limits = TmpLimits {
+        bytes: options.tmp_mb.saturating_mul(1 << 20),
+        nodes: TMP_NODES,
+    };
+    let tmp = tmp_tree(tmp_limits).map_err(|errno| GuestError::Given("--tmp-mb".into(), errno))?;
+    let binds = open_binds(options)?;
+    let kernel = Kernel::new(memory, identity, |kernel| {
+        let mut vfs = Vfs::new(root);
+        vfs.mount("/dev", dev_tree());
+        vfs.mount("/proc", proc_tree(&kernel));
+        vfs.mount("/tmp", tmp);
+        for (target, node) in binds {
+            vfs.mount(&target, node);
+        }
+        vfs
+    });
+    kernel.strace.store(options.strace, Ordering::Relaxed);
+    *kernel.cwd.lock() = options.cwd.as_bytes().to_vec();
+    open_streams(&kernel, options)?;
+
+    let ticks_khz = machine.guest_ticks_khz()?;
+    let failed = |errno| GuestError::Given("the guest's clock".into(), errno);
+    if let Some(clock) = GuestClock::new(ticks_khz).map_err(failed)? {
+        let _ = kernel.clock.set(clock);
+    }
+    let totals = Arc::new(Totals::default());
+    let threads = Threads::new(&kernel, &machine, &totals);
+    kernel.set_spawner(Arc::new(threads.clone()));
+    let program = options
+        .argv
+        .first()
+        .map(|p| String::from_utf8_lossy(p).into_owned());
+    let program = program.unwrap_or_default();
+    let registers = loader::start(&kernel, &program, &options.argv, &options.env)?;
+    let name = program
+        .rsplit('/')
+        .next()
+        .unwrap_or_default()
+        .as_bytes()
+        .to_vec();
+    let shared = kernel
+        .add_thread(0, name.into_iter().take(15).collect())
+        .map_err(|errno| GuestError::Given("the first thread".into(), errno))?;
+    let first = runner::First { shared, registers };
+    threads.run_first(first)?;
+    let status = kernel.wait_for_end();
+    if options.stats {
+        eprintln!("{}", totals.to_json(&kernel, ticks_khz));
+    }
+    if let Some(error) = threads.failure() {
+        return Err(error.into());
+    }
+    Ok(match status {
+        ExitStatus::Code(code) => u8::try_from(code & 0xff).unwrap_or(255),
+        ExitStatus::Signal(signal) => u8::try_from(signal.saturating_add(128)).unwrap_or(255),
+    })
+}
+
+/// Where something is shown, and what.
+type Bind = (String, Arc<dyn Node>);
+
+fn open_binds(options: &Options) -> Result<Vec<Bind>, GuestError> {
+    let mut binds = Vec::new();
+    for (source, target) in &options.binds {
+        let failed = |errno| GuestError::Given(source.display().to_string(), errno);
+        let node = if source.is_dir() {
+            HostNode::open_folders(&[source.as_path()])
+        } else {
+            HostNode::open_file(Path::new(source))
+        };
+        binds.push((target.clone(), node.map_err(failed)?));
+    }
+    Ok(binds)
+}
+
+fn open_streams(kernel: &Kernel, options: &Options) -> Result<(), GuestError> {
+    let mut wanted = vec![(0, 0), (1, 1), (2, 2)];
+    wanted.extend(options.fd3.map(|fd| (fd, 3)));
+    for (host, guest) in wanted {
+        let failed = |errno| GuestError::Given(format!("descriptor {host}"), errno);
+        // SAFETY: the number is only used to duplicate it, which fails when nothing is open there.
+        let borrowed = unsafe { BorrowedFd::borrow_raw(host) };
+        let fd: OwnedFd = rustix::io::fcntl_dupfd_cloexec(borrowed, 10)
+            .map_err(|error| failed(Errno(error.raw_os_error())))?;
+        let mode =
+            rustix::fs::fcntl_getfl(&fd).map_err(|error| failed(Errno(error.raw_os_error())))?;
+        let stream = HostStream::new(fd).map_err(failed)?;
+        let open = OpenFile::new(stream, format!("pipe:[{guest}]"), mode.bits() & O_ACCMODE);
+        kernel
+            .files
+            .lock()
+            .put(guest, open, false)
+            .map_err(failed)?;
+    }
+    Ok(())
+}

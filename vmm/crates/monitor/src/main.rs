@@ -1,0 +1,32 @@
+//! `cloister-vm`: one process, one micro-VM.
+
+mod command;
+mod guest;
+mod report;
+mod runner;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match command::parse(std::env::args_os().skip(1)) {
+        Ok(command::Command::Help) => {
+            print!("{}", command::HELP);
+            ExitCode::SUCCESS
+        }
+        Ok(command::Command::Syscalls) => {
+            print!("{}", vmm_kernel::syscalls::page());
+            ExitCode::SUCCESS
+        }
+        Ok(command::Command::Run(options)) => match guest::run(&options) {
+            Ok(code) => ExitCode::from(code),
+            Err(error) => {
+                eprintln!("cloister-vm: {error}");
+                ExitCode::from(125)
+            }
+        },
+        Err(error) => {
+            eprintln!("cloister-vm: {error}");
+            ExitCode::from(2)
+        }
+    }
+}

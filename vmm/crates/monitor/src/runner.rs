@@ -1,0 +1,139 @@
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+use vmm_abi::{Errno, Registers};
+use vmm_hypervisor::{Exit, HypervisorError, Kicker, Machine, Vcpu};
+use vmm_kernel::{ExitStatus, Fpu, Kernel, NewThread, Spawner, Task, ThreadShared};
+
+use crate::report::Totals;
+
+/// Stack of a host thread that serves one guest thread; handlers do not recurse.
+const HOST_STACK_BYTES: usize = 256 << 10;
+
+/// The host threads that run guest threads.
+#[derive(Clone)]
+pub struct Threads {
+    kernel: Weak<Kernel>,
+    machine: Arc<Machine>,
+    totals: Arc<Totals>,
+    failure: Arc<Mutex<Option<HypervisorError>>>,
+}
+
+/// The first thread of a program.
+pub struct First {
+    pub shared: Arc<ThreadShared>,
+    pub registers: Registers,
+}
+
+impl Threads {
+    pub fn new(kernel: &Arc<Kernel>, machine: &Arc<Machine>, totals: &Arc<Totals>) -> Self {
+        Self {
+            kernel: Arc::downgrade(kernel),
+            machine: Arc::clone(machine),
+            totals: Arc::clone(totals),
+            failure: Arc::default(),
+        }
+    }
+
+    /// Why a virtual CPU stopped, if one did; takes it.
+    pub fn failure(&self) -> Option<HypervisorError> {
+        self.failure.lock().take()
+    }
+
+    /// Runs the first thread on the calling one, until it ends.
+    ///
+    /// # Errors
+    /// [`HypervisorError`] when no vCPU can be had.
+    pub fn run_first(&self, first: First) -> Result<(), HypervisorError> {
+        let Some(kernel) = self.kernel.upgrade() else {
+            return Ok(());
+        };
+        let mut vcpu = self.machine.take_vcpu()?;
+        let fpu = self.machine.initial_fpu(&vcpu)?;
+        vcpu.set_fpu(&fpu)?;
+        let task = Task::new(kernel, first.shared, first.registers);
+        self.run(task, vcpu);
+        Ok(())
+    }
+
+    fn run(&self, mut task: Task, vcpu: Vcpu) {
+        task.shared.parker.adopt_this_thread();
+        let kicker = Kicker::of_this_thread();
+        task.shared.set_kick(move || kicker.kick());
+        let mut cpu = Cpu(vcpu);
+        if let Err(error) = serve(&mut task, &mut cpu) {
+            self.failure.lock().get_or_insert(error);
+            task.end_process(ExitStatus::Signal(vmm_abi::SIGKILL));
+        }
+        self.totals.add(&cpu.0.take_counts());
+        self.machine.return_vcpu(cpu.0);
+        task.finish();
+    }
+}
+
+/// Runs guest code and serves what it leaves for, until the thread is over.
+fn serve(task: &mut Task, cpu: &mut Cpu) -> Result<(), HypervisorError> {
+    // A guest whose pages the host cannot give, however often it is asked, gets a signal.
+    const PATIENCE: u32 = 16;
+    let mut unavailable = 0u32;
+    loop {
+        task.before_guest(cpu);
+        if task.is_over() {
+            return Ok(());
+        }
+        let exit = cpu.0.run(&mut task.registers)?;
+        if exit != Exit::PageUnavailable {
+            unavailable = 0;
+        }
+        match exit {
+            Exit::Syscall => task.system_call(cpu),
+            Exit::Fault(fault) => task.exception(fault, cpu),
+            Exit::Interrupted => {}
+            Exit::PageUnavailable => {
+                unavailable = unavailable.saturating_add(1);
+                if unavailable > PATIENCE {
+                    task.page_unavailable(cpu);
+                    unavailable = 0;
+                }
+            }
+        }
+    }
+}
+
+/// The vCPU a guest thread runs on, as the kernel may see it.
+struct Cpu(Vcpu);
+
+impl Fpu for Cpu {
+    fn save(&mut self) -> Result<Vec<u8>, Errno> {
+        self.0
+            .fpu()
+            .map(|state| state.to_bytes())
+            .map_err(|_| Errno::EIO)
+    }
+
+    fn restore(&mut self, bytes: &[u8]) -> Result<(), Errno> {
+        let state = self.0.fpu().map_err(|_| Errno::EIO)?.with_bytes(bytes);
+        self.0.set_fpu(&state).map_err(|_| Errno::EINVAL)
+    }
+}
+
+impl Spawner for Threads {
+    fn spawn(&self, thread: NewThread) -> Result<(), Errno> {
+        let kernel = self.kernel.upgrade().ok_or(Errno::EAGAIN)?;
+        let mut vcpu = self.machine.take_vcpu().map_err(|_| Errno::EAGAIN)?;
+        let state = vcpu
+            .fpu()
+            .map_err(|_| Errno::EAGAIN)?
+            .with_bytes(&thread.fpu);
+        vcpu.set_fpu(&state).map_err(|_| Errno::EAGAIN)?;
+        let mut task = Task::new(kernel, thread.shared, thread.registers);
+        task.clear_child_tid = thread.clear_child_tid;
+        let threads = self.clone();
+        std::thread::Builder::new()
+            .name(format!("guest-{}", task.shared.tid))
+            .stack_size(HOST_STACK_BYTES)
+            .spawn(move || threads.run(task, vcpu))
+            .map(|_| ())
+            .map_err(|_| Errno::EAGAIN)
+    }
+}

@@ -1,0 +1,7 @@
+/* Abort: ends by SIGABRT. */
+#include "guests.h"
+
+int main(void) {
+    puts("abort");
+    abort();
+}
