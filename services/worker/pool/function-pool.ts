@@ -1,3 +1,4 @@
+import { availableParallelism } from "node:os";
 import type { StartKind, VersionSpec } from "#contracts/function";
 import type { BundleHold } from "../bundles/bundle-cache.ts";
 import type { ServingSandbox, StartPhases } from "../sandbox/index.ts";
@@ -22,6 +23,7 @@ export interface Entry {
 export interface Waiter {
   readonly resolve: (lease: Lease) => void;
   readonly reject: (error: Error) => void;
+  readonly sinceMs: number;
   timer: NodeJS.Timeout | undefined;
 }
 
@@ -41,6 +43,15 @@ export interface Lease {
   release(keep: boolean): void;
 }
 
+/** Somebody who will get a place in a warm sandbox within this waits for it, ms: about what a start costs. */
+export const PATIENCE_MS = 50;
+/** Who has waited this long gets a sandbox of its own, whatever was foretold, ms. */
+const LONGEST_WAIT_MS = 4 * PATIENCE_MS;
+/** While all processors are busy, a function with this many places and calls that end gets no more. */
+const PLACES_WHEN_BUSY = 2 * availableParallelism();
+/** Without a call's end for this long, a function's calls wait for something else than processors, ms. */
+const STUCK_MS = 500;
+
 /** Everything the pool knows of one version. */
 export class FunctionPool {
   readonly key: string;
@@ -57,9 +68,13 @@ export class FunctionPool {
   running = 0;
   /** A newer version is in use: idle sandboxes of this one leave early. */
   superseded = false;
-  /** How long an invocation holds its place, ms; a decayed mean, unknown before the first. */
+  /**
+   * How long an invocation holds its place when nothing holds it up, ms: falls at once and rises slowly, because with more sandboxes than
+   * processors every call lasts longer, and that is no reason for more sandboxes. Unknown before the first.
+   */
   #serviceMs: number | undefined;
-  #lastReleaseMs = 0;
+  /** When a call last ended; before the first, when this began. */
+  #lastReleaseMs = performance.now();
   /** Looks again whether those who wait still can. */
   recheck: NodeJS.Timeout | undefined;
 
@@ -81,18 +96,37 @@ export class FunctionPool {
   /** An invocation has left its sandbox after `heldMs`. */
   served(heldMs: number, nowMs: number): void {
     this.#lastReleaseMs = nowMs;
-    this.#serviceMs =
-      this.#serviceMs === undefined ? heldMs : this.#serviceMs + (heldMs - this.#serviceMs) / 8;
+    const known = this.#serviceMs;
+    if (known === undefined || heldMs < known) this.#serviceMs = heldMs;
+    else this.#serviceMs = known + (Math.min(heldMs, 4 * known) - known) / 64;
   }
 
-  /** How many of those who wait will get a place in what runs already, within `boundMs`. 0 while that cannot be foretold. */
-  servedWithin(boundMs: number, nowMs: number): number {
-    if (this.#serviceMs === undefined || this.spec.config.reuse === "fresh") return 0;
+  /** Invocations that what runs can serve at once. */
+  get places(): number {
     let places = 0;
     for (const { retired } of this.entries) if (!retired) places += this.width;
+    return places;
+  }
+
+  /**
+   * How many of those who wait need another sandbox: those whom what runs will not serve soon. `busy` tells whether all processors have
+   * work, so that another sandbox would only take turns with those there are.
+   */
+  unserved(nowMs: number, busy: () => boolean): number {
+    const waiting = this.waiters.size;
+    if (waiting === 0) return 0;
+    if (this.spec.config.reuse === "fresh") return waiting;
+    const places = this.places;
+    const serviceMs = this.#serviceMs;
+    const sinceReleaseMs = nowMs - this.#lastReleaseMs;
+    if (sinceReleaseMs < STUCK_MS && waiting + places > PLACES_WHEN_BUSY && busy())
+      return Math.max(0, PLACES_WHEN_BUSY - places);
+    if (places === 0 || serviceMs === undefined) return waiting;
+    const [first] = this.waiters;
+    if (first && nowMs - first.sinceMs > LONGEST_WAIT_MS) return waiting;
     // Calls that last longer than they used to show by the time since the last one ended.
-    const serviceMs = Math.max(this.#serviceMs, nowMs - this.#lastReleaseMs, 0.01);
-    return Math.floor((places * boundMs) / serviceMs);
+    const each = Math.max(serviceMs, sinceReleaseMs, 0.01);
+    return Math.max(0, waiting - Math.floor((places * PATIENCE_MS) / each));
   }
 
   list(entry: Entry): void {

@@ -17,12 +17,14 @@ import {
   type Entry,
   FunctionPool,
   type Lease,
+  PATIENCE_MS,
   type Start,
   type Waiter,
 } from "./function-pool.ts";
 import { IdleSet } from "./idle-set.ts";
 import { MemoryBudget, type Reservation } from "./memory-budget.ts";
 import { type Cell, PreparedCells, type PreparedTarget } from "./prepared-cells.ts";
+import { ProcessorLoad } from "./processor-load.ts";
 
 export interface SandboxPoolOptions {
   launcher: SandboxLauncher;
@@ -60,11 +62,6 @@ export interface PoolStats {
 const NO_PHASES: StartPhases = Object.freeze({});
 /** Idle sandboxes of a version that a newer one has replaced, ms. */
 const SUPERSEDED_IDLE_MS = 10_000;
-/**
- * Somebody who will get a place in a warm sandbox within this waits for it, ms: about what a start costs. More sandboxes than the
- * processors can run only take them from each other.
- */
-const PATIENCE_MS = 50;
 /** A prepared cell can die between being taken and being assigned; then the next one is tried. */
 const MAX_ATTEMPTS = 3;
 
@@ -87,6 +84,7 @@ export class SandboxPool {
   readonly #idleSuperseded: IdleSet<Entry>;
   readonly #maxBooting: number;
   readonly #ending = new Set<Promise<void>>();
+  readonly #processors = new ProcessorLoad();
   #booting = 0;
   #busy = 0;
   #closed = false;
@@ -224,7 +222,7 @@ export class SandboxPool {
       );
     }
     const { promise, resolve, reject } = Promise.withResolvers<Lease>();
-    const waiter: Waiter = { resolve, reject, timer: undefined };
+    const waiter: Waiter = { resolve, reject, sinceMs: performance.now(), timer: undefined };
     waiter.timer = setTimeout(
       () => {
         const detail = `No sandbox became free within ${Math.round(waitMs)} ms`;
@@ -328,8 +326,9 @@ export class SandboxPool {
 
   /** Makes the number of starts fit the number of those whom no warm sandbox will serve soon. */
   #balance(owner: FunctionPool): void {
-    const soon = owner.servedWithin(PATIENCE_MS, performance.now());
-    const needed = Math.ceil(Math.max(0, owner.waiters.size - soon) / owner.width);
+    const nowMs = performance.now();
+    const unserved = owner.unserved(nowMs, () => this.#processors.saturated(nowMs));
+    const needed = Math.ceil(unserved / owner.width);
     if (owner.waiters.size > 0) this.#recheckLater(owner);
     let starts = owner.running + owner.queued.size;
     for (const start of owner.queued) {
