@@ -8,6 +8,7 @@ use std::time::Duration;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use crate::cgroup::cell::CellCgroup;
+use crate::cgroup::leftovers::remove_when_empty;
 use crate::error::SpawnError;
 use crate::instance::Shared;
 
@@ -55,7 +56,10 @@ impl Cradle {
             socket: ours,
             cgroup,
         };
-        cradle.cgroup.attach(cradle.child.id())?;
+        if let Err(error) = cradle.cgroup.attach(cradle.child.id()) {
+            let _ = cradle.end();
+            return Err(error.into());
+        }
         Ok(cradle)
     }
 
@@ -67,7 +71,8 @@ impl Cradle {
     pub fn end(mut self) -> io::Result<()> {
         self.child.kill()?;
         self.child.wait()?;
-        self.cgroup.remove()
+        self.cgroup.remove_with(remove_when_empty);
+        Ok(())
     }
 }
 

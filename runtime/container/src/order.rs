@@ -29,6 +29,8 @@ pub struct Order {
     pub tmp_bytes: u64,
     /// An empty folder the root is mounted on before it becomes `/`.
     pub mount_point: String,
+    /// An empty read-only file, to hide others behind.
+    pub empty_file: String,
     pub has_bundle: bool,
 }
 

@@ -135,6 +135,7 @@ pub fn spawn(instance: &Instance, spec: &Spec<'_>, stdio: Stdio) -> Result<Sandb
                     .mount_point()
                     .to_string_lossy()
                     .into_owned(),
+                empty_file: shared.templates.empty_file().to_string_lossy().into_owned(),
                 has_bundle: tree.is_some(),
             };
             let mut fds = vec![
@@ -180,7 +181,7 @@ pub fn spawn(instance: &Instance, spec: &Spec<'_>, stdio: Stdio) -> Result<Sandb
                 let _ = pidfd_send_signal(&pidfd, Signal::KILL);
                 let _ = wait(&pidfd);
             }
-            drop(cradle.cgroup);
+            cradle.cgroup.remove_with(remove_when_empty);
             Err(outcome
                 .err()
                 .unwrap_or_else(|| setup("start", "init told of no process")))

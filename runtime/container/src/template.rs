@@ -23,6 +23,8 @@ const DEVICES: [(&str, u32, u32); 5] = [
     ("urandom", 1, 9),
 ];
 
+const EMPTY: &str = "empty";
+
 /// Read-only root file systems, one per image, mounted once in sandboxd's private mount namespace; a sandbox gets a copy of the mount.
 #[derive(Debug)]
 pub(crate) struct Templates {
@@ -60,6 +62,12 @@ impl Templates {
         for (number, name) in ["stdin", "stdout", "stderr"].iter().enumerate() {
             symlink(format!("/proc/self/fd/{number}"), dev.join(name))?;
         }
+        let empty = folder.join(EMPTY);
+        File::create(&empty)?;
+        fs::set_permissions(&empty, fs::Permissions::from_mode(0o444))?;
+        mount_bind(&empty, &empty)?;
+        let name = CString::new(empty.as_os_str().as_encoded_bytes())?;
+        set_attributes(CWD, &name, RDONLY | NOSUID | NODEV | NOEXEC, false)?;
         Ok(Templates {
             folder: folder.to_path_buf(),
             known: Mutex::new(HashMap::new()),
@@ -69,6 +77,11 @@ impl Templates {
     /// An empty folder each sandbox may mount its root on, in its own namespace.
     pub fn mount_point(&self) -> PathBuf {
         self.folder.join("cell")
+    }
+
+    /// An empty file on a read-only mount of its own, to hide others behind.
+    pub fn empty_file(&self) -> PathBuf {
+        self.folder.join(EMPTY)
     }
 
     /// A detached, read-only root made of `layers`, lowest first, with /dev in it.

@@ -126,10 +126,12 @@ fn what_proc_tells_of_the_machine_is_hidden() {
     let ground = Ground::lay();
     let out = ground.out(
         "for f in kcore keys kmsg kallsyms timer_list sched_debug; do [ -e /proc/$f ] && head -c 1 /proc/$f; done;
-         echo h > /proc/sysrq-trigger; echo x > /proc/sys/kernel/hostname || echo refused;
+         for f in sysrq-trigger keys interrupts cmdline; do [ -e /proc/$f ] && (echo h > /proc/$f) && echo wrote $f; done;
+         (echo 0 > /proc/self/oom_score_adj) || echo refused; cat /proc/interrupts /proc/cmdline /proc/swaps;
+         (echo x > /proc/sys/kernel/hostname) || echo refused;
          cat /proc/1/environ || echo refused; ls /proc/1/root || echo refused; hostname",
     );
-    assert_eq!(out, "refused\nrefused\nrefused\nsb-test\n");
+    assert_eq!(out, "refused\nrefused\nrefused\nrefused\nsb-test\n");
 }
 
 #[test]
@@ -182,6 +184,28 @@ fn mounts_namespaces_devices_and_traces_are_refused() {
     assert_eq!(out.lines().last(), Some("end"));
     let got: Vec<&str> = out.lines().filter(|line| !line.contains(' ')).collect();
     assert_eq!(got, ["end"], "{out}");
+}
+
+#[test]
+fn no_signal_is_ignored_or_blocked() {
+    let ground = Ground::lay();
+    // Not by the shell, which ignores SIGQUIT by itself.
+    let argv = [
+        "/bin/busybox",
+        "grep",
+        "-E",
+        "Sig(Ign|Blk)",
+        "/proc/self/status",
+    ]
+    .map(str::to_owned);
+    let out = ground
+        .start(&ground.spec(&argv, &[], ground::LIMITS))
+        .finish()
+        .stdout;
+    assert_eq!(
+        out,
+        "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n"
+    );
 }
 
 #[test]

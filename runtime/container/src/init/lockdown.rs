@@ -91,8 +91,6 @@ fn restrict_files() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         ("/dev/full", file),
         ("/dev/random", file),
         ("/dev/urandom", file),
-        // A process's own thread names, among others; what is not its own is not its to write.
-        ("/proc", read | AccessFs::WriteFile),
     ] {
         rules = rules.add_rule(PathBeneath::new(PathFd::new(path)?, access))?;
     }

@@ -59,6 +59,38 @@ fn tell_failure(failure: &Failure) {
     let _ = send(socket(), &report, &[]);
 }
 
+/// What whoever started sandboxd ignored or blocked must not reach a function, which inherits it.
+fn reset_signals() -> Result<(), Failure> {
+    /// As the kernel lays it out (rt_sigaction(2)); all-zero is SIG_DFL without flags.
+    const DEFAULT: [u64; 4] = [0; 4];
+    const MASK_BYTES: usize = 8;
+    for signal in 1..=64_usize {
+        // Libc refuses those it uses itself, so the kernel is asked. SIGKILL and SIGSTOP cannot be changed and need not be.
+        // SAFETY: DEFAULT is a whole kernel sigaction, and no old one is asked for.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                DEFAULT.as_ptr(),
+                std::ptr::null_mut::<u64>(),
+                MASK_BYTES,
+            )
+        };
+    }
+    // SAFETY: one empty mask of the size that is told.
+    failure::checked(unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            libc::SIG_SETMASK,
+            DEFAULT.as_ptr(),
+            std::ptr::null_mut::<u64>(),
+            MASK_BYTES,
+        )
+    })
+    .step("signals")?;
+    Ok(())
+}
+
 /// sandboxd may have died before the kernel was told to end us with it.
 fn die_with_parent() -> Result<(), Failure> {
     set_parent_process_death_signal(Some(Signal::KILL)).step("parent-death signal")?;
@@ -83,6 +115,7 @@ fn die_with_parent() -> Result<(), Failure> {
 
 fn cradle(title: &mut title::Title) -> Result<(), Failure> {
     title.set("cloister-init (ready)");
+    reset_signals()?;
     die_with_parent()?;
     let Some((order, fds)) = receive::<Order>(socket(), true).step("order")? else {
         return Ok(());

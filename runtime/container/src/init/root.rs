@@ -11,8 +11,8 @@ use rustix::process::{chdir, pivot_root};
 
 use crate::failure::{Failure, Step};
 
-/// What /proc tells of the whole machine and no function needs: hidden behind an empty device or folder.
-const HIDDEN: [&CStr; 12] = [
+/// What /proc tells of the whole machine and no function needs: hidden behind an empty file or folder.
+const HIDDEN: [&CStr; 24] = [
     c"proc/kcore",
     c"proc/keys",
     c"proc/key-users",
@@ -25,6 +25,18 @@ const HIDDEN: [&CStr; 12] = [
     c"proc/acpi",
     c"proc/scsi",
     c"proc/dynamic_debug",
+    c"proc/asound",
+    c"proc/cmdline",
+    c"proc/config.gz",
+    c"proc/diskstats",
+    c"proc/driver",
+    c"proc/interrupts",
+    c"proc/modules",
+    c"proc/pressure",
+    c"proc/softirqs",
+    c"proc/swaps",
+    c"proc/tty",
+    c"proc/vmallocinfo",
 ];
 /// May be read, never changed.
 const READ_ONLY: [&CStr; 4] = [c"proc/sys", c"proc/irq", c"proc/bus", c"proc/fs"];
@@ -41,7 +53,7 @@ pub fn build(order: &Order, root: &OwnedFd, bundle: Option<&OwnedFd>) -> Result<
     let private = MountFlags::NOSUID | MountFlags::NODEV;
     mount("proc", "proc", "proc", private | MountFlags::NOEXEC, None).wall("mount of /proc")?;
     for path in HIDDEN {
-        hide(path).wall("mount over /proc")?;
+        hide(path, &order.empty_file).wall("mount over /proc")?;
     }
     for path in READ_ONLY {
         if exists(path) {
@@ -78,12 +90,17 @@ fn exists(path: &CStr) -> bool {
     accessat(CWD, path, Access::EXISTS, AtFlags::empty()).is_ok()
 }
 
-fn hide(path: &CStr) -> rustix::io::Result<()> {
+fn hide(path: &CStr, empty_file: &str) -> rustix::io::Result<()> {
     let Ok(found) = statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW) else {
         // This kernel has none.
         return Ok(());
     };
     let is_folder = rustix::fs::FileType::from_raw_mode(found.st_mode).is_dir();
-    // /fn is still the image's empty folder.
-    mount_bind(if is_folder { c"fn" } else { c"dev/null" }, path)
+
+    if is_folder {
+        // /fn is still the image's empty folder.
+        mount_bind(c"fn", path)
+    } else {
+        mount_bind(empty_file, path)
+    }
 }

@@ -259,6 +259,7 @@ fn base_layer(path: &Path) -> PathBuf {
         "tail",
         "wc",
         "cut",
+        "grep",
         "readlink",
         "true",
         "setsid",
