@@ -12,7 +12,7 @@ import { statusOf } from "./invocation-status.ts";
 import { inlineBody } from "./job-body.ts";
 
 /** A runner that was told to cancel is given this long before its sandbox is ended, ms. */
-const CANCEL_GRACE_MS = 250;
+const CANCEL_GRACE_MS = 1000;
 
 /** Wall clock in ms with fractions, comparable between processes of one machine. */
 const wallMs = (): number => performance.timeOrigin + performance.now();
@@ -332,7 +332,7 @@ export class Invocation implements AnswerHandler, CallerHandler {
     if (sandbox.invocations > 1) {
       // Others are served in the same sandbox: it goes when they are done, or now if it does not even hear CANCEL.
       this.#runner?.cancel();
-      setTimeout(() => this.#endSandbox(), 4 * CANCEL_GRACE_MS).unref();
+      setTimeout(() => this.#endSandbox(), CANCEL_GRACE_MS).unref();
     } else this.#endSandbox();
   }
 
