@@ -2,7 +2,7 @@ import { createHash, randomBytes } from "node:crypto";
 import { mkdir, mkdtemp, readdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { CloisterError } from "#errors/catalogue";
-import { unpackBundle } from "./unpack.ts";
+import { Unpacker } from "./unpacker.ts";
 
 export interface BundleCacheOptions {
   /** One folder per digest; this process is its only writer. */
@@ -40,6 +40,7 @@ export class BundleCache {
   readonly #folder: string;
   readonly #read: BundleCacheOptions["read"];
   readonly #maxBytes: number;
+  readonly #unpacker = new Unpacker();
   /** Least recently used first. */
   readonly #entries = new Map<string, Entry>();
   readonly #pending = new Map<string, Promise<void>>();
@@ -102,7 +103,7 @@ export class BundleCache {
       // mkdtemp makes it 0700, but the sandbox's own user must get in.
       const target = join(temporary, "bundle");
       await mkdir(target, { mode: 0o755 });
-      const bytes = (await unpackBundle(bundle, target).catch(asInitError)) + ENTRY_BYTES;
+      const bytes = (await this.#unpacker.unpack(bundle, target).catch(asInitError)) + ENTRY_BYTES;
       await writeFile(join(this.#folder, `.size-${digest}`), String(bytes));
       await rename(target, join(this.#folder, digest)).catch(
         async (error: NodeJS.ErrnoException) => {

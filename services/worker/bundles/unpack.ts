@@ -1,4 +1,4 @@
-import { type ReadEntry, Unpack } from "tar";
+import { type ReadEntry, UnpackSync } from "tar";
 import { BUNDLE_LIMITS, type BundleLimits, BundleRules } from "#bundles/entry-rules";
 import { readArchive } from "#bundles/read-archive";
 
@@ -14,7 +14,7 @@ export async function unpackBundle(
 ): Promise<number> {
   const rules = new BundleRules(limits);
   const controller = new AbortController();
-  const unpack = new Unpack({
+  const unpack = new UnpackSync({
     cwd: folder,
     strict: true,
     preserveOwner: false,
