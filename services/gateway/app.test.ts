@@ -130,6 +130,13 @@ const BAD_JSON: [title: string, body: unknown, status: number, code: string, det
   ["no object", "[]", 400, "bad_request", /object/],
   ["no files", { name: "x" }, 400, "bad_request", /files/],
   ["an unknown field", { name: "x", memory: 1, files: { a: "" } }, 400, "bad_request", /memory/],
+  [
+    "a wish for a network",
+    { name: "x", egress: ["example.org"], files: { a: "" } },
+    501,
+    "not_implemented",
+    /no network/,
+  ],
   ["a name that can be none", { name: "A b", files: { a: "" } }, 400, "bad_request", /name/],
   [
     "too little memory",

@@ -28,6 +28,12 @@ export async function publish(
   underWay++;
   try {
     const { config, bundle } = await readUpload(request);
+    // A function that counts on a network would find none: better told now than found out then.
+    if (config.egress !== "none" && config.egress.length > 0)
+      throw new CloisterError(
+        "not_implemented",
+        "Functions have no network in this version, so egress can only be none",
+      );
     if (bundle.length > LIMITS.bundleBytes)
       throw new CloisterError(
         "body_too_large",

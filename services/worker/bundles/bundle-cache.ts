@@ -54,6 +54,7 @@ export class BundleCache {
 
   static async open(options: BundleCacheOptions): Promise<BundleCache> {
     const cache = new BundleCache(options);
+    cache.#unpacker.start();
     await cache.#recover();
     return cache;
   }

@@ -12,7 +12,7 @@ export type UnpackAnswer =
   /** `bad`: the bundle is at fault, else the machine. */
   | { id: number; message: string; bad: boolean };
 
-/** Unpacks bundles in a thread, which starts with the first and ends with the process. */
+/** Unpacks bundles in a thread, which ends with the process. */
 export class Unpacker {
   readonly #waiting = new Map<number, PromiseWithResolvers<number>>();
   #thread: Worker | undefined;
@@ -23,14 +23,21 @@ export class Unpacker {
     const request: UnpackRequest = { id: this.#next++, bundle, folder };
     const waiting = Promise.withResolvers<number>();
     this.#waiting.set(request.id, waiting);
-    this.#thread ??= this.#start();
-    this.#thread.ref();
-    this.#thread.postMessage(request);
+    const thread = this.start();
+    thread.ref();
+    thread.postMessage(request);
     return waiting.promise;
   }
 
-  #start(): Worker {
+  /** Starts the thread ahead of the first bundle, which would wait for it. */
+  start(): Worker {
+    this.#thread ??= this.#launch();
+    return this.#thread;
+  }
+
+  #launch(): Worker {
     const thread = new Worker(new URL("./unpack-thread.ts", import.meta.url));
+    thread.unref();
     thread.on("message", (answer: UnpackAnswer) => {
       const waiting = this.#waiting.get(answer.id);
       this.#waiting.delete(answer.id);
