@@ -37,7 +37,6 @@ export class Unpacker {
 
   #launch(): Worker {
     const thread = new Worker(new URL("./unpack-thread.ts", import.meta.url));
-    thread.unref();
     thread.on("message", (answer: UnpackAnswer) => {
       const waiting = this.#waiting.get(answer.id);
       this.#waiting.delete(answer.id);
@@ -55,6 +54,8 @@ export class Unpacker {
     };
     thread.on("error", gone);
     thread.on("exit", () => gone(new Error("The thread that unpacks bundles ended")));
+    // Only what it has to do holds the process; listening for messages would.
+    thread.unref();
     return thread;
   }
 }
