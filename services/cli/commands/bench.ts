@@ -19,7 +19,7 @@ export const registerBench = (program: Command): void => {
   bench
     .command("boot")
     .description(
-      "from the request for a sandbox to the first answer of examples/hello, modes interleaved",
+      "from the request for a sandbox to the answer of examples/hello, modes interleaved; warm is a call after 20 others",
     )
     .option("-n <rounds>", "measurements of each mode", count, 100)
     .option("--modes <list>", "separated by commas; default: all that can run here", (text) =>

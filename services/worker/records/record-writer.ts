@@ -125,6 +125,10 @@ export class RecordWriter {
     }, this.#backoffMs || this.#flushMs);
   }
 
+  get #full(): boolean {
+    return this.#records.length >= this.#batchRows || this.#logs.length >= this.#batchRows;
+  }
+
   #flush(): Promise<void> {
     this.#flushing ??= this.#flushOnce().finally(() => {
       this.#flushing = undefined;
@@ -136,7 +140,7 @@ export class RecordWriter {
   async #flushOnce(): Promise<void> {
     this.#publishLogs();
     try {
-      while (this.#records.length > 0 || this.#logs.length > 0) {
+      do {
         if (this.#records.length > 0) {
           const batch = this.#records.splice(0, this.#batchRows);
           await this.#write(
@@ -165,7 +169,8 @@ export class RecordWriter {
           );
         }
         this.#publishLogs();
-      }
+        // What came meanwhile waits for the next batch, unless it fills one: a statement for a handful of rows costs as much as for all.
+      } while (this.#full || (this.#closed && this.#records.length + this.#logs.length > 0));
       this.#backoffMs = 0;
     } catch (error) {
       this.#backoffMs = Math.min(MAX_BACKOFF_MS, Math.max(500, this.#backoffMs * 2));
