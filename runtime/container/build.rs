@@ -1,4 +1,4 @@
-//! Compiles seccomp/runner.json to the two BPF programs that src/init/lockdown.rs installs.
+//! Compiles seccomp/*.json to the BPF programs that src/init/lockdown.rs installs.
 use std::collections::HashMap;
 use std::error::Error;
 use std::fs;
@@ -6,25 +6,31 @@ use std::path::PathBuf;
 
 use seccompiler::{BpfProgram, TargetArch, compile_from_json};
 
-const SOURCE: &str = "seccomp/runner.json";
+/// Each file, and the filters that are taken from it.
+const SOURCES: [(&str, &[&str]); 2] = [
+    ("seccomp/runner.json", &["absent", "runner"]),
+    ("seccomp/monitor.json", &["monitor"]),
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
-    println!("cargo::rerun-if-changed={SOURCE}");
     println!("cargo::rerun-if-changed=build.rs");
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
-    let programs: HashMap<String, BpfProgram> =
-        compile_from_json(fs::File::open(SOURCE)?, TargetArch::x86_64)?;
-    for name in ["absent", "runner"] {
-        let program = programs
-            .get(name)
-            .ok_or_else(|| format!("{SOURCE} has no filter {name}"))?;
-        let mut bytes = Vec::new();
-        for instruction in program {
-            bytes.extend_from_slice(&instruction.code.to_ne_bytes());
-            bytes.extend_from_slice(&[instruction.jt, instruction.jf]);
-            bytes.extend_from_slice(&instruction.k.to_ne_bytes());
+    for (source, names) in SOURCES {
+        println!("cargo::rerun-if-changed={source}");
+        let programs: HashMap<String, BpfProgram> =
+            compile_from_json(fs::File::open(source)?, TargetArch::x86_64)?;
+        for name in names {
+            let program = programs
+                .get(*name)
+                .ok_or_else(|| format!("{source} has no filter {name}"))?;
+            let mut bytes = Vec::new();
+            for instruction in program {
+                bytes.extend_from_slice(&instruction.code.to_ne_bytes());
+                bytes.extend_from_slice(&[instruction.jt, instruction.jf]);
+                bytes.extend_from_slice(&instruction.k.to_ne_bytes());
+            }
+            fs::write(out.join(format!("{name}.bpf")), bytes)?;
         }
-        fs::write(out.join(format!("{name}.bpf")), bytes)?;
     }
     Ok(())
 }

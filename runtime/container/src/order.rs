@@ -12,10 +12,11 @@ use serde::{Deserialize, Serialize};
 
 /// A packet is at most this long; an environment of 32 KiB, escaped, and a command line fit well.
 pub const MAX_PACKET: usize = 192 * 1024;
-/// fd3, stdout, stderr, the root's tree, the bundle's tree.
-pub const MAX_FDS: usize = 5;
+/// fd3, stdout, stderr, the root's tree, the bundle's tree, the monitor's program, /dev/kvm.
+pub const MAX_FDS: usize = 7;
 
-/// Makes a sandbox. Descriptors: the runner's fd 3, its stdout, its stderr, a detached mount of the root, and one of the bundle when `has_bundle`.
+/// Makes a sandbox. Descriptors: the runner's fd 3, its stdout, its stderr, a detached mount of the root, one of the bundle when
+/// `has_bundle`, and with `has_monitor` the monitor's program and /dev/kvm.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Order {
     /// Becomes the host name.
@@ -32,6 +33,8 @@ pub struct Order {
     /// An empty read-only file, to hide others behind.
     pub empty_file: String,
     pub has_bundle: bool,
+    /// The runner runs in a micro-VM: the monitor's program, which is not in the image, is executed instead of `argv[0]`.
+    pub has_monitor: bool,
 }
 
 /// What comes back, in this order: `Cloned`, then `Started` or `Failed`, and after `Started` one `Ended` (unless init is killed).

@@ -36,6 +36,17 @@ pub struct Spec<'a> {
     pub limits: Limits,
     /// Mounted read-only at /fn; without it /fn is empty until `Sandbox::assign`.
     pub bundle: Option<&'a Path>,
+    /// Runs the runner in a micro-VM: `argv` is then the monitor's.
+    pub monitor: Option<Monitor<'a>>,
+}
+
+/// What a micro-VM's monitor needs beside the image.
+#[derive(Debug, Clone, Copy)]
+pub struct Monitor<'a> {
+    /// Its program, open for reading; it is executed by descriptor, as no path inside leads to it.
+    pub program: BorrowedFd<'a>,
+    /// /dev/kvm, open for reading and writing; the monitor finds it at descriptor 4.
+    pub kvm: BorrowedFd<'a>,
 }
 
 /// What the runner finds open; nothing else of the caller's reaches it.
@@ -137,6 +148,7 @@ pub fn spawn(instance: &Instance, spec: &Spec<'_>, stdio: Stdio) -> Result<Sandb
                     .into_owned(),
                 empty_file: shared.templates.empty_file().to_string_lossy().into_owned(),
                 has_bundle: tree.is_some(),
+                has_monitor: spec.monitor.is_some(),
             };
             let mut fds = vec![
                 stdio.fd3.as_fd(),
@@ -145,6 +157,11 @@ pub fn spawn(instance: &Instance, spec: &Spec<'_>, stdio: Stdio) -> Result<Sandb
                 root.as_fd(),
             ];
             fds.extend(tree.as_ref().map(AsFd::as_fd));
+            fds.extend(
+                spec.monitor
+                    .iter()
+                    .flat_map(|monitor| [monitor.program, monitor.kvm]),
+            );
             send(cradle.socket.as_fd(), &order, &fds).map_err(SpawnError::setup("order"))
         });
     drop(stdio);

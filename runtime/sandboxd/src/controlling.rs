@@ -64,7 +64,11 @@ impl Daemon {
             instance: &instance,
             cgroup: self.cgroup,
             images,
-            kinds: &["container"],
+            kinds: if self.hypervisor.is_some() {
+                &["container", "microvm"]
+            } else {
+                &["container"]
+            },
             landlock_abi: cloister_container::landlock_abi(),
             pid: std::process::id(),
         };

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use crate::bundles::Bundle;
 use crate::connection::Connection;
 use crate::daemon::Daemon;
+use crate::hypervisor::{Hypervisor, monitor_argv};
 use crate::images::Image;
 use crate::jobs::{Job, SpawnJob, duplicate};
 use crate::output::OutputPipe;
@@ -30,6 +31,8 @@ const MIB: u64 = 1 << 20;
 
 /// What a create needs besides its request.
 struct Ground {
+    /// For a micro-VM.
+    hypervisor: Option<Arc<Hypervisor>>,
     image: Arc<Image>,
     bundle: Option<Bundle>,
     peer: PeerProcess,
@@ -69,20 +72,28 @@ impl Daemon {
                 "Ask again when it has been started anew.",
             ));
         }
-        if create.kind != Kind::Container {
-            return Err(Refusal::new(
-                Code::IsolationUnavailable,
-                format!(
-                    "This sandboxd makes no sandboxes of kind {}.",
-                    create.kind.name()
-                ),
-                "Use kind container.",
-            ));
-        }
+        let hypervisor = match create.kind {
+            Kind::Container => None,
+            Kind::Microvm => Some(self.hypervisor.clone().ok_or_else(|| {
+                Refusal::new(
+                    Code::IsolationUnavailable,
+                    "This machine runs no micro-VMs.",
+                    "Run ./cloister doctor, which says what is missing, or use kind container.",
+                )
+            })?),
+            Kind::Process => {
+                return Err(Refusal::new(
+                    Code::IsolationUnavailable,
+                    "sandboxd makes no sandboxes without walls.",
+                    "Use kind container or microvm.",
+                ));
+            }
+        };
         if self.sandboxes.len() >= self.options.max_sandboxes as usize {
             return Err(too_many());
         }
         Ok(Ground {
+            hypervisor,
             image: self.images.get(&create.image)?,
             bundle: match &create.bundle {
                 Some(digest) => Some(self.bundles.get(digest)?),
@@ -123,6 +134,10 @@ impl Daemon {
             self.clients.leave(client, key);
             return Err(error);
         }
+        let argv = match &ground.hypervisor {
+            Some(_) => monitor_argv(&ground.image, &create),
+            None => ground.image.argv(create.memory_mb, &create.argv_extra),
+        };
         self.sandboxes.insert(
             key,
             Entry {
@@ -151,9 +166,10 @@ impl Daemon {
             key,
             instance: Arc::clone(&self.instance),
             id,
-            label: create.label,
-            argv: ground.image.argv(create.memory_mb, &create.argv_extra),
+            argv,
+            hypervisor: ground.hypervisor,
             image: ground.image,
+            label: create.label,
             host_id,
             limits: Limits {
                 memory_bytes: u64::from(create.memory_mb).saturating_mul(MIB),

@@ -16,6 +16,7 @@ use serde::Serialize;
 use crate::bundles::Bundles;
 use crate::clients::Clients;
 use crate::connection::{Connection, Outgoing, Role};
+use crate::hypervisor::Hypervisor;
 use crate::images::Images;
 use crate::jobs::{Asker, Done, Jobs};
 use crate::logging::LineBudget;
@@ -38,6 +39,7 @@ const FRAME_BOUND: Duration = Duration::from_secs(5);
 
 pub struct Daemon {
     pub(crate) options: Options,
+    pub(crate) hypervisor: Option<Arc<Hypervisor>>,
     pub(crate) cgroup: &'static str,
     pub(crate) instance: Arc<Instance>,
     pub(crate) images: Images,
@@ -69,6 +71,8 @@ pub struct Daemon {
 /// What the daemon is made of, opened by main.
 pub struct Parts {
     pub options: Options,
+    /// None where this machine runs no micro-VMs.
+    pub hypervisor: Option<Arc<Hypervisor>>,
     pub cgroup: &'static str,
     pub instance: Instance,
     pub images: Images,
@@ -84,6 +88,7 @@ impl Daemon {
         let daemon = Self {
             slots: Slots::new(parts.options.uid_base, crate::options::UID_SLOTS),
             options: parts.options,
+            hypervisor: parts.hypervisor,
             cgroup: parts.cgroup,
             instance: Arc::new(parts.instance),
             images: parts.images,

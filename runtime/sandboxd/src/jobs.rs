@@ -14,6 +14,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use serde::Serialize;
 
 use crate::bundles::Bundle;
+use crate::hypervisor::Hypervisor;
 use crate::images::Image;
 use crate::peer;
 use crate::refusal::{Code, Refusal};
@@ -36,6 +37,8 @@ pub struct SpawnJob {
     pub label: String,
     pub image: Arc<Image>,
     pub argv: Vec<String>,
+    /// For a micro-VM; `argv` is then its monitor's.
+    pub hypervisor: Option<Arc<Hypervisor>>,
     pub host_id: u32,
     pub limits: Limits,
     pub bundle: Option<Bundle>,
@@ -238,6 +241,10 @@ fn run_spawn(job: SpawnJob) -> Done {
         host_id: job.host_id,
         limits: job.limits,
         bundle: bundle.as_deref(),
+        monitor: job
+            .hypervisor
+            .as_ref()
+            .map(|hypervisor| hypervisor.monitor()),
     };
     let outcome = spawn(&job.instance, &spec, job.stdio)
         .map_err(|error| refusal(error.code(), &error, error.remedy()));

@@ -7,6 +7,7 @@ mod controlling;
 mod creating;
 mod daemon;
 mod ending;
+mod hypervisor;
 mod images;
 mod jobs;
 mod logging;
@@ -32,6 +33,7 @@ use signal_hook::consts::signal::{SIGINT, SIGTERM};
 
 use bundles::Bundles;
 use daemon::{Daemon, Parts};
+use hypervisor::Hypervisor;
 use images::Images;
 use options::{Command, Options};
 use socket::{InstanceLock, SocketError};
@@ -118,6 +120,7 @@ fn serve(options: Options) -> Result<(), Fault> {
     let outcome = listen_and_run(
         options,
         Ground {
+            hypervisor: hypervisor(),
             cgroup,
             group,
             signals,
@@ -130,8 +133,21 @@ fn serve(options: Options) -> Result<(), Fault> {
     Ok(())
 }
 
+/// Micro-VMs are made where one that is tried here runs.
+fn hypervisor() -> Option<Hypervisor> {
+    let own = std::env::current_exe().ok()?;
+    match Hypervisor::try_here(own.parent()?) {
+        Ok(hypervisor) => Some(hypervisor),
+        Err(error) => {
+            tracing::warn!(%error, "no micro-VMs here");
+            None
+        }
+    }
+}
+
 /// What serving needs besides the options.
 struct Ground {
+    hypervisor: Option<Hypervisor>,
     cgroup: &'static str,
     group: Option<u32>,
     signals: UnixStream,
@@ -166,6 +182,7 @@ fn listen_and_run(options: Options, ground: Ground, instance: Instance) -> Resul
     let name = options.instance.clone();
     let daemon = Daemon::new(Parts {
         options,
+        hypervisor: ground.hypervisor.map(Arc::new),
         cgroup: ground.cgroup,
         instance,
         images,

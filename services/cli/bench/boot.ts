@@ -1,4 +1,5 @@
 import { existsSync } from "node:fs";
+import type { Path } from "#contracts/function";
 import { Failure, messageOf } from "../failure.ts";
 import { type HostFacts, hostFacts } from "../host/facts.ts";
 import type { BootMode } from "./boot-mode.ts";
@@ -16,18 +17,25 @@ interface KnownMode {
 const always = (): undefined => undefined;
 const installed = (path: string) => (): string | undefined =>
   existsSync(path) ? undefined : `${path} is not installed`;
-const notYet = { lacks: () => "the micro-VM path is not in this version" };
+const notYet = { lacks: () => "snapshots of micro-VMs are not in this version" };
+const own = (
+  make: (ground: Ground, kind: Path) => BootMode,
+  kind: Path,
+  lacks: KnownMode["lacks"],
+): KnownMode => ({ make: (ground) => make(ground, kind), lacks });
+const kvm = installed("/dev/kvm");
 
 const MODES: Record<string, KnownMode> = {
   process: { make: processMode, lacks: always },
-  "container-cold": { make: coldMode, lacks: always },
-  "container-prepared": { make: preparedMode, lacks: always },
-  "container-warm": { make: warmMode, lacks: always },
-  "microvm-cold": notYet,
+  "container-cold": own(coldMode, "container", always),
+  "container-prepared": own(preparedMode, "container", always),
+  "container-warm": own(warmMode, "container", always),
+  "microvm-cold": own(coldMode, "microvm", kvm),
+  "microvm-prepared": own(preparedMode, "microvm", kvm),
   "microvm-restored": notYet,
   "microvm-pooled": notYet,
   "microvm-reset": notYet,
-  "microvm-warm": notYet,
+  "microvm-warm": own(warmMode, "microvm", kvm),
   runc: { make: (ground) => ociMode("runc", ground), lacks: installed("/usr/sbin/runc") },
   crun: { make: (ground) => ociMode("crun", ground), lacks: installed("/usr/bin/crun") },
   bwrap: { make: bwrapMode, lacks: installed("/usr/bin/bwrap") },

@@ -1,3 +1,4 @@
+import type { Path } from "#contracts/function";
 import {
   type BootedSandbox,
   ProcessLauncher,
@@ -29,12 +30,13 @@ export function processMode(ground: Ground): BootMode {
   };
 }
 
-export function coldMode(ground: Ground): BootMode {
+export function coldMode(ground: Ground, kind: Path): BootMode {
+  const shape = { ...ground.shape, kind };
   let serving: ServingSandbox | undefined;
   return {
-    name: "container-cold",
+    name: `${kind}-cold`,
     async measured() {
-      const assigned = await ground.launcher.launch(ground.shape, "bench", ground.bundle);
+      const assigned = await ground.launcher.launch(shape, "bench", ground.bundle);
       serving = await firstAnswer(assigned, ground);
     },
     async after() {
@@ -44,12 +46,13 @@ export function coldMode(ground: Ground): BootMode {
   };
 }
 
-export function preparedMode(ground: Ground): BootMode {
+export function preparedMode(ground: Ground, kind: Path): BootMode {
+  const shape = { ...ground.shape, kind };
   let cell: BootedSandbox | undefined;
   return {
-    name: "container-prepared",
+    name: `${kind}-prepared`,
     async before() {
-      cell = await ground.launcher.prepare(ground.shape, "bench");
+      cell = await ground.launcher.prepare(shape, "bench");
     },
     async measured() {
       if (!cell) throw new Error("there is no cell");
@@ -65,14 +68,15 @@ export function preparedMode(ground: Ground): BootMode {
 /** Unmeasured calls before the one that is measured. */
 const CALLS_BEFORE_WARM = 20;
 
-export function warmMode(ground: Ground): BootMode {
+export function warmMode(ground: Ground, kind: Path): BootMode {
+  const shape = { ...ground.shape, kind };
   let serving: ServingSandbox | undefined;
   return {
-    name: "container-warm",
+    name: `${kind}-warm`,
     async before() {
       if (!serving?.alive)
         serving = await firstAnswer(
-          await ground.launcher.launch(ground.shape, "bench", ground.bundle),
+          await ground.launcher.launch(shape, "bench", ground.bundle),
           ground,
         );
       // The other modes have had the processors for a second; a call in a row of calls is meant, not the first after a pause.

@@ -141,7 +141,7 @@ function print(rows: Row[]): void {
   process.stdout.write(table(columns, cells));
   if (rows.some(({ unavailable }) => unavailable !== undefined)) {
     process.stdout.write(
-      "\nThe micro-VM path is not in this version: a call that asks for it is refused, never served by a container.\n",
+      "\nThis machine runs no micro-VMs (see ./cloister doctor): a call that asks for one is refused, never served by a container.\n",
     );
   }
 }

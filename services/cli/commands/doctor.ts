@@ -36,7 +36,7 @@ async function examine(): Promise<Finding[]> {
     programs(),
   ]);
   return [
-    ...virtualisation(),
+    ...(await virtualisation()),
     ...controlGroups(),
     ...spaces,
     ...walls,

@@ -142,12 +142,28 @@ describe("quickstart", { timeout: 300_000 }, () => {
     assert.ok(placement.reasons.length > 0);
   });
 
-  test("a micro-VM is refused, never replaced by a container", async () => {
-    await deployFile("strict", "export const handler = async () => 1;");
-    const { code, stdout, stderr } = await run(["invoke", "strict", "--isolation", "microvm"]);
-    assert.equal(code, 1);
-    assert.equal(stdout, "");
-    assert.match(stderr, /503 isolation_unavailable/);
+  test("the same function answers from a micro-VM, and says so", async () => {
+    await deployFile(
+      "strict",
+      "export const handler = async () => 'guest';",
+      "--isolation",
+      "microvm",
+    );
+    const call = () =>
+      fetch(`${instance.url}/f/strict/`, {
+        headers: authorization(),
+        signal: AbortSignal.timeout(60_000),
+      });
+    for (const start of [/^(cold|prepared)$/, /^warm$/]) {
+      const response = await call();
+      assert.equal(response.status, 200, await response.clone().text());
+      assert.equal(await response.text(), "guest");
+      assert.equal(response.headers.get("cloister-isolation"), "microvm");
+      assert.match(response.headers.get("cloister-start") ?? "", start);
+    }
+    const weaker = await run(["invoke", "strict", "--isolation", "container"]);
+    assert.equal(weaker.code, 1);
+    assert.match(weaker.stderr, /403 isolation_not_allowed/);
   });
 
   const mistakes: [string, string[], RegExp][] = [

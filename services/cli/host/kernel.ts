@@ -1,9 +1,11 @@
 import { closeSync, existsSync, openSync } from "node:fs";
+import { join } from "node:path";
+import { PROJECT_ROOT } from "#embedded/unprivileged";
 import { attempt, readKernel } from "./attempt.ts";
 import { absent, type Finding, found, lacking } from "./finding.ts";
 
-/** Flag and module of virtualisation. The micro-VM path itself is not in this version, so nothing of this is required. */
-export function virtualisation(): Finding[] {
+/** Flag, module and a micro-VM that is tried. Without them there are containers alone, so nothing of this is required. */
+export async function virtualisation(): Promise<Finding[]> {
   const flags =
     readKernel("/proc/cpuinfo")
       ?.match(/^flags\s*:(.*)$/m)?.[1]
@@ -28,12 +30,20 @@ export function virtualisation(): Finding[] {
           "modprobe kvm_intel or kvm_amd, if the kernel has it as a module.",
         ),
     kvmDevice(),
-    absent(
-      "micro-VM run",
-      "not tried: the micro-VM path is not in this version",
-      "Nothing to do; functions run in containers, and one that asks for a micro-VM is refused.",
-    ),
+    await microvmRun(),
   ];
+}
+
+async function microvmRun(): Promise<Finding> {
+  const program = join(PROJECT_ROOT, "target/release/cloister-vm");
+  const { ok, text } = await attempt(program, ["run", "--root", "/", "--", "/bin/true"]);
+  return ok
+    ? found("micro-VM run", "ran a program in one")
+    : absent(
+        "micro-VM run",
+        text,
+        "Mend the lines above; until then a function that needs a micro-VM is refused.",
+      );
 }
 
 function kvmDevice(): Finding {

@@ -121,7 +121,8 @@ export class Invocation implements AnswerHandler, CallerHandler {
       this.#job.expiresAtMs,
       this.#job.acceptedAtMs + this.#context.queueWaitMs,
     );
-    const got = this.#context.pool.acquire(spec, latest - now);
+    const { path } = this.#placement as Placement;
+    const got = this.#context.pool.acquire(spec, path, latest - now);
     if (!("promise" in got)) {
       this.#phases.acquire_ms = sinceMs(began);
       this.#invoke(spec, got);

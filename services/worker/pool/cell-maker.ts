@@ -58,9 +58,10 @@ export class CellMaker {
     // Whoever gives memory back calls `soon` again.
     if (!reservation) return;
     this.#options.booting(1);
-    const shape = shapeFor({ runtime: wanted.image, memoryMb: wanted.memoryMb });
-    const booting = launcher.prepare(shape, `prepared-${wanted.image}`);
-    const cell = cells.add(wanted.image, wanted.memoryMb, reservation, booting);
+    const { kind, image, memoryMb } = wanted;
+    const shape = shapeFor({ runtime: image, memoryMb }, kind);
+    const booting = launcher.prepare(shape, `prepared-${image}`);
+    const cell = cells.add(wanted, reservation, booting);
     booting.then(
       (booted) => {
         this.#options.booting(-1);

@@ -1,5 +1,5 @@
 import { availableParallelism } from "node:os";
-import type { StartKind, VersionSpec } from "#contracts/function";
+import type { Path, StartKind, VersionSpec } from "#contracts/function";
 import type { BundleHold } from "../bundles/bundle-cache.ts";
 import type { ServingSandbox, StartPhases } from "../sandbox/index.ts";
 import type { Reservation } from "./memory-budget.ts";
@@ -52,10 +52,11 @@ const PLACES_WHEN_BUSY = 2 * availableParallelism();
 /** Without a call's end for this long, a function's calls wait for something else than processors, ms. */
 const STUCK_MS = 500;
 
-/** Everything the pool knows of one version. */
+/** Everything the pool knows of one version on one path. */
 export class FunctionPool {
   readonly key: string;
   readonly spec: VersionSpec;
+  readonly path: Path;
   /** Invocations one sandbox serves at once. */
   readonly width: number;
   /** Entries with room, the most recently used last. */
@@ -78,9 +79,10 @@ export class FunctionPool {
   /** Looks again whether those who wait still can. */
   recheck: NodeJS.Timeout | undefined;
 
-  constructor(key: string, spec: VersionSpec) {
+  constructor(key: string, spec: VersionSpec, path: Path) {
     this.key = key;
     this.spec = spec;
+    this.path = path;
     this.width = spec.config.reuse === "fresh" ? 1 : spec.config.concurrency;
   }
 

@@ -1,12 +1,17 @@
-import { type Runtime, runtimeSchema } from "#contracts/function";
+import { type Path, type Runtime, runtimeSchema } from "#contracts/function";
 import type { BootedSandbox } from "../sandbox/index.ts";
 import type { Reservation } from "./memory-budget.ts";
+
+/** Cells of equal shape stand for each other. */
+export interface CellShape {
+  readonly kind: Path;
+  readonly image: Runtime;
+  readonly memoryMb: number;
+}
 
 /** A cell that is being made or waits for its function. Its memory is reserved from the start. */
 export interface Cell {
   readonly key: string;
-  readonly image: Runtime;
-  readonly memoryMb: number;
   readonly reservation: Reservation;
   /** Rejects when it could not be made. */
   readonly booting: Promise<BootedSandbox>;
@@ -27,9 +32,7 @@ export const DEMAND_CELLS = 2;
 /** Shapes whose demand is remembered. */
 const MAX_SHAPES = 64;
 
-interface Shape {
-  image: Runtime;
-  memoryMb: number;
+interface Shape extends CellShape {
   base: number;
   demandedAtMs: number;
   /** Booted first. */
@@ -38,7 +41,7 @@ interface Shape {
   retryAtMs: number;
 }
 
-const keyOf = (image: Runtime, memoryMb: number): string => `${image}/${memoryMb}`;
+const keyOf = ({ kind, image, memoryMb }: CellShape): string => `${kind}/${image}/${memoryMb}`;
 
 /** Which cells exist and which are wanted. Making and ending them is the pool's business. */
 export class PreparedCells {
@@ -47,7 +50,8 @@ export class PreparedCells {
 
   constructor(targets: readonly PreparedTarget[], demandCells = DEMAND_CELLS) {
     this.#demandCells = demandCells;
-    for (const target of targets) this.#shape(target.image, target.memoryMb).base = target.count;
+    for (const { image, memoryMb, count } of targets)
+      this.#shape({ kind: "container", image, memoryMb }).base = count;
   }
 
   get size(): number {
@@ -65,20 +69,20 @@ export class PreparedCells {
   }
 
   /** Whether `take` would give a cell. */
-  has(image: Runtime, memoryMb: number): boolean {
-    return (this.#shapes.get(keyOf(image, memoryMb))?.cells.length ?? 0) > 0;
+  has(shape: CellShape): boolean {
+    return (this.#shapes.get(keyOf(shape))?.cells.length ?? 0) > 0;
   }
 
   /** Notes that a start of this shape happens, and gives it a cell if there is one: a booted one, else one on its way. */
-  take(image: Runtime, memoryMb: number): Cell | undefined {
-    const shape = this.#shape(image, memoryMb);
+  take(wanted: CellShape): Cell | undefined {
+    const shape = this.#shape(wanted);
     shape.demandedAtMs = performance.now();
     const booted = shape.cells.findIndex((cell) => cell.booted);
     return shape.cells.splice(Math.max(booted, 0), 1)[0];
   }
 
   /** The shape that lacks a cell most, or undefined; `waitMs` tells when to look again because of an earlier failure. */
-  wanted(): { image: Runtime; memoryMb: number } | { waitMs: number } | undefined {
+  wanted(): CellShape | { waitMs: number } | undefined {
     const now = performance.now();
     let best: Shape | undefined;
     let bestLack = 0;
@@ -92,18 +96,13 @@ export class PreparedCells {
         bestLack = lack;
       }
     }
-    if (best) return { image: best.image, memoryMb: best.memoryMb };
+    if (best) return best;
     return Number.isFinite(waitMs) ? { waitMs } : undefined;
   }
 
-  add(
-    image: Runtime,
-    memoryMb: number,
-    reservation: Reservation,
-    booting: Promise<BootedSandbox>,
-  ): Cell {
-    const shape = this.#shape(image, memoryMb);
-    const cell: Cell = { key: keyOf(image, memoryMb), image, memoryMb, reservation, booting };
+  add(wanted: CellShape, reservation: Reservation, booting: Promise<BootedSandbox>): Cell {
+    const shape = this.#shape(wanted);
+    const cell: Cell = { key: keyOf(wanted), reservation, booting };
     shape.cells.push(cell);
     return cell;
   }
@@ -148,7 +147,7 @@ export class PreparedCells {
         if (cell) surplus.push(cell);
       }
       if (shape.base === 0 && shape.cells.length === 0 && now - shape.demandedAtMs > DEMAND_MS)
-        this.#shapes.delete(keyOf(shape.image, shape.memoryMb));
+        this.#shapes.delete(keyOf(shape));
     }
     return surplus;
   }
@@ -165,12 +164,13 @@ export class PreparedCells {
     return Math.max(shape.base, demanded);
   }
 
-  #shape(image: Runtime, memoryMb: number): Shape {
-    const key = keyOf(image, memoryMb);
+  #shape({ kind, image, memoryMb }: CellShape): Shape {
+    const key = keyOf({ kind, image, memoryMb });
     let shape = this.#shapes.get(key);
     if (!shape) {
       if (this.#shapes.size >= MAX_SHAPES) this.#forgetOne();
       shape = {
+        kind,
         image,
         memoryMb,
         base: 0,

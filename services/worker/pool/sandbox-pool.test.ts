@@ -33,7 +33,7 @@ function open(options: Partial<SandboxPoolOptions> = {}): SandboxPool {
 const isPending = (got: Lease | PendingLease): got is PendingLease => "promise" in got;
 
 async function acquire(pool: SandboxPool, spec: VersionSpec, waitMs = 10_000): Promise<Lease> {
-  const got = pool.acquire(spec, waitMs);
+  const got = pool.acquire(spec, "container", waitMs);
   return isPending(got) ? got.promise : got;
 }
 
@@ -47,7 +47,7 @@ test("the first invocation starts cold, the next ones are warm in the same sandb
   assert.equal(first.start, "cold");
   assert.ok((first.phases.init_ms ?? 0) > 0);
   first.release(true);
-  const second = pool.acquire(spec, 1000);
+  const second = pool.acquire(spec, "container", 1000);
   assert.ok(!isPending(second), "a warm sandbox is handed over at once");
   assert.equal(second.start, "warm");
   assert.equal(second.sandbox.id, first.sandbox.id);
@@ -76,7 +76,7 @@ test("a waiter gets the sandbox that is freed first, and no start it does not ne
   const pool = open({ memoryMb: 256 });
   const spec = folders.version("freed", HANDLER);
   const first = await acquire(pool, spec);
-  const waiting = pool.acquire(spec, 5000);
+  const waiting = pool.acquire(spec, "container", 5000);
   assert.ok(isPending(waiting));
   first.release(true);
   const second = await waiting.promise;
@@ -128,7 +128,7 @@ test("no room in time is capacity_exhausted; more than the node has is so at onc
     code("capacity_exhausted"),
   );
   assert.throws(
-    () => pool.acquire(folders.version("huge", HANDLER, { memoryMb: 512 }), 1000),
+    () => pool.acquire(folders.version("huge", HANDLER, { memoryMb: 512 }), "container", 1000),
     code("capacity_exhausted"),
   );
   assert.equal(pool.stats().waiting, 0);
@@ -138,7 +138,7 @@ test("no room in time is capacity_exhausted; more than the node has is so at onc
 test("a cancelled wait takes its start with it", async () => {
   const pool = open({ memoryMb: 256 });
   const lease = await acquire(pool, folders.version("busy", HANDLER));
-  const waiting = pool.acquire(folders.version("never", HANDLER), 5000);
+  const waiting = pool.acquire(folders.version("never", HANDLER), "container", 5000);
   assert.ok(isPending(waiting));
   waiting.cancel();
   assert.equal(pool.stats().waiting, 0);
@@ -243,7 +243,10 @@ test("close refuses waiters and ends everything", async () => {
   lease.release(true);
   await closing;
   assert.equal(lease.sandbox.alive, false);
-  assert.throws(() => pool.acquire(folders.version("late", HANDLER), 1000), code("draining"));
+  assert.throws(
+    () => pool.acquire(folders.version("late", HANDLER), "container", 1000),
+    code("draining"),
+  );
 });
 
 test("CLOISTER_PREPARED is read, and a mistake in it is named", () => {

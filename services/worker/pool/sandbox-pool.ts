@@ -1,5 +1,5 @@
 import { availableParallelism } from "node:os";
-import type { StartKind, VersionSpec } from "#contracts/function";
+import type { Path, StartKind, VersionSpec } from "#contracts/function";
 import { CloisterError } from "#errors/catalogue";
 import type { BundleHold } from "../bundles/bundle-cache.ts";
 import {
@@ -138,10 +138,10 @@ export class SandboxPool {
    * A warm sandbox at once, or one that comes later: freed by another invocation or newly made. The promise rejects with
    * `capacity_exhausted` after `waitMs`, or with what went wrong with the start. Throws when it can never be served.
    */
-  acquire(spec: VersionSpec, waitMs: number): Lease | PendingLease {
+  acquire(spec: VersionSpec, path: Path, waitMs: number): Lease | PendingLease {
     if (this.#closed) throw new CloisterError("draining");
-    const key = `${spec.tenantId}/${spec.versionId}`;
-    const owner = this.#functions.get(key) ?? this.#addFunction(key, spec);
+    const key = `${spec.tenantId}/${spec.versionId}/${path}`;
+    const owner = this.#functions.get(key) ?? this.#addFunction(key, spec, path);
     for (;;) {
       const entry = owner.open[owner.open.length - 1];
       if (!entry) break;
@@ -181,8 +181,8 @@ export class SandboxPool {
     this.#idleSuperseded.clear();
   }
 
-  #addFunction(key: string, spec: VersionSpec): FunctionPool {
-    const owner = new FunctionPool(key, spec);
+  #addFunction(key: string, spec: VersionSpec, path: Path): FunctionPool {
+    const owner = new FunctionPool(key, spec, path);
     this.#functions.set(key, owner);
     let versions = this.#versions.get(spec.functionId);
     if (!versions) {
@@ -191,7 +191,7 @@ export class SandboxPool {
     }
     for (const other of versions) {
       if (other.spec.version < spec.version) this.#setSuperseded(other);
-      else owner.superseded = true;
+      else if (other.spec.version > spec.version) owner.superseded = true;
     }
     versions.add(owner);
     return owner;
@@ -360,16 +360,17 @@ export class SandboxPool {
     for (;;) {
       const start: Start | undefined = this.#room.values().next().value;
       if (!start) break;
-      const { image, memoryMb } = shapeOf(start.owner.spec);
-      if (this.#cells.has(image, memoryMb)) {
-        this.#begin(start, this.#cells.take(image, memoryMb));
+      const shape = shapeOf(start.owner.spec, start.owner.path);
+      const { memoryMb } = shape;
+      if (this.#cells.has(shape)) {
+        this.#begin(start, this.#cells.take(shape));
         continue;
       }
       if (this.#booting >= this.#maxBooting) return;
       const reservation = this.#budget.reserve(memoryMb);
       if (reservation) {
         // A miss is demand too: later starts of this shape will find a cell.
-        this.#cells.take(image, memoryMb);
+        this.#cells.take(shape);
         this.#begin(start, undefined, reservation);
         continue;
       }
@@ -428,7 +429,7 @@ export class SandboxPool {
         try {
           hold = await bundle;
           assigned = await this.#options.launcher.launch(
-            shapeOf(owner.spec),
+            shapeOf(owner.spec, owner.path),
             labelOf(owner.spec),
             hold,
           );

@@ -1,4 +1,4 @@
-import type { FunctionConfig, Runtime, VersionSpec } from "#contracts/function";
+import type { FunctionConfig, Path, Runtime, VersionSpec } from "#contracts/function";
 import type { BundleRef, InitMessage } from "./loaded-function.ts";
 import type { AssignedSandbox, BootedSandbox } from "./sandbox.ts";
 
@@ -6,6 +6,7 @@ export type { BundleRef, InitMessage } from "./loaded-function.ts";
 
 /** What a sandbox is made of and limited to; two invocations may share a prepared cell only if theirs are equal. */
 export interface SandboxShape {
+  kind: Path;
   image: Runtime;
   memoryMb: number;
   cpuMilli: number;
@@ -23,13 +24,17 @@ export interface SandboxLauncher {
 
 const BASE_SHAPE = { cpuMilli: 1000, pids: 128, tmpMb: 64 } as const;
 
-export const shapeFor = (config: Pick<FunctionConfig, "runtime" | "memoryMb">): SandboxShape => ({
+export const shapeFor = (
+  config: Pick<FunctionConfig, "runtime" | "memoryMb">,
+  kind: Path = "container",
+): SandboxShape => ({
   ...BASE_SHAPE,
+  kind,
   image: config.runtime,
   memoryMb: config.memoryMb,
 });
 
-export const shapeOf = (spec: VersionSpec): SandboxShape => shapeFor(spec.config);
+export const shapeOf = (spec: VersionSpec, kind: Path): SandboxShape => shapeFor(spec.config, kind);
 
 export function initOf(spec: VersionSpec): InitMessage {
   const { config } = spec;

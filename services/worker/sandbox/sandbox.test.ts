@@ -22,7 +22,7 @@ after(async () => {
 async function serve(source: string): Promise<ServingSandbox> {
   const spec = folders.version(`f${started.length}`, source);
   const bundle = await folders.hold(spec.bundleDigest);
-  const assigned = await launcher.launch(shapeOf(spec), spec.name, bundle);
+  const assigned = await launcher.launch(shapeOf(spec, "container"), spec.name, bundle);
   const serving = await assigned.initialise(initOf(spec));
   started.push(serving);
   return serving;
@@ -52,7 +52,7 @@ test("an answer larger than every window comes whole", async () => {
 test("a function that cannot be loaded is an init error with its message, and its sandbox is gone", async () => {
   const spec = folders.version("broken", "raise ValueError('at load')\n");
   const assigned = await launcher.launch(
-    shapeOf(spec),
+    shapeOf(spec, "container"),
     spec.name,
     await folders.hold(spec.bundleDigest),
   );
@@ -69,7 +69,7 @@ test("a function that cannot be loaded is an init error with its message, and it
 test("init that never ends is a timeout and its sandbox is gone", async () => {
   const spec = folders.version("endless", "while True: pass\n");
   const assigned = await launcher.launch(
-    shapeOf(spec),
+    shapeOf(spec, "container"),
     spec.name,
     await folders.hold(spec.bundleDigest),
   );

@@ -5,6 +5,7 @@ import { SandboxdStandIn } from "../testkit/sandboxd-stand-in.ts";
 import { SandboxdLauncher, type SandboxShape } from "./index.ts";
 
 const SHAPE: SandboxShape = {
+  kind: "container",
   image: "python3",
   memoryMb: 128,
   cpuMilli: 1000,

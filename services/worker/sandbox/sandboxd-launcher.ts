@@ -40,8 +40,6 @@ const EARLY_TYPES: ReadonlySet<number> = new Set([FRAME.READY, FRAME.LOG]);
 
 export interface SandboxdLauncherOptions {
   socketPath: string;
-  /** `process`: the bare runner without isolation, for benchmarks; sandboxd refuses it unless started for that. */
-  kind?: "container" | "process";
   onUp?: (hello: SandboxdHello) => void;
   onLost?: (error: Error) => void;
 }
@@ -140,7 +138,7 @@ export class SandboxdLauncher implements SandboxLauncher, SandboxHolder {
       });
       frames.sendJson(FRAME.REQUEST, 1, {
         op: "create",
-        kind: this.#options.kind ?? "container",
+        kind: shape.kind,
         image: shape.image,
         memoryMb: shape.memoryMb,
         cpuMilli: shape.cpuMilli,

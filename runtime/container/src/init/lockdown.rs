@@ -1,4 +1,5 @@
 use std::io;
+use std::os::fd::BorrowedFd;
 
 use landlock::{
     ABI, Access, AccessFs, PathBeneath, PathFd, RestrictionStatus, Ruleset, RulesetAttr,
@@ -55,7 +56,7 @@ pub fn give_up_for_good() -> Result<(), Failure> {
 }
 
 /// Every right, every file but what a function may touch, every system call but those it may make: for init, and for all it forks.
-pub fn confine() -> Result<(), Failure> {
+pub fn confine(filter: Filter<'_>) -> Result<(), Failure> {
     for set in [
         caps::CapSet::Ambient,
         caps::CapSet::Inheritable,
@@ -67,15 +68,15 @@ pub fn confine() -> Result<(), Failure> {
             .wall("capabilities")?;
     }
     if cloister_container::landlock_abi().is_some() {
-        restrict_files()
+        restrict_files(filter)
             .map_err(io::Error::other)
             .wall("Landlock")?;
     }
-    install_filters()
+    install_filters(filter)
 }
 
 /// Landlock: everything may be read and executed, only /tmp, /dev/shm and the devices written.
-fn restrict_files() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+fn restrict_files(filter: Filter<'_>) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     // The newest kind of access this knows of; a kernel that knows fewer is asked for those.
     let abi = ABI::V5;
     let read = AccessFs::from_read(abi);
@@ -94,6 +95,10 @@ fn restrict_files() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     ] {
         rules = rules.add_rule(PathBeneath::new(PathFd::new(path)?, access))?;
     }
+    if let Filter::Monitor(program) = filter {
+        let run = AccessFs::Execute | AccessFs::ReadFile;
+        rules = rules.add_rule(PathBeneath::new(program, run))?;
+    }
     let RestrictionStatus { ruleset, .. } = rules.restrict_self()?;
     match ruleset {
         RulesetStatus::NotEnforced => Err("the kernel did not take the rules".into()),
@@ -101,11 +106,24 @@ fn restrict_files() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     }
 }
 
-/// no_new_privs and the programs made of seccomp/runner.json.
-fn install_filters() -> Result<(), Failure> {
+/// Whose system calls are meant.
+#[derive(Clone, Copy)]
+pub enum Filter<'a> {
+    /// A function's own.
+    Runner,
+    /// A micro-VM's monitor's, in a function's place; its program, which no path inside leads to.
+    Monitor(BorrowedFd<'a>),
+}
+
+/// no_new_privs and the programs made of seccomp/*.json.
+fn install_filters(filter: Filter<'_>) -> Result<(), Failure> {
+    let own = match filter {
+        Filter::Runner => include_bytes!(concat!(env!("OUT_DIR"), "/runner.bpf")).as_slice(),
+        Filter::Monitor(_) => include_bytes!(concat!(env!("OUT_DIR"), "/monitor.bpf")).as_slice(),
+    };
     for program in [
         include_bytes!(concat!(env!("OUT_DIR"), "/absent.bpf")).as_slice(),
-        include_bytes!(concat!(env!("OUT_DIR"), "/runner.bpf")).as_slice(),
+        own,
     ] {
         let program: Vec<sock_filter> = program.chunks_exact(8).filter_map(instruction).collect();
         apply_filter(&program)

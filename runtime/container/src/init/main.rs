@@ -17,6 +17,7 @@ use std::time::Instant;
 
 use cloister_container::order::{Ended, MAX_FDS, Order, Report, receive, send};
 use failure::{Failure, Step};
+use lockdown::Filter;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, WaitOptions, set_parent_process_death_signal};
 
@@ -120,7 +121,7 @@ fn cradle(title: &mut title::Title) -> Result<(), Failure> {
     let Some((order, fds)) = receive::<Order>(socket(), true).step("order")? else {
         return Ok(());
     };
-    let fds = Descriptors::take(fds, order.has_bundle)?;
+    let fds = Descriptors::take(fds, &order)?;
     let began = Instant::now();
     // Inherited by all: whatever is short of memory, a sandbox goes before the services.
     std::fs::write("/proc/self/oom_score_adj", "500").step("oom_score_adj")?;
@@ -174,7 +175,10 @@ fn init(order: &Order, fds: Descriptors, title: &mut title::Title) -> Result<End
     mark("network_ms");
     lockdown::limit_resources()?;
     lockdown::give_up_for_good()?;
-    lockdown::confine()?;
+    lockdown::confine(match &fds.monitor {
+        Some(monitor) => Filter::Monitor(monitor.program.as_fd()),
+        None => Filter::Runner,
+    })?;
     mark("lockdown_ms");
     let runner = runner::start(order, &fds)?;
     drop(fds);
@@ -209,10 +213,17 @@ struct Descriptors {
     stderr: OwnedFd,
     root: OwnedFd,
     bundle: Option<OwnedFd>,
+    monitor: Option<Monitor>,
+}
+
+/// What a micro-VM's monitor needs beside the image.
+struct Monitor {
+    program: OwnedFd,
+    kvm: OwnedFd,
 }
 
 impl Descriptors {
-    fn take(fds: Vec<OwnedFd>, has_bundle: bool) -> Result<Descriptors, Failure> {
+    fn take(fds: Vec<OwnedFd>, order: &Order) -> Result<Descriptors, Failure> {
         let wrong = || Failure::setup("order", "it came with the wrong descriptors");
         if fds.len() > MAX_FDS {
             return Err(wrong());
@@ -220,8 +231,21 @@ impl Descriptors {
         let mut fds = fds.into_iter();
         let mut next = || fds.next().ok_or_else(wrong);
         let (fd3, stdout, stderr, root) = (next()?, next()?, next()?, next()?);
-        let bundle = if has_bundle { Some(next()?) } else { None };
+        let bundle = if order.has_bundle {
+            Some(next()?)
+        } else {
+            None
+        };
+        let monitor = if order.has_monitor {
+            Some(Monitor {
+                program: next()?,
+                kvm: next()?,
+            })
+        } else {
+            None
+        };
         Ok(Descriptors {
+            monitor,
             fd3,
             stdout,
             stderr,

@@ -12,9 +12,13 @@ use crate::failure::{Failure, Step, checked};
 
 /// Descriptors are first copied above this, so that none stands in the way of another.
 const SCRATCH: libc::c_int = 64;
+/// The monitor's /dev/kvm.
+const KVM: libc::c_int = 4;
 /// Where the runner tells of a failed exec; closed by a successful one.
-const STATUS: libc::c_int = 4;
-const FIRST_CLOSED: libc::c_uint = 5;
+const STATUS: libc::c_int = 5;
+/// The monitor's program, closed by its exec.
+const PROGRAM: libc::c_int = 6;
+const FIRST_CLOSED: libc::c_uint = 7;
 /// exec failed, as in a shell.
 const EXIT_EXEC: i32 = 127;
 
@@ -33,7 +37,7 @@ pub fn start(order: &Order, fds: &Descriptors) -> Result<Pid, Failure> {
     let forked = checked(unsafe { libc::fork() }.into()).step("runner")?;
     let Some(pid) = i32::try_from(forked).ok().and_then(Pid::from_raw) else {
         let failure = match become_runner(fds, &tell) {
-            Ok(()) => exec(&argv, &env),
+            Ok(()) => exec(&argv, &env, fds.monitor.is_some()),
             Err(failure) => failure,
         };
         let text = format!(
@@ -42,11 +46,11 @@ pub fn start(order: &Order, fds: &Descriptors) -> Result<Pid, Failure> {
             failure.step,
             failure.message
         );
-        // At its old place or its new one, whichever is open.
+        // At its old place, or at its new one when the old is closed: before that, something else may stand there.
         // SAFETY: the descriptor is used for this one write, and a closed one is only an error.
         let moved = unsafe { BorrowedFd::borrow_raw(STATUS) };
-        let _ = rustix::io::write(moved, text.as_bytes())
-            .or_else(|_| rustix::io::write(&tell, text.as_bytes()));
+        let _ = rustix::io::write(&tell, text.as_bytes())
+            .or_else(|_| rustix::io::write(moved, text.as_bytes()));
         std::process::exit(EXIT_EXEC);
     };
     drop(tell);
@@ -90,14 +94,27 @@ fn become_runner(fds: &Descriptors, tell: &OwnedFd) -> Result<(), Failure> {
         copy(stderr)?,
         copy(fd3)?,
     ];
+    let tell = copy(tell.as_fd())?;
+    let monitor = match &fds.monitor {
+        Some(monitor) => Some([copy(monitor.kvm.as_fd())?, copy(monitor.program.as_fd())?]),
+        None => None,
+    };
     for (number, source) in (0..).zip(&sources) {
         place(source.as_fd(), number, 0)?;
     }
-    place(copy(tell.as_fd())?.as_fd(), STATUS, libc::O_CLOEXEC)?;
+    for number in [KVM, PROGRAM] {
+        // SAFETY: what stood there has been copied; exec or exit follows.
+        unsafe { libc::close(number) };
+    }
+    if let Some([kvm, program]) = &monitor {
+        place(kvm.as_fd(), KVM, 0)?;
+        place(program.as_fd(), PROGRAM, libc::O_CLOEXEC)?;
+    }
+    place(tell.as_fd(), STATUS, libc::O_CLOEXEC)?;
     // SAFETY: whatever is closed here is used by nobody any more; exec or exit follows.
     checked(unsafe { libc::c_long::from(libc::close_range(FIRST_CLOSED, u32::MAX, 0)) })
         .wall("descriptors")?;
-    std::mem::forget((null, sources));
+    std::mem::forget((null, sources, tell, monitor));
     Ok(())
 }
 
@@ -110,7 +127,7 @@ fn place(source: BorrowedFd<'_>, number: libc::c_int, flags: libc::c_int) -> Res
 }
 
 /// Returns only when it fails.
-fn exec(argv: &[CString], env: &[CString]) -> Failure {
+fn exec(argv: &[CString], env: &[CString], by_descriptor: bool) -> Failure {
     let Some(program) = argv.first() else {
         return Failure::setup("program", "the image names none");
     };
@@ -122,8 +139,22 @@ fn exec(argv: &[CString], env: &[CString]) -> Failure {
             .collect()
     };
     let (arguments, environment) = (pointers(argv), pointers(env));
+    let (words, settings) = (arguments.as_ptr(), environment.as_ptr());
     // SAFETY: both arrays end with null and point to strings that outlive the call.
-    unsafe { libc::execve(program.as_ptr(), arguments.as_ptr(), environment.as_ptr()) };
+    unsafe {
+        if by_descriptor {
+            libc::syscall(
+                libc::SYS_execveat,
+                PROGRAM,
+                c"".as_ptr(),
+                words,
+                settings,
+                libc::AT_EMPTY_PATH,
+            );
+        } else {
+            libc::execve(program.as_ptr(), words, settings);
+        }
+    }
     Failure::setup(
         "program",
         &format!(

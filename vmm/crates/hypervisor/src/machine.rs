@@ -1,3 +1,4 @@
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 use std::sync::Arc;
 
 use kvm_bindings::{
@@ -60,10 +61,19 @@ impl Machine {
     /// The window must stay mapped until the machine and its vCPUs are dropped, and nothing in it
     /// may be referred to from Rust.
     ///
+    /// `kvm_fd` is an open /dev/kvm, for a process that may not open it itself; None opens it.
+    ///
     /// # Errors
     /// [`HypervisorError`] for what the host lacks.
-    pub unsafe fn new(window_base: *mut u8) -> Result<Self, HypervisorError> {
-        let kvm_fd = Kvm::new().map_err(|error| HypervisorError::Open(error.into()))?;
+    pub unsafe fn new(
+        window_base: *mut u8,
+        kvm_fd: Option<OwnedFd>,
+    ) -> Result<Self, HypervisorError> {
+        let kvm_fd = match kvm_fd {
+            // SAFETY: the descriptor is owned and given away here.
+            Some(fd) => unsafe { Kvm::from_raw_fd(fd.into_raw_fd()) },
+            None => Kvm::new().map_err(|error| HypervisorError::Open(error.into()))?,
+        };
         let needed = (KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS) as i32;
         if kvm_fd.check_extension_int(Cap::SyncRegs) & needed != needed {
             return Err(HypervisorError::Capability("KVM_CAP_SYNC_REGS"));

@@ -20,7 +20,7 @@ fn guest(code: &[u8]) -> Guest {
     install_kick_handler().unwrap();
     let window = Window::reserve(WINDOW_BYTES).unwrap();
     // SAFETY: the address space keeps the window; fields drop in order, the vCPU and machine first.
-    let machine = unsafe { Machine::new(window.base()) }.unwrap();
+    let machine = unsafe { Machine::new(window.base(), None) }.unwrap();
     let limits = Limits {
         committed_bytes: 64 << 20,
     };

@@ -19,6 +19,7 @@ the signal's number when a signal ended it; 125 when the micro-VM could not run.
   --memory-mb N        memory the program may use, in MiB (256)
   --tmp-mb N           size of the private /tmp, in MiB (64)
   --fd3 N              descriptor of this process that the program finds at 3
+  --kvm-fd N           descriptor of this process that is an open /dev/kvm; without it /dev/kvm is opened
   --strace             writes each system call to the standard error
   --stats              writes counts of exits and system calls as JSON to the standard error
 ";
@@ -33,6 +34,7 @@ pub struct Options {
     pub memory_mb: u64,
     pub tmp_mb: u64,
     pub fd3: Option<i32>,
+    pub kvm_fd: Option<i32>,
     pub strace: bool,
     pub stats: bool,
     pub argv: Vec<Vec<u8>>,
@@ -91,6 +93,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Comman
         memory_mb: 256,
         tmp_mb: 64,
         fd3: None,
+        kvm_fd: None,
         strace: false,
         stats: false,
         argv: Vec::new(),
@@ -105,11 +108,8 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Comman
             "--cwd" => options.cwd = value("--cwd", "DIR")?.to_string_lossy().into_owned(),
             "--memory-mb" => options.memory_mb = number("--memory-mb", value("--memory-mb", "N")?)?,
             "--tmp-mb" => options.tmp_mb = number("--tmp-mb", value("--tmp-mb", "N")?)?,
-            "--fd3" => {
-                let fd = number("--fd3", value("--fd3", "N")?)?;
-                let fd = i32::try_from(fd).map_err(|_| CommandError::Value("--fd3", "N"))?;
-                options.fd3 = Some(fd);
-            }
+            "--fd3" => options.fd3 = Some(descriptor("--fd3", value("--fd3", "N")?)?),
+            "--kvm-fd" => options.kvm_fd = Some(descriptor("--kvm-fd", value("--kvm-fd", "N")?)?),
             "--strace" => options.strace = true,
             "--stats" => options.stats = true,
             "--" => {
@@ -143,6 +143,10 @@ fn bind(value: OsString) -> Result<(PathBuf, String), CommandError> {
         }
         _ => Err(wrong()),
     }
+}
+
+fn descriptor(option: &'static str, value: OsString) -> Result<i32, CommandError> {
+    i32::try_from(number(option, value)?).map_err(|_| CommandError::Value(option, "N"))
 }
 
 fn number(option: &'static str, value: OsString) -> Result<u64, CommandError> {

@@ -75,10 +75,11 @@ const TMP_NODES: u64 = 65_536;
 /// [`GuestError`] when it could not start.
 pub fn run(options: &Options) -> Result<u8, GuestError> {
     install_kick_handler()?;
+    let kvm = options.kvm_fd.map(take_descriptor).transpose()?;
     let window = Window::reserve(WINDOW_BYTES)?;
     // SAFETY: the kernel holds the window by its address space. Both it and the machine live until
     // every thread has ended, or until this process does.
-    let machine = Arc::new(unsafe { Machine::new(window.base()) }?);
+    let machine = Arc::new(unsafe { Machine::new(window.base(), kvm) }?);
     let memory_bytes = options.memory_mb.saturating_mul(1 << 20);
     let limits = Limits {
         committed_bytes: memory_bytes.saturating_add(OVERCOMMIT_BYTES),
@@ -151,6 +152,15 @@ pub fn run(options: &Options) -> Result<u8, GuestError> {
     })
 }
 
+/// A copy of a descriptor this process was started with.
+fn take_descriptor(number: i32) -> Result<OwnedFd, GuestError> {
+    // SAFETY: the number is only used to duplicate it, which fails when nothing is open there.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+    rustix::io::fcntl_dupfd_cloexec(borrowed, 10).map_err(|error| {
+        GuestError::Given(format!("descriptor {number}"), Errno(error.raw_os_error()))
+    })
+}
+
 /// Where something is shown, and what.
 type Bind = (String, Arc<dyn Node>);
 
@@ -173,10 +183,7 @@ fn open_streams(kernel: &Kernel, options: &Options) -> Result<(), GuestError> {
     wanted.extend(options.fd3.map(|fd| (fd, 3)));
     for (host, guest) in wanted {
         let failed = |errno| GuestError::Given(format!("descriptor {host}"), errno);
-        // SAFETY: the number is only used to duplicate it, which fails when nothing is open there.
-        let borrowed = unsafe { BorrowedFd::borrow_raw(host) };
-        let fd: OwnedFd = rustix::io::fcntl_dupfd_cloexec(borrowed, 10)
-            .map_err(|error| failed(Errno(error.raw_os_error())))?;
+        let fd = take_descriptor(host)?;
         let mode =
             rustix::fs::fcntl_getfl(&fd).map_err(|error| failed(Errno(error.raw_os_error())))?;
         let stream = HostStream::new(fd).map_err(failed)?;
