@@ -114,7 +114,10 @@ def handler(event, context):
     });
     const seen = (await (await call(instance, "looks")).json()) as Record<string, string[]>;
     assert.deepEqual(seen.read, []);
-    assert.ok(seen.pids?.every((pid) => pid === "1"), JSON.stringify(seen.pids));
+    assert.ok(
+      seen.pids?.every((pid) => pid === "1"),
+      JSON.stringify(seen.pids),
+    );
     assert.ok(!seen.roots?.includes("root"), JSON.stringify(seen.roots));
   });
 
