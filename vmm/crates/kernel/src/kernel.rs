@@ -10,6 +10,7 @@ use crate::file::FdTable;
 use crate::futex::FutexTable;
 use crate::loader::GuestClock;
 use crate::signal::{Actions, Pending, bit};
+use crate::socket::Network;
 use crate::syscalls::ROWS;
 use crate::vfs::Vfs;
 use crate::wait::{Parker, WaitQueue, Wake};
@@ -103,6 +104,8 @@ pub struct Kernel {
     pub identity: Identity,
     pub actions: Mutex<Actions>,
     pub futexes: FutexTable,
+    /// What the guest's sockets share.
+    pub network: Arc<Network>,
     /// Told when a signal becomes pending (signalfd).
     pub signal_queue: Arc<WaitQueue>,
     /// Path of the program, and its arguments, for /proc/self.
@@ -150,6 +153,7 @@ impl Kernel {
             identity,
             actions: Mutex::new(Actions::default()),
             futexes: FutexTable::default(),
+            network: Arc::default(),
             signal_queue: Arc::new(WaitQueue::default()),
             program: OnceLock::new(),
             auxv: OnceLock::new(),

@@ -15,7 +15,7 @@ mod kernel;
 pub mod loader;
 mod pipe;
 mod signal;
-mod socket_pair;
+mod socket;
 mod stream;
 pub mod syscalls;
 mod task;

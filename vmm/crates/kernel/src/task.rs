@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use vmm_abi::{Errno, Fault, Prot, Registers, SigInfo, SigStack};
 use vmm_memory::AddressSpace;
 
-use crate::args::{Args, Restart, Ret};
+use crate::args::{Args, DONE, Restart, Ret, SysResult};
 use crate::delivery::Delivery;
 use crate::file::OpenFile;
 use crate::futex::Waiter;
@@ -37,6 +37,8 @@ struct Wait {
     expired: bool,
     registrations: Vec<Registration>,
     futex: Option<Arc<Waiter>>,
+    /// Bytes (or messages) that the call has moved before it blocked.
+    progress: u64,
 }
 
 /// One guest thread, owned by the host thread that runs it.
@@ -90,6 +92,40 @@ impl Task {
     /// EBADF.
     pub fn file(&self, fd: i32) -> Result<Arc<OpenFile>, Errno> {
         self.kernel.files.lock().get(fd)
+    }
+
+    /// Gives a description the lowest free descriptor, which is the call's answer.
+    ///
+    /// # Errors
+    /// EMFILE.
+    pub fn add_file(&self, open: Arc<OpenFile>, cloexec: bool) -> SysResult {
+        let fd = self.kernel.files.lock().add(open, cloexec, 0)?;
+        Ok(u64::from(fd.unsigned_abs()).into())
+    }
+
+    /// Gives two descriptions descriptors and writes those to guest memory; both or none.
+    ///
+    /// # Errors
+    /// EMFILE, EFAULT.
+    pub fn add_two_files(
+        &self,
+        (one, other): (Arc<OpenFile>, Arc<OpenFile>),
+        cloexec: bool,
+        address: u64,
+    ) -> SysResult {
+        let mut files = self.kernel.files.lock();
+        let first = files.add(one, cloexec, 0)?;
+        let second = files.add(other, cloexec, 0);
+        drop(files);
+        let told = second.and_then(|second| {
+            let told = self.memory().write_value(address, &[first, second]);
+            told.inspect_err(|_| drop(self.kernel.files.lock().close(second)))
+        });
+        if let Err(errno) = told {
+            drop(self.kernel.files.lock().close(first));
+            return Err(errno);
+        }
+        DONE
     }
 
     /// Blocked signals.
@@ -156,6 +192,17 @@ impl Task {
         &mut self.wait.futex
     }
 
+    /// What the call that runs has moved in earlier attempts. A signal ends it with this number, unless it is 0.
+    #[must_use]
+    pub fn progress(&self) -> u64 {
+        self.wait.progress
+    }
+
+    /// Notes what has been moved so far.
+    pub fn set_progress(&mut self, moved: u64) {
+        self.wait.progress = moved;
+    }
+
     /// Serves the system call in the registers, waiting as long as it takes.
     pub fn system_call(&mut self, fpu: &mut dyn Fpu) {
         let number = self.registers.rax;
@@ -216,8 +263,11 @@ impl Task {
         number: u64,
         fpu: &mut dyn Fpu,
     ) -> Result<Ret, Errno> {
+        let moved = self.wait.progress;
         self.drop_wait();
-        if restart == Restart::IfAsked && delivery.restarts() {
+        if moved > 0 {
+            self.registers.rax = moved;
+        } else if restart == Restart::IfAsked && delivery.restarts() {
             // `syscall` is two bytes long: the call is made again when the handler returns.
             self.registers.rip = self.registers.rip.wrapping_sub(2);
             self.registers.rax = number;

@@ -19,12 +19,7 @@ const MAX_EVENTS: usize = 1024;
 
 fn add(task: &Task, file: Arc<dyn File>, name: String, flags: u32) -> SysResult {
     let open = OpenFile::new(file, name, flags & !O_CLOEXEC);
-    let fd = task
-        .kernel
-        .files
-        .lock()
-        .add(open, flags & O_CLOEXEC != 0, 0)?;
-    Ok(u64::from(fd.unsigned_abs()).into())
+    task.add_file(open, flags & O_CLOEXEC != 0)
 }
 
 /// pipe2(2)
@@ -46,23 +41,9 @@ fn make_pipe(task: &mut Task, address: u64, flags: u32) -> SysResult {
     let (reader, writer) = pipe::pipe(ino);
     let name = format!("pipe:[{ino}]");
     let (cloexec, status) = (flags & O_CLOEXEC != 0, flags & O_NONBLOCK);
-    let mut files = task.kernel.files.lock();
-    let read = files.add(OpenFile::new(reader, name.clone(), status), cloexec, 0)?;
-    let write = match files.add(OpenFile::new(writer, name, status | O_WRONLY), cloexec, 0) {
-        Ok(fd) => fd,
-        Err(errno) => {
-            let _ = files.close(read);
-            return Err(errno);
-        }
-    };
-    drop(files);
-    if let Err(errno) = task.memory().write_value(address, &[read, write]) {
-        let mut files = task.kernel.files.lock();
-        let _ = files.close(read);
-        let _ = files.close(write);
-        return Err(errno);
-    }
-    DONE
+    let read = OpenFile::new(reader, name.clone(), status);
+    let write = OpenFile::new(writer, name, status | O_WRONLY);
+    task.add_two_files((read, write), cloexec, address)
 }
 
 /// eventfd2(2)

@@ -5,6 +5,7 @@ mod events;
 mod files;
 mod fixed;
 mod memory;
+mod messages;
 mod page;
 mod paths;
 mod process;

@@ -11,13 +11,13 @@ use crate::vfs::{Node, Walked};
 
 const PATH_MAX: usize = 4096;
 
-fn path(task: &Task, address: u64) -> Result<Vec<u8>, Errno> {
+pub(super) fn path(task: &Task, address: u64) -> Result<Vec<u8>, Errno> {
     task.memory()
         .read_string(address, PATH_MAX, Errno::ENAMETOOLONG)
 }
 
 /// Walks a path relative to a directory descriptor.
-fn walk(task: &Task, dirfd: i32, path: &[u8], follow: bool) -> Result<Walked, Errno> {
+pub(super) fn walk(task: &Task, dirfd: i32, path: &[u8], follow: bool) -> Result<Walked, Errno> {
     let from = if path.starts_with(b"/") {
         Vec::new()
     } else if dirfd == AT_FDCWD {

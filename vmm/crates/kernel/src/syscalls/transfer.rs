@@ -6,34 +6,142 @@ use vmm_abi::*;
 use vmm_memory::AddressSpace;
 
 use crate::args::{Args, Restart, Ret, SysResult};
+use crate::clock;
 use crate::file::OpenFile;
 use crate::task::Task;
+use crate::wait::WaitQueue;
 
-/// Asks `attempt` until it has something else to say than EAGAIN, blocking the task between.
+/// How a call waits for a file.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Waiting {
+    /// What it waits for, in EPOLL* bits.
+    pub events: u32,
+    /// Never waits, whatever the description says (MSG_DONTWAIT).
+    pub at_once: bool,
+    /// Longest wait, in nanoseconds.
+    pub timeout_ns: Option<u64>,
+}
+
+impl Waiting {
+    /// Waits as the description says.
+    pub(super) const fn plain(events: u32) -> Self {
+        Self {
+            events,
+            at_once: false,
+            timeout_ns: None,
+        }
+    }
+}
+
+/// What an attempt came to.
+pub(super) enum Outcome<T> {
+    Done(T),
+    Block(Restart),
+}
+
+/// Asks `attempt`; on EAGAIN registers with the file (and with `also`), asks again, and blocks.
 ///
 /// # Errors
-/// EAGAIN for a description with O_NONBLOCK, else what the attempt says.
-pub(super) fn until_ready(
+/// EAGAIN when the call may not wait or its time is over, else what the attempt says.
+pub(super) fn attempt_or_wait<T>(
     task: &mut Task,
-    open: &Arc<OpenFile>,
-    events: u32,
-    attempt: impl Fn(&AddressSpace) -> Result<u64, Errno>,
-) -> SysResult {
+    open: &OpenFile,
+    how: Waiting,
+    also: Option<&Arc<WaitQueue>>,
+    mut attempt: impl FnMut(&AddressSpace) -> Result<T, Errno>,
+) -> Result<Outcome<T>, Errno> {
     match attempt(task.memory()) {
-        Err(Errno::EAGAIN) if !open.nonblocking() => {}
-        other => return other.map(Into::into),
+        Err(Errno::EAGAIN) if !how.at_once && !open.nonblocking() && !task.expired() => {}
+        other => return other.map(Outcome::Done),
     }
     let Some(queue) = open.file.queue() else {
         return Err(Errno::EAGAIN);
     };
     if !task.is_watching() {
         task.watch(queue);
+        if let Some(also) = also {
+            task.watch(also);
+        }
     }
-    open.file.arm(events);
+    if let Some(ns) = how.timeout_ns {
+        task.set_deadline(clock::monotonic_ns().saturating_add(ns));
+    }
+    open.file.arm(how.events);
     match attempt(task.memory()) {
-        Err(Errno::EAGAIN) => Ok(Ret::Block(Restart::IfAsked)),
-        other => other.map(Into::into),
+        Err(Errno::EAGAIN) if how.timeout_ns.is_some() => Ok(Outcome::Block(Restart::Never)),
+        Err(Errno::EAGAIN) => Ok(Outcome::Block(Restart::IfAsked)),
+        other => other.map(Outcome::Done),
     }
+}
+
+/// As [`attempt_or_wait`] for calls whose answer is a number.
+pub(super) fn until_ready(
+    task: &mut Task,
+    open: &OpenFile,
+    how: Waiting,
+    attempt: impl FnMut(&AddressSpace) -> Result<u64, Errno>,
+) -> SysResult {
+    match attempt_or_wait(task, open, how, None, attempt)? {
+        Outcome::Done(value) => Ok(value.into()),
+        Outcome::Block(restart) => Ok(Ret::Block(restart)),
+    }
+}
+
+/// Moves all of `list` unless the call may not wait, an error comes or nothing more does: what a blocking
+/// write(2) to a pipe or socket does. What has been moved is kept over waits in [`Task::progress`].
+pub(super) fn until_all(
+    task: &mut Task,
+    open: &OpenFile,
+    how: Waiting,
+    list: &[Iovec],
+    mut attempt: impl FnMut(&AddressSpace, &[Iovec]) -> Result<u64, Errno>,
+) -> SysResult {
+    let total = total(list);
+    loop {
+        let before = task.progress();
+        let rest = rest_of(list, before);
+        let moved = match attempt_or_wait(task, open, how, None, |m| attempt(m, &rest)) {
+            Ok(Outcome::Done(moved)) => moved,
+            Ok(Outcome::Block(restart)) => return Ok(Ret::Block(restart)),
+            Err(_) if before > 0 => return Ok(before.into()),
+            Err(errno) => return Err(errno),
+        };
+        let sum = before.saturating_add(moved);
+        if moved == 0 || sum >= total || how.at_once || open.nonblocking() {
+            return Ok(sum.into());
+        }
+        task.set_progress(sum);
+    }
+}
+
+/// Bytes in all ranges.
+pub(super) fn total(list: &[Iovec]) -> u64 {
+    list.iter()
+        .fold(0, |sum: u64, entry| sum.saturating_add(entry.len))
+}
+
+/// The ranges without their first `skip` bytes.
+pub(super) fn rest_of(list: &[Iovec], skip: u64) -> Vec<Iovec> {
+    let mut left = skip;
+    let cut = |entry: &Iovec| {
+        let part = entry.len.min(left);
+        left = left.saturating_sub(part);
+        Iovec {
+            base: entry.base.wrapping_add(part),
+            len: entry.len.saturating_sub(part),
+        }
+    };
+    list.iter().map(cut).filter(|entry| entry.len > 0).collect()
+}
+
+/// What write(2) does about EPIPE besides telling it.
+pub(super) fn broken_pipe(task: &Task) {
+    let info = SigInfo {
+        signo: SIGPIPE,
+        code: SI_USER,
+        ..SigInfo::default()
+    };
+    let _ = task.kernel.send_signal(Some(&task.shared), info);
 }
 
 fn transfer(
@@ -56,21 +164,16 @@ fn transfer(
         if offset.is_some() {
             return Err(Errno::ESPIPE);
         }
-        let events = if write { EPOLLOUT } else { EPOLLIN };
-        let result = until_ready(task, &open, events, |memory| {
-            if write {
-                file.write(memory, list, 0)
-            } else {
-                file.read(memory, list, 0)
-            }
+        if !write {
+            let how = Waiting::plain(EPOLLIN);
+            return until_ready(task, &open, how, |memory| file.read(memory, list, 0));
+        }
+        let how = Waiting::plain(EPOLLOUT);
+        let result = until_all(task, &open, how, list, |memory, rest| {
+            file.write(memory, rest, 0)
         });
-        if write && result == Err(Errno::EPIPE) {
-            let info = SigInfo {
-                signo: SIGPIPE,
-                code: SI_USER,
-                ..SigInfo::default()
-            };
-            let _ = task.kernel.send_signal(Some(&task.shared), info);
+        if result == Err(Errno::EPIPE) {
+            broken_pipe(task);
         }
         return result;
     };

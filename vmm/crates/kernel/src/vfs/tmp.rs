@@ -8,8 +8,8 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 use rustix::fs::{MemfdFlags, fstat, ftruncate, memfd_create};
 use vmm_abi::{
-    Errno, Iovec, O_ACCMODE, O_DIRECTORY, O_TRUNC, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, Stat,
-    Timespec,
+    Errno, Iovec, O_ACCMODE, O_DIRECTORY, O_TRUNC, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK,
+    Stat, Timespec,
 };
 use vmm_memory::AddressSpace;
 
@@ -53,9 +53,14 @@ impl Shared {
 type Children = Mutex<BTreeMap<Vec<u8>, Arc<TmpNode>>>;
 
 enum Body {
-    File { fd: OwnedFd, size: Mutex<u64> },
+    File {
+        fd: OwnedFd,
+        size: Mutex<u64>,
+    },
     Folder(Children),
     Link(Vec<u8>),
+    /// A socket's name: what it stands for, the network knows.
+    Socket,
 }
 
 /// A file, folder or link. It is an open file too: both are the same thing here.
@@ -102,6 +107,7 @@ impl TmpNode {
                 size: 4096,
                 ..Stat::default()
             },
+            Body::Socket => Stat::default(),
             Body::Link(target) => Stat {
                 size: i64::try_from(target.len()).unwrap_or(0),
                 ..Stat::default()
@@ -189,6 +195,7 @@ impl Node for TmpNode {
                 }))
             }
             Body::Link(_) => Err(Errno::ELOOP),
+            Body::Socket => Err(Errno::ENXIO),
             Body::File { fd, size } => {
                 if flags & O_DIRECTORY != 0 {
                     return Err(Errno::ENOTDIR);
@@ -217,6 +224,7 @@ impl Node for TmpNode {
         let body = match (target, mode & S_IFMT) {
             (Some(target), _) => Body::Link(target.to_vec()),
             (None, S_IFDIR) => Body::Folder(Mutex::new(BTreeMap::new())),
+            (None, S_IFSOCK) => Body::Socket,
             (None, S_IFREG) => {
                 let fd = memfd_create("tmp", MemfdFlags::CLOEXEC)
                     .map_err(|error| Errno(error.raw_os_error()))?;
