@@ -43,6 +43,7 @@ fn guest(code: &[u8]) -> Guest {
 
 fn map(memory: &AddressSpace, at: u64, prot: Prot) {
     let request = MapRequest {
+        allowed: Prot::all(),
         place: Place::Fixed(at),
         len: 4096,
         prot,
@@ -207,6 +208,7 @@ fn large_pages_are_split_where_protection_differs() {
     let mut guest = guest(&[0x88, 0x07, 0xb8, 1, 0, 0, 0, 0x0f, 0x05]);
     let start = 0x10_0000_0000;
     let request = MapRequest {
+        allowed: Prot::all(),
         place: Place::Fixed(start),
         len: 8 << 20,
         prot: Prot::RW,

@@ -3,10 +3,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use parking_lot::Mutex;
-use vmm_abi::{EPOLLIN, EPOLLOUT, Errno, Iovec, O_ACCMODE, O_NONBLOCK, O_WRONLY, Stat};
+use vmm_abi::{
+    EPOLLIN, EPOLLOUT, Errno, Iovec, O_ACCMODE, O_NONBLOCK, O_PATH, O_WRONLY, S_IFDIR, S_IFMT, Stat,
+};
 use vmm_memory::AddressSpace;
 
-use crate::vfs::DirEntry;
+use crate::vfs::{DirEntry, Node};
 use crate::wait::WaitQueue;
 
 /// What lies behind an open file. All methods may be called by several threads at once; none ever
@@ -63,6 +65,56 @@ pub trait File: Send + Sync {
         Err(Errno::EINVAL)
     }
 
+    /// Writes bytes of the monitor, as [`File::write`] does those of the guest (sendfile(2), splice(2)).
+    ///
+    /// # Errors
+    /// EINVAL for files that cannot be a target of those.
+    fn put(&self, bytes: &[u8], offset: u64) -> Result<usize, Errno> {
+        let _ = (bytes, offset);
+        Err(Errno::EINVAL)
+    }
+
+    /// Reads into memory of the monitor.
+    ///
+    /// # Errors
+    /// EINVAL for files that cannot be a source of sendfile(2).
+    fn get(&self, bytes: &mut [u8], offset: u64) -> Result<usize, Errno> {
+        let _ = (bytes, offset);
+        Err(Errno::EINVAL)
+    }
+
+    /// fallocate(2), with a mode of FALLOC_FL_* bits.
+    ///
+    /// # Errors
+    /// ENODEV for files without room to allocate, ENOSPC, EOPNOTSUPP for a mode that is not served.
+    fn allocate(&self, mode: i32, offset: u64, len: u64) -> Result<(), Errno> {
+        let _ = (mode, offset, len);
+        Err(Errno::ENODEV)
+    }
+
+    /// The next data, or the next hole, at or after `offset` (lseek(2)); all of a file is data unless it says
+    /// otherwise.
+    ///
+    /// # Errors
+    /// ENXIO at or after the end.
+    fn seek_data(&self, offset: u64, hole: bool) -> Result<u64, Errno> {
+        let size = self.size().ok_or(Errno::ESPIPE)?;
+        match offset < size {
+            true if hole => Ok(size),
+            true => Ok(offset),
+            false => Err(Errno::ENXIO),
+        }
+    }
+
+    /// The seals of a memory file (F_GET_SEALS), after adding some.
+    ///
+    /// # Errors
+    /// EINVAL for anything else.
+    fn seals(&self, add: Option<u32>) -> Result<u32, Errno> {
+        let _ = add;
+        Err(Errno::EINVAL)
+    }
+
     /// Which of the EPOLL* events hold now.
     fn readiness(&self) -> u32 {
         EPOLLIN | EPOLLOUT
@@ -97,6 +149,10 @@ pub struct OpenFile {
     pub file: Arc<dyn File>,
     /// Path it was opened by, or a name such as `pipe:[3]`; shown in /proc/self/fd.
     pub path: String,
+    /// What it was opened by, for files that have a place in the tree.
+    pub node: Option<Arc<dyn Node>>,
+    /// Entries of a folder, as they were when reading them began.
+    pub listing: Mutex<Option<Arc<Vec<DirEntry>>>>,
     pub position: Mutex<u64>,
     flags: AtomicU32,
 }
@@ -111,12 +167,43 @@ impl OpenFile {
     /// A description at position 0 with the given O_* status flags.
     #[must_use]
     pub fn new(file: Arc<dyn File>, path: String, flags: u32) -> Arc<Self> {
+        Self::with_node(file, None, path, flags)
+    }
+
+    /// As [`OpenFile::new`], of a node.
+    #[must_use]
+    pub fn with_node(
+        file: Arc<dyn File>,
+        node: Option<Arc<dyn Node>>,
+        path: String,
+        flags: u32,
+    ) -> Arc<Self> {
         Arc::new(Self {
             file,
             path,
+            node,
+            listing: Mutex::new(None),
             position: Mutex::new(0),
             flags: AtomicU32::new(flags),
         })
+    }
+
+    /// Whether it only names a file (O_PATH).
+    #[must_use]
+    pub fn is_path(&self) -> bool {
+        self.flags() & O_PATH != 0
+    }
+
+    /// Where a folder is now, absolute and without links.
+    ///
+    /// # Errors
+    /// ENOTDIR, ENOENT when it has been removed.
+    pub fn folder_path(&self) -> Result<Vec<u8>, Errno> {
+        if self.file.stat()?.mode & S_IFMT != S_IFDIR {
+            return Err(Errno::ENOTDIR);
+        }
+        let now = self.node.as_ref().and_then(|node| node.path_now());
+        now.unwrap_or_else(|| Ok(self.path.as_bytes().to_vec()))
     }
 
     /// Status flags and access mode.
@@ -156,6 +243,7 @@ impl OpenFile {
 #[derive(Debug, Default)]
 pub struct FdTable {
     slots: Vec<Option<(Arc<OpenFile>, bool)>>,
+    limit: Option<usize>,
 }
 
 /// Most descriptors (RLIMIT_NOFILE).
@@ -201,16 +289,27 @@ impl FdTable {
         Ok(())
     }
 
+    /// One more than the highest descriptor that may be opened (RLIMIT_NOFILE).
+    #[must_use]
+    pub fn limit(&self) -> usize {
+        self.limit.unwrap_or(MAX_FDS)
+    }
+
+    /// Lowers or raises it, to [`MAX_FDS`] at most; what is open stays open.
+    pub fn set_limit(&mut self, limit: usize) {
+        self.limit = Some(limit.min(MAX_FDS));
+    }
+
     /// Puts a description at the lowest free descriptor from `lowest` on.
     ///
     /// # Errors
     /// EMFILE when all are taken, EINVAL for a `lowest` beyond them.
     pub fn add(&mut self, open: Arc<OpenFile>, cloexec: bool, lowest: usize) -> Result<i32, Errno> {
-        if lowest >= MAX_FDS {
+        if lowest >= self.limit() {
             return Err(Errno::EINVAL);
         }
         let free = |index: &usize| !matches!(self.slots.get(*index), Some(Some(_)));
-        let index = (lowest..MAX_FDS).find(free).ok_or(Errno::EMFILE)?;
+        let index = (lowest..self.limit()).find(free).ok_or(Errno::EMFILE)?;
         let fd = i32::try_from(index).map_err(|_| Errno::EMFILE)?;
         self.put(fd, open, cloexec)?;
         Ok(fd)
@@ -222,7 +321,7 @@ impl FdTable {
     /// EBADF for a number out of range.
     pub fn put(&mut self, fd: i32, open: Arc<OpenFile>, cloexec: bool) -> Result<(), Errno> {
         let index = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
-        if index >= MAX_FDS {
+        if index >= self.limit() {
             return Err(Errno::EBADF);
         }
         if self.slots.len() <= index {

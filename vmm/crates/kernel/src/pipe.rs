@@ -1,4 +1,4 @@
-//! Pipes inside the guest.
+//! Pipes and FIFOs inside the guest.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,119 +10,309 @@ use vmm_memory::AddressSpace;
 use crate::file::File;
 use crate::wait::WaitQueue;
 
-/// Bytes a pipe holds, and the most that are written as one (pipe(7)).
+/// Bytes a pipe holds at first, the most it may be made to hold (pipe-max-size), and the most that are
+/// written as one (pipe(7)).
 const CAPACITY: usize = 64 << 10;
+const MAX_CAPACITY: usize = 1 << 20;
 const ATOMIC: usize = 4096;
 
 struct State {
     bytes: VecDeque<u8>,
-    readers: bool,
-    writers: bool,
+    capacity: usize,
+    readers: u32,
+    writers: u32,
+    /// How often either end has been opened, for those who wait in open(2) of a FIFO.
+    readers_opened: u64,
+    writers_opened: u64,
 }
 
+/// What both ends share.
 struct Pipe {
     state: Mutex<State>,
     queue: Arc<WaitQueue>,
     ino: u64,
 }
 
-impl Pipe {
-    fn stat(&self) -> Stat {
-        let mode = S_IFIFO | 0o600;
-        Stat {
-            dev: 0xd,
-            ino: self.ino,
-            nlink: 1,
-            mode,
-            blksize: 4096,
-            ..Stat::default()
-        }
-    }
-
-    fn close(&self, change: impl FnOnce(&mut State)) {
-        change(&mut self.state.lock());
-        self.queue.wake_all();
-    }
+/// An open end, or both (a FIFO opened with O_RDWR).
+pub struct PipeEnd {
+    pipe: Arc<Pipe>,
+    reads: bool,
+    writes: bool,
 }
 
-/// The end that is read.
-pub struct PipeReader(Arc<Pipe>);
-
-/// The end that is written.
-pub struct PipeWriter(Arc<Pipe>);
-
-/// A new pipe; `ino` is what fstat shows of it.
-#[must_use]
-pub fn pipe(ino: u64) -> (Arc<PipeReader>, Arc<PipeWriter>) {
-    let state = State {
-        bytes: VecDeque::new(),
-        readers: true,
-        writers: true,
-    };
-    let queue = Arc::new(WaitQueue::default());
-    let pipe = Arc::new(Pipe {
-        state: Mutex::new(state),
-        queue,
+fn new_pipe(ino: u64) -> Arc<Pipe> {
+    Arc::new(Pipe {
+        state: Mutex::new(State {
+            bytes: VecDeque::new(),
+            capacity: CAPACITY,
+            readers: 0,
+            writers: 0,
+            readers_opened: 0,
+            writers_opened: 0,
+        }),
+        queue: Arc::default(),
         ino,
-    });
+    })
+}
+
+/// A new pipe: the end that is read and the end that is written; `ino` is what fstat shows of it.
+#[must_use]
+pub fn pipe(ino: u64) -> (Arc<PipeEnd>, Arc<PipeEnd>) {
+    let pipe = new_pipe(ino);
     (
-        Arc::new(PipeReader(Arc::clone(&pipe))),
-        Arc::new(PipeWriter(pipe)),
+        PipeEnd::new(&pipe, true, false),
+        PipeEnd::new(&pipe, false, true),
     )
 }
 
-impl Drop for PipeReader {
-    fn drop(&mut self) {
-        self.0.close(|state| state.readers = false);
+/// A named pipe (fifo(7)).
+pub struct Fifo(Arc<Pipe>);
+
+impl Fifo {
+    /// One that nobody has open.
+    #[must_use]
+    pub fn new(ino: u64) -> Self {
+        Self(new_pipe(ino))
+    }
+
+    /// Opens it for the access mode in `flags`; whether the other end is there is asked of the answer.
+    ///
+    /// # Errors
+    /// ENXIO for a write that would not wait, without a reader; EINVAL for no access mode.
+    pub fn open(&self, flags: u32) -> Result<Arc<dyn File>, Errno> {
+        let (reads, writes) = match flags & O_ACCMODE {
+            0 => (true, false),
+            O_WRONLY => (false, true),
+            O_RDWR => (true, true),
+            _ => return Err(Errno::EINVAL),
+        };
+        let alone = self.0.state.lock().readers == 0;
+        if alone && writes && !reads && flags & O_NONBLOCK != 0 {
+            return Err(Errno::ENXIO);
+        }
+        let end = PipeEnd::new(&self.0, reads, writes);
+        self.0.queue.wake_all();
+        Ok(end)
     }
 }
 
-impl Drop for PipeWriter {
-    fn drop(&mut self) {
-        self.0.close(|state| state.writers = false);
+impl PipeEnd {
+    fn new(pipe: &Arc<Pipe>, reads: bool, writes: bool) -> Arc<Self> {
+        let mut state = pipe.state.lock();
+        if reads {
+            state.readers = state.readers.saturating_add(1);
+            state.readers_opened = state.readers_opened.wrapping_add(1);
+        }
+        if writes {
+            state.writers = state.writers.saturating_add(1);
+            state.writers_opened = state.writers_opened.wrapping_add(1);
+        }
+        drop(state);
+        Arc::new(Self {
+            pipe: Arc::clone(pipe),
+            reads,
+            writes,
+        })
     }
-}
 
-impl File for PipeReader {
-    fn stat(&self) -> Result<Stat, Errno> {
-        Ok(self.0.stat())
+    /// How often the other end has been opened, and whether it is open now.
+    #[must_use]
+    pub fn other_end(&self) -> (u64, bool) {
+        let state = self.pipe.state.lock();
+        match (self.reads, self.writes) {
+            (true, false) => (state.writers_opened, state.writers > 0),
+            (false, true) => (state.readers_opened, state.readers > 0),
+            _ => (0, true),
+        }
     }
 
-    fn read(&self, memory: &AddressSpace, to: &[Iovec], _offset: u64) -> Result<u64, Errno> {
-        let wanted = to
-            .iter()
-            .fold(0u64, |sum, entry| sum.saturating_add(entry.len));
-        let mut state = self.0.state.lock();
-        if wanted == 0 {
+    /// Whether two ends are of one pipe.
+    #[must_use]
+    pub fn same_pipe(&self, other: &PipeEnd) -> bool {
+        Arc::ptr_eq(&self.pipe, &other.pipe)
+    }
+
+    /// Bytes it may hold (F_GETPIPE_SZ).
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.pipe.state.lock().capacity
+    }
+
+    /// Changes how many it may hold, rounded up as Linux does (F_SETPIPE_SZ); answers the size.
+    ///
+    /// # Errors
+    /// EBUSY when more is in it, EPERM above what is allowed, EINVAL for a number that is none.
+    pub fn set_capacity(&self, wanted: u64) -> Result<usize, Errno> {
+        let wanted = u32::try_from(wanted).map_err(|_| Errno::EINVAL)?;
+        let wanted = wanted.max(4096).checked_next_power_of_two();
+        let wanted = wanted.ok_or(Errno::EINVAL)? as usize;
+        if wanted > MAX_CAPACITY {
+            return Err(Errno::EPERM);
+        }
+        let mut state = self.pipe.state.lock();
+        if state.bytes.len() > wanted {
+            return Err(Errno::EBUSY);
+        }
+        state.capacity = wanted;
+        drop(state);
+        self.pipe.queue.wake_all();
+        Ok(wanted)
+    }
+
+    fn available(&self, state: &State, wanted: u64) -> Result<usize, Errno> {
+        if wanted == 0 || (state.bytes.is_empty() && state.writers == 0) {
             return Ok(0);
         }
         if state.bytes.is_empty() {
-            return if state.writers {
-                Err(Errno::EAGAIN)
-            } else {
-                Ok(0)
-            };
+            return Err(Errno::EAGAIN);
         }
-        let available = state
-            .bytes
-            .len()
-            .min(usize::try_from(wanted).unwrap_or(usize::MAX));
+        let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
+        Ok(state.bytes.len().min(wanted))
+    }
+
+    /// Hands the first bytes, at most `limit`, to `put` and with `take` removes those it took.
+    ///
+    /// # Errors
+    /// EAGAIN when there are none yet, EBADF for an end that only writes, and what `put` says.
+    pub fn pass_on(
+        &self,
+        limit: usize,
+        take: bool,
+        put: impl FnOnce(&[u8]) -> Result<usize, Errno>,
+    ) -> Result<usize, Errno> {
+        /// Whoever holds two pipes at once has this, so that none waits for the other in a circle.
+        static TWO_PIPES: Mutex<()> = Mutex::new(());
+        if !self.reads {
+            return Err(Errno::EBADF);
+        }
+        let _alone = TWO_PIPES.lock();
+        let mut state = self.pipe.state.lock();
+        let count = self.available(&state, limit as u64)?;
+        if count == 0 {
+            return Ok(0);
+        }
+        let bytes: Vec<u8> = state.bytes.range(..count).copied().collect();
+        let passed = put(&bytes)?.min(count);
+        if take {
+            state.bytes.drain(..passed);
+        }
+        drop(state);
+        self.pipe.queue.wake_all();
+        Ok(passed)
+    }
+
+    /// Room for `wanted` bytes: all of it or none up to what is written as one.
+    fn room(&self, state: &State, wanted: u64) -> Result<usize, Errno> {
+        if state.readers == 0 {
+            return Err(Errno::EPIPE);
+        }
+        let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
+        let room = state.capacity.saturating_sub(state.bytes.len());
+        if room == 0 || (wanted <= ATOMIC && room < wanted) {
+            return Err(Errno::EAGAIN);
+        }
+        Ok(room.min(wanted))
+    }
+}
+
+impl Drop for PipeEnd {
+    fn drop(&mut self) {
+        let mut state = self.pipe.state.lock();
+        if self.reads {
+            state.readers = state.readers.saturating_sub(1);
+        }
+        if self.writes {
+            state.writers = state.writers.saturating_sub(1);
+        }
+        if state.readers == 0 && state.writers == 0 {
+            state.bytes.clear();
+        }
+        drop(state);
+        self.pipe.queue.wake_all();
+    }
+}
+
+fn total(list: &[Iovec]) -> u64 {
+    list.iter()
+        .fold(0, |sum: u64, entry| sum.saturating_add(entry.len))
+}
+
+impl File for PipeEnd {
+    fn stat(&self) -> Result<Stat, Errno> {
+        Ok(Stat {
+            dev: 0xd,
+            ino: self.pipe.ino,
+            nlink: 1,
+            mode: S_IFIFO | 0o600,
+            blksize: 4096,
+            ..Stat::default()
+        })
+    }
+
+    fn read(&self, memory: &AddressSpace, to: &[Iovec], _offset: u64) -> Result<u64, Errno> {
+        let mut state = self.pipe.state.lock();
+        let available = self.available(&state, total(to))?;
+        if available == 0 {
+            return Ok(0);
+        }
         let bytes: Vec<u8> = state.bytes.range(..available).copied().collect();
         let done = memory.scatter(to, &bytes)?;
         state.bytes.drain(..done);
         drop(state);
-        self.0.queue.wake_all();
+        self.pipe.queue.wake_all();
         Ok(done as u64)
     }
 
+    fn write(&self, memory: &AddressSpace, from: &[Iovec], _offset: u64) -> Result<u64, Errno> {
+        let wanted = total(from);
+        if wanted == 0 {
+            return Ok(0);
+        }
+        let mut state = self.pipe.state.lock();
+        let room = self.room(&state, wanted)?;
+        let bytes = memory.gather(from, room)?;
+        state.bytes.extend(&bytes);
+        drop(state);
+        self.pipe.queue.wake_all();
+        Ok(bytes.len() as u64)
+    }
+
+    fn put(&self, bytes: &[u8], _offset: u64) -> Result<usize, Errno> {
+        if !self.writes {
+            return Err(Errno::EBADF);
+        }
+        let mut state = self.pipe.state.lock();
+        let room = self.room(&state, bytes.len() as u64)?;
+        state.bytes.extend(bytes.iter().take(room));
+        drop(state);
+        self.pipe.queue.wake_all();
+        Ok(room)
+    }
+
     fn readiness(&self) -> u32 {
-        let state = self.0.state.lock();
-        let data = if state.bytes.is_empty() { 0 } else { EPOLLIN };
-        data | if state.writers { 0 } else { EPOLLHUP }
+        let state = self.pipe.state.lock();
+        let mut ready = 0;
+        if self.reads {
+            if !state.bytes.is_empty() {
+                ready |= EPOLLIN;
+            }
+            if state.writers == 0 {
+                ready |= EPOLLHUP;
+            }
+        }
+        if self.writes {
+            if state.capacity.saturating_sub(state.bytes.len()) >= ATOMIC {
+                ready |= EPOLLOUT;
+            }
+            if state.readers == 0 {
+                ready |= EPOLLERR;
+            }
+        }
+        ready
     }
 
     fn queue(&self) -> Option<&Arc<WaitQueue>> {
-        Some(&self.0.queue)
+        Some(&self.pipe.queue)
     }
 
     fn ioctl(&self, memory: &AddressSpace, request: u32, argument: u64) -> Result<u64, Errno> {
@@ -130,49 +320,8 @@ impl File for PipeReader {
         if request != FIONREAD {
             return Err(Errno::ENOTTY);
         }
-        let count = u32::try_from(self.0.state.lock().bytes.len()).unwrap_or(u32::MAX);
+        let count = u32::try_from(self.pipe.state.lock().bytes.len()).unwrap_or(u32::MAX);
         memory.write_value(argument, &count).map(|()| 0)
-    }
-
-    fn as_any(&self) -> &dyn std::any::Any {
-        self
-    }
-}
-
-impl File for PipeWriter {
-    fn stat(&self) -> Result<Stat, Errno> {
-        Ok(self.0.stat())
-    }
-
-    fn write(&self, memory: &AddressSpace, from: &[Iovec], _offset: u64) -> Result<u64, Errno> {
-        let wanted = from
-            .iter()
-            .fold(0u64, |sum, entry| sum.saturating_add(entry.len));
-        let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
-        let mut state = self.0.state.lock();
-        if !state.readers {
-            return Err(Errno::EPIPE);
-        }
-        let room = CAPACITY.saturating_sub(state.bytes.len());
-        if wanted > 0 && (room == 0 || (wanted <= ATOMIC && room < wanted)) {
-            return Err(Errno::EAGAIN);
-        }
-        let bytes = memory.gather(from, room)?;
-        state.bytes.extend(&bytes);
-        drop(state);
-        self.0.queue.wake_all();
-        Ok(bytes.len() as u64)
-    }
-
-    fn readiness(&self) -> u32 {
-        let state = self.0.state.lock();
-        let room = CAPACITY.saturating_sub(state.bytes.len()) >= ATOMIC;
-        let writable = if room { EPOLLOUT } else { 0 };
-        writable | if state.readers { 0 } else { EPOLLERR }
-    }
-
-    fn queue(&self) -> Option<&Arc<WaitQueue>> {
-        Some(&self.0.queue)
     }
 
     fn as_any(&self) -> &dyn std::any::Any {

@@ -84,12 +84,12 @@ impl HostStream {
         }
     }
 
-    fn transfer(&self, memory: &AddressSpace, list: &[Iovec], write: bool) -> Result<u64, Errno> {
-        let mut list = memory.host_iovecs(list)?;
+    /// Moves bytes of ranges that are valid for it or lie in the guest window.
+    fn transfer(&self, mut list: Vec<libc::iovec>, write: bool) -> Result<u64, Errno> {
         if self.is_socket() {
             let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
             // SAFETY: an all-zero msghdr is a valid one; its ranges lie in the guest window, which
-            // no Rust reference points into, and the host checks their pages.
+            // no Rust reference points into and whose pages the host checks, or are only read.
             let result = unsafe {
                 let mut message: libc::msghdr = std::mem::zeroed();
                 message.msg_iov = list.as_mut_ptr();
@@ -147,11 +147,19 @@ impl File for HostStream {
     }
 
     fn read(&self, memory: &AddressSpace, to: &[Iovec], _offset: u64) -> Result<u64, Errno> {
-        self.transfer(memory, to, false)
+        self.transfer(memory.host_iovecs(to)?, false)
     }
 
     fn write(&self, memory: &AddressSpace, from: &[Iovec], _offset: u64) -> Result<u64, Errno> {
-        self.transfer(memory, from, true)
+        self.transfer(memory.host_iovecs(from)?, true)
+    }
+
+    fn put(&self, bytes: &[u8], _offset: u64) -> Result<usize, Errno> {
+        let range = libc::iovec {
+            iov_base: bytes.as_ptr().cast_mut().cast(),
+            iov_len: bytes.len(),
+        };
+        self.transfer(vec![range], true).map(|count| count as usize)
     }
 
     fn readiness(&self) -> u32 {

@@ -6,7 +6,7 @@ use vmm_memory::AddressSpace;
 
 use crate::args::{Args, DONE, Restart, Ret, SysResult};
 use crate::delivery::Delivery;
-use crate::file::OpenFile;
+use crate::file::{File, OpenFile};
 use crate::futex::Waiter;
 use crate::kernel::{ExitStatus, Kernel, ThreadShared};
 use crate::signal::unblockable;
@@ -30,7 +30,7 @@ pub trait Fpu {
 }
 
 /// What a system call that blocked has to remember until it is asked again.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Wait {
     /// Monotonic time at which it is over.
     deadline_ns: Option<u64>,
@@ -39,6 +39,14 @@ struct Wait {
     futex: Option<Arc<Waiter>>,
     /// Bytes (or messages) that the call has moved before it blocked.
     progress: u64,
+    /// An end of a FIFO that waits for the other, and how often that had been opened.
+    fifo: Option<(Arc<dyn File>, u64)>,
+}
+
+impl std::fmt::Debug for Wait {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Wait({:?})", self.deadline_ns)
+    }
 }
 
 /// One guest thread, owned by the host thread that runs it.
@@ -89,8 +97,21 @@ impl Task {
     /// The open file behind a descriptor.
     ///
     /// # Errors
-    /// EBADF.
+    /// EBADF, also for one that only names a file (O_PATH).
     pub fn file(&self, fd: i32) -> Result<Arc<OpenFile>, Errno> {
+        let open = self.named_file(fd)?;
+        if open.is_path() {
+            Err(Errno::EBADF)
+        } else {
+            Ok(open)
+        }
+    }
+
+    /// The open file behind a descriptor, for what needs no more than its name.
+    ///
+    /// # Errors
+    /// EBADF.
+    pub fn named_file(&self, fd: i32) -> Result<Arc<OpenFile>, Errno> {
         self.kernel.files.lock().get(fd)
     }
 
@@ -190,6 +211,11 @@ impl Task {
     /// The futex queue entry of the call that runs.
     pub fn futex_waiter(&mut self) -> &mut Option<Arc<Waiter>> {
         &mut self.wait.futex
+    }
+
+    /// The end of a FIFO that open(2) holds while it waits.
+    pub fn waiting_fifo(&mut self) -> &mut Option<(Arc<dyn File>, u64)> {
+        &mut self.wait.fifo
     }
 
     /// What the call that runs has moved in earlier attempts. A signal ends it with this number, unless it is 0.

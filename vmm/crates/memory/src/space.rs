@@ -8,6 +8,8 @@ use crate::{Kind, Mapper, Vma, VmaSet, Window, page_down, page_up};
 
 /// Lowest address that may be mapped (vm.mmap_min_addr of Linux), so that null pointers fault.
 const LOWEST: u64 = 0x1_0000;
+/// Bytes a process of Linux may address.
+const TASK_BYTES: u64 = 1 << 47;
 /// Most mappings of one guest (vm.max_map_count of Linux is 65,530 for the whole monitor).
 const MAX_MAPPINGS: usize = 60_000;
 
@@ -23,6 +25,8 @@ pub struct Limits {
 pub enum Place {
     /// Where there is room; at the hint when that is free (0: no hint).
     Anywhere(u64),
+    /// Where there is room below 2 GiB (MAP_32BIT).
+    Low,
     /// There, replacing what is mapped.
     Fixed(u64),
     /// There, or EEXIST.
@@ -51,6 +55,8 @@ pub struct MapRequest<'a> {
     /// Bytes; rounded up to pages.
     pub len: u64,
     pub prot: Prot,
+    /// What it may be changed to later: not more than its file was opened for.
+    pub allowed: Prot,
     pub backing: Backing<'a>,
     pub kind: Kind,
     /// Whether pages count against the limit once they are writable (false for MAP_NORESERVE).
@@ -189,6 +195,7 @@ impl AddressSpace {
             start,
             end,
             prot: request.prot,
+            allowed: request.allowed,
             kind: request.kind.clone(),
             charged: request.charged,
         });
@@ -221,10 +228,19 @@ impl AddressSpace {
         if end == address {
             return Ok(());
         }
-        if !layout.vmas.covers(address, end) || layout.vmas.len() >= MAX_MAPPINGS {
+        if layout.vmas.len() >= MAX_MAPPINGS {
             return Err(Errno::ENOMEM);
         }
+        let mut at = address;
         for part in layout.vmas.overlapping(address, end) {
+            // What lies before a hole has been changed when it is met, as on Linux.
+            if part.start != at {
+                return Err(Errno::ENOMEM);
+            }
+            at = part.end;
+            if !part.allowed.contains(prot) {
+                return Err(Errno::EACCES);
+            }
             if part.prot == prot {
                 continue;
             }
@@ -243,6 +259,9 @@ impl AddressSpace {
             }
             layout.vmas.remove(part.start, part.end);
             layout.vmas.insert(Vma { prot, ..part });
+        }
+        if at < end {
+            return Err(Errno::ENOMEM);
         }
         Ok(())
     }
@@ -273,10 +292,13 @@ impl AddressSpace {
         target: Option<u64>,
         may_move: bool,
     ) -> Result<u64, Errno> {
-        let old_end = self.range(old, old_len).ok_or(Errno::EINVAL)?;
+        if old != page_down(old) {
+            return Err(Errno::EINVAL);
+        }
         let new_len = page_up(new_len)
-            .filter(|len| *len > 0)
+            .filter(|len| *len > 0 && *len <= TASK_BYTES)
             .ok_or(Errno::EINVAL)?;
+        let old_end = self.range(old, old_len).ok_or(Errno::EFAULT)?;
         let old_len = old_end.saturating_sub(old);
         if old_len == 0 {
             return Err(Errno::EINVAL);
@@ -304,6 +326,7 @@ impl AddressSpace {
             return Err(Errno::ENOMEM);
         }
         let growth = |start: u64| MapRequest {
+            allowed: part.allowed,
             place: Place::FixedNoReplace(start.saturating_add(old_len)),
             len: new_len.saturating_sub(old_len),
             prot: part.prot,
@@ -382,7 +405,11 @@ impl AddressSpace {
     /// # Errors
     /// EINVAL for an unaligned address, ENOMEM where something is not mapped, else the host's word.
     pub fn advise(&self, address: u64, len: u64, advice: i32) -> Result<(), Errno> {
-        let end = self.range(address, len).ok_or(Errno::EINVAL)?;
+        let size = page_up(len).ok_or(Errno::EINVAL)?;
+        if address != page_down(address) || address.checked_add(size).is_none() {
+            return Err(Errno::EINVAL);
+        }
+        let end = self.range(address, len).ok_or(Errno::ENOMEM)?;
         let layout = self.layout.read();
         let size = end.saturating_sub(address);
         for part in layout.vmas.overlapping(address, end) {
@@ -397,6 +424,22 @@ impl AddressSpace {
         }
         let whole = size == 0 || layout.vmas.covers(address, end);
         if whole { Ok(()) } else { Err(Errno::ENOMEM) }
+    }
+
+    /// Whether every byte of a range is mapped; its length is rounded up to pages.
+    ///
+    /// # Errors
+    /// EINVAL for an unaligned address, ENOMEM where something is not mapped.
+    pub fn require_mapped(&self, address: u64, len: u64) -> Result<(), Errno> {
+        if address != page_down(address) {
+            return Err(Errno::EINVAL);
+        }
+        let end = self.range(address, len).ok_or(Errno::ENOMEM)?;
+        if self.layout.read().vmas.covers(address, end) {
+            Ok(())
+        } else {
+            Err(Errno::ENOMEM)
+        }
     }
 
     /// Sets where the break area begins (after the program's own segments).
@@ -418,6 +461,7 @@ impl AddressSpace {
         }
         let changed = if to > from {
             let request = MapRequest {
+                allowed: Prot::all(),
                 place: Place::FixedNoReplace(from),
                 len: to.saturating_sub(from),
                 prot: Prot::RW,
@@ -473,6 +517,10 @@ impl AddressSpace {
                     return Err(Errno::EEXIST);
                 }
                 Ok(address)
+            }
+            Place::Low => {
+                let low = layout.vmas.find_free(len, LOWEST, 1 << 31, PAGE_SIZE);
+                low.ok_or(Errno::ENOMEM)
             }
             Place::Anywhere(hint) => {
                 let hint = page_down(hint);

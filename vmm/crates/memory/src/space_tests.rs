@@ -14,6 +14,7 @@ fn space(limit: u64) -> AddressSpace {
 
 fn anonymous(place: Place, len: u64, prot: Prot) -> MapRequest<'static> {
     MapRequest {
+        allowed: Prot::all(),
         place,
         len,
         prot,

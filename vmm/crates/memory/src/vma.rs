@@ -30,6 +30,8 @@ pub struct Vma {
     pub start: u64,
     pub end: u64,
     pub prot: Prot,
+    /// What mprotect(2) may make of it.
+    pub allowed: Prot,
     pub kind: Kind,
     /// Whether these pages count against the memory limit (private and writable once).
     pub charged: bool,
@@ -66,6 +68,7 @@ impl Vma {
     fn continues(&self, next: &Vma) -> bool {
         self.end == next.start
             && self.prot == next.prot
+            && self.allowed == next.allowed
             && self.charged == next.charged
             && match (&self.kind, &next.kind) {
                 (
@@ -228,6 +231,7 @@ mod tests {
             start,
             end,
             prot,
+            allowed: Prot::all(),
             kind: Kind::Anonymous,
             charged: false,
         }
@@ -243,6 +247,7 @@ mod tests {
             start,
             end,
             prot: Prot::READ,
+            allowed: Prot::all(),
             kind,
             charged: false,
         }

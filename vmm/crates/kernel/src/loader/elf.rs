@@ -208,6 +208,7 @@ pub(super) fn map(kernel: &Kernel, program: &Program, hint: u64) -> Result<Mappe
     let headers = &program.headers;
     let (low, high) = headers.span();
     let reserve = MapRequest {
+        allowed: Prot::all(),
         place: if headers.is_fixed() {
             Place::FixedNoReplace(low)
         } else {
@@ -269,6 +270,7 @@ fn map_segment(
         let fd = program.file.host_fd().ok_or(Errno::EACCES)?;
         let offset = page_down(segment.offset);
         kernel.memory.map(&MapRequest {
+            allowed: Prot::all(),
             place: Place::Fixed(start),
             len: file_pages_end.saturating_sub(start),
             prot,
@@ -291,6 +293,7 @@ fn map_segment(
     }
     if end > file_pages_end {
         kernel.memory.map(&MapRequest {
+            allowed: Prot::all(),
             place: Place::Fixed(file_pages_end),
             len: end.saturating_sub(file_pages_end),
             prot,

@@ -79,6 +79,7 @@ pub fn start(
     let _ = kernel.program.set((full_path.clone(), argv.to_vec()));
     let top = kernel.memory.window().size();
     let stack = kernel.memory.map(&MapRequest {
+        allowed: Prot::all(),
         place: Place::Anywhere(top.saturating_sub(STACK_BYTES)),
         len: STACK_BYTES,
         prot: Prot::RW,

@@ -148,6 +148,7 @@ impl GuestClock {
     pub fn map(&self, memory: &AddressSpace) -> Result<u64, Errno> {
         let bytes = image().len() as u64;
         let reserve = MapRequest {
+            allowed: Prot::all(),
             place: Place::Anywhere(0),
             len: bytes,
             prot: Prot::empty(),
@@ -158,6 +159,7 @@ impl GuestClock {
         let data = memory.map(&reserve)?;
         let code = data.saturating_add(PAGE_SIZE);
         memory.map(&MapRequest {
+            allowed: Prot::READ,
             place: Place::Fixed(data),
             len: PAGE_SIZE,
             prot: Prot::READ,
@@ -170,6 +172,7 @@ impl GuestClock {
             charged: false,
         })?;
         memory.map(&MapRequest {
+            allowed: Prot::all(),
             place: Place::Fixed(code),
             len: bytes.saturating_sub(PAGE_SIZE),
             prot: Prot::READ | Prot::EXEC,

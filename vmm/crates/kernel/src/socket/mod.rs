@@ -277,6 +277,10 @@ impl File for Socket {
         self.send(memory, from, &Target::Peer, &mut Rights::default())
     }
 
+    fn put(&self, bytes: &[u8], _offset: u64) -> Result<usize, Errno> {
+        self.put_bytes(bytes)
+    }
+
     fn readiness(&self) -> u32 {
         self.end.readiness()
     }

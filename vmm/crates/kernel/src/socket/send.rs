@@ -54,25 +54,13 @@ impl Socket {
         from: &[Iovec],
         rights: &mut Rights,
     ) -> Result<u64, Errno> {
-        let tcp = self.end.is_tcp();
-        let mut state = self.end.lock();
-        if tcp && let Some(error) = state.error.take() {
-            return Err(error);
-        }
-        if state.shutdown & NO_MORE_OUT != 0 {
-            return Err(Errno::EPIPE);
-        }
-        if !state.connected {
-            return Err(if tcp { Errno::EPIPE } else { Errno::ENOTCONN });
-        }
-        drop(state);
-        let Some(peer) = self.end.peer() else {
-            return self.send_to_closed(from);
+        let Some(peer) = self.stream_peer()? else {
+            return self.send_to_closed(total(from));
         };
         let mut state = peer.lock();
         if state.closed {
             drop(state);
-            return self.send_to_closed(from);
+            return self.send_to_closed(total(from));
         }
         if total(from) == 0 {
             return Ok(0);
@@ -86,13 +74,52 @@ impl Socket {
         Ok(count)
     }
 
+    /// Whom a stream is connected to; `None` when that is closed.
+    fn stream_peer(&self) -> Result<Option<Arc<Endpoint>>, Errno> {
+        let tcp = self.end.is_tcp();
+        let mut state = self.end.lock();
+        if tcp && let Some(error) = state.error.take() {
+            return Err(error);
+        }
+        if state.shutdown & NO_MORE_OUT != 0 {
+            return Err(Errno::EPIPE);
+        }
+        if !state.connected {
+            return Err(if tcp { Errno::EPIPE } else { Errno::ENOTCONN });
+        }
+        drop(state);
+        Ok(self.end.peer())
+    }
+
+    /// Sends bytes of the monitor on a stream.
+    pub(super) fn put_bytes(&self, bytes: &[u8]) -> Result<usize, Errno> {
+        if self.end.kind != Kind::Stream {
+            return Err(Errno::EINVAL);
+        }
+        let lost = |len: usize| self.send_to_closed(len as u64).map(|count| count as usize);
+        let Some(peer) = self.stream_peer()? else {
+            return lost(bytes.len());
+        };
+        let mut state = peer.lock();
+        if state.closed {
+            drop(state);
+            return lost(bytes.len());
+        }
+        let room = peer.room(&state)?.min(bytes.len());
+        let part = bytes.get(..room).unwrap_or_default().to_vec();
+        peer.append(&mut state, part, Rights::default())?;
+        drop(state);
+        peer.queue.wake_all();
+        Ok(room)
+    }
+
     /// The first bytes to a TCP peer that is gone are lost; its answer, a reset, is seen later.
-    fn send_to_closed(&self, from: &[Iovec]) -> Result<u64, Errno> {
+    fn send_to_closed(&self, len: u64) -> Result<u64, Errno> {
         if !self.end.is_tcp() {
             return Err(Errno::EPIPE);
         }
         self.end.reset(Errno::EPIPE);
-        Ok(total(from))
+        Ok(len)
     }
 
     fn message(&self, memory: &AddressSpace, from: &[Iovec]) -> Result<Vec<u8>, Errno> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use vmm_abi::*;
 
 use crate::args::{Args, DONE, SysResult};
+use crate::pipe::PipeEnd;
 use crate::task::Task;
 
 /// Status flags that F_SETFL may change.
@@ -14,6 +15,32 @@ const SETTABLE: u32 = O_APPEND | O_NONBLOCK;
 pub fn close(task: &mut Task, args: Args) -> SysResult {
     let open = task.kernel.files.lock().close(args.int(0))?;
     drop(open);
+    DONE
+}
+
+/// close_range(2)
+pub fn close_range(task: &mut Task, args: Args) -> SysResult {
+    const UNSHARE: u32 = 2;
+    const CLOEXEC: u32 = 4;
+    let (first, last, flags) = (args.flags(0), args.flags(1), args.flags(2));
+    if flags & !(UNSHARE | CLOEXEC) != 0 || first > last {
+        return Err(Errno::EINVAL);
+    }
+    let mut files = task.kernel.files.lock();
+    let mut gone = Vec::new();
+    for (fd, _) in files.list() {
+        if !(first..=last).contains(&fd.unsigned_abs()) {
+            continue;
+        }
+        if flags & CLOEXEC != 0 {
+            files.set_close_on_exec(fd, true)?;
+        } else {
+            gone.push(files.close(fd)?);
+        }
+    }
+    // Closed once the table is free: closing may wake others.
+    drop(files);
+    drop(gone);
     DONE
 }
 
@@ -67,7 +94,7 @@ pub fn fcntl(task: &mut Task, args: Args) -> SysResult {
                 .set_close_on_exec(fd, value & 1 != 0)?;
             DONE
         }
-        libc::F_GETFL => Ok(u64::from(task.file(fd)?.flags()).into()),
+        libc::F_GETFL => Ok(u64::from(task.named_file(fd)?.flags()).into()),
         libc::F_SETFL => {
             task.file(fd)?.set_flags(SETTABLE, value as u32);
             DONE
@@ -82,8 +109,46 @@ pub fn fcntl(task: &mut Task, args: Args) -> SysResult {
             task.memory().write_value(value, &(libc::F_UNLCK as i16))?;
             DONE
         }
+        libc::F_GETPIPE_SZ | libc::F_SETPIPE_SZ => {
+            let open = task.file(fd)?;
+            let end = open.file.as_any().downcast_ref::<PipeEnd>();
+            let end = end.ok_or(Errno::EBADF)?;
+            let size = if command == libc::F_SETPIPE_SZ {
+                end.set_capacity(value & 0xffff_ffff)?
+            } else {
+                end.capacity()
+            };
+            Ok((size as u64).into())
+        }
+        libc::F_GET_SEALS => Ok(u64::from(task.file(fd)?.file.seals(None)?).into()),
+        libc::F_ADD_SEALS => {
+            let open = task.file(fd)?;
+            if !open.writable() {
+                return Err(Errno::EPERM);
+            }
+            open.file.seals(Some(value as u32))?;
+            DONE
+        }
         _ => Err(Errno::EINVAL),
     }
+}
+
+/// fallocate(2)
+pub fn fallocate(task: &mut Task, args: Args) -> SysResult {
+    let open = task.file(args.int(0))?;
+    let offset = u64::try_from(args.signed(2)).map_err(|_| Errno::EINVAL)?;
+    let len = u64::try_from(args.signed(3)).map_err(|_| Errno::EINVAL)?;
+    if len == 0 {
+        return Err(Errno::EINVAL);
+    }
+    if !open.writable() {
+        return Err(Errno::EBADF);
+    }
+    if open.file.stat()?.mode & S_IFMT == S_IFIFO {
+        return Err(Errno::ESPIPE);
+    }
+    open.file.allocate(args.int(1), offset, len)?;
+    DONE
 }
 
 /// flock(2)
@@ -126,6 +191,12 @@ pub fn lseek(task: &mut Task, args: Args) -> SysResult {
         None if directory => 0,
         None => return Err(Errno::ESPIPE),
     };
+    if !directory && matches!(args.int(2), libc::SEEK_DATA | libc::SEEK_HOLE) {
+        let from = u64::try_from(args.signed(1)).map_err(|_| Errno::ENXIO)?;
+        let found = open.file.seek_data(from, args.int(2) == libc::SEEK_HOLE)?;
+        *open.position.lock() = found;
+        return Ok(found.into());
+    }
     let mut position = open.position.lock();
     let base = match args.int(2) {
         libc::SEEK_SET => 0,
@@ -134,7 +205,7 @@ pub fn lseek(task: &mut Task, args: Args) -> SysResult {
         _ => return Err(Errno::EINVAL),
     };
     let base = i64::try_from(base).map_err(|_| Errno::EOVERFLOW)?;
-    let target = base.checked_add(args.signed(1)).ok_or(Errno::EOVERFLOW)?;
+    let target = base.checked_add(args.signed(1)).ok_or(Errno::EINVAL)?;
     *position = u64::try_from(target).map_err(|_| Errno::EINVAL)?;
     Ok((*position).into())
 }
@@ -175,13 +246,20 @@ pub fn getdents(task: &mut Task, args: Args) -> SysResult {
     for name in [&b"."[..], b".."] {
         entries.push((name.to_vec(), directory.ino, 4));
     }
-    entries.extend(
-        open.file
-            .entries()?
-            .into_iter()
-            .map(|e| (e.name, e.ino, e.kind)),
-    );
     let mut position = open.position.lock();
+    let mut listing = open.listing.lock();
+    // As they were at the beginning, so that none is missed while others are removed.
+    let listed = match &*listing {
+        Some(listed) if *position > 0 => Arc::clone(listed),
+        _ => {
+            let listed = Arc::new(open.file.entries()?);
+            *listing = Some(Arc::clone(&listed));
+            listed
+        }
+    };
+    drop(listing);
+    let named = |e: &crate::vfs::DirEntry| (e.name.clone(), e.ino, e.kind);
+    entries.extend(listed.iter().map(named));
     let mut bytes: Vec<u8> = Vec::new();
     let mut next = *position;
     let first = usize::try_from(next).map_err(|_| Errno::EINVAL)?;

@@ -23,11 +23,14 @@ pub fn mmap(task: &mut Task, args: Args) -> SysResult {
         Place::FixedNoReplace(address)
     } else if flags & MAP_FIXED != 0 {
         Place::Fixed(address)
+    } else if flags & MAP_32BIT != 0 {
+        Place::Low
     } else {
         Place::Anywhere(address)
     };
     let memory = &task.kernel.memory;
     let request = MapRequest {
+        allowed: Prot::all(),
         place,
         len,
         prot,
@@ -53,11 +56,19 @@ pub fn mmap(task: &mut Task, args: Args) -> SysResult {
     }
     let open = task.file(args.int(4))?;
     let fd = open.file.host_fd().ok_or(Errno::ENODEV)?;
-    if !open.readable() || (shared && prot.contains(Prot::WRITE)) {
+    let allowed = if shared && !open.writable() {
+        Prot::READ | Prot::EXEC
+    } else {
+        Prot::all()
+    };
+    if !open.readable() || !allowed.contains(prot) {
         return Err(Errno::EACCES);
     }
     let request = MapRequest {
+        allowed,
         backing: Backing::File { fd, offset, shared },
+        // What a shared mapping writes belongs to the file, whose size is charged already.
+        charged: request.charged && !shared,
         kind: Kind::File {
             name: open.path.clone(),
             offset,
@@ -98,7 +109,12 @@ pub fn mremap(task: &mut Task, args: Args) -> SysResult {
 pub fn madvise(task: &mut Task, args: Args) -> SysResult {
     let (address, len, advice) = (args.word(0), args.word(1), args.int(2));
     match advice {
-        libc::MADV_DONTNEED | libc::MADV_FREE | libc::MADV_HUGEPAGE | libc::MADV_NOHUGEPAGE => {
+        libc::MADV_DONTNEED
+        | libc::MADV_FREE
+        | libc::MADV_HUGEPAGE
+        | libc::MADV_NOHUGEPAGE
+        | libc::MADV_POPULATE_READ
+        | libc::MADV_POPULATE_WRITE => {
             task.memory().advise(address, len, advice)?;
         }
         libc::MADV_NORMAL..=libc::MADV_WILLNEED
@@ -107,9 +123,50 @@ pub fn madvise(task: &mut Task, args: Args) -> SysResult {
         | libc::MADV_DONTDUMP
         | libc::MADV_DODUMP
         | libc::MADV_COLD
-        | libc::MADV_PAGEOUT => {}
+        | libc::MADV_PAGEOUT => task.memory().require_mapped(address, len)?,
         _ => return Err(Errno::EINVAL),
     }
+    DONE
+}
+
+/// mincore(2): all pages that are mapped count as resident.
+pub fn mincore(task: &mut Task, args: Args) -> SysResult {
+    let (address, len) = (args.word(0), args.word(1));
+    if address % PAGE_SIZE != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let memory = task.memory();
+    memory.require_mapped(address, len)?;
+    let mut left = len.div_ceil(PAGE_SIZE);
+    let mut at = args.word(2);
+    let resident = [1u8; 4096];
+    while left > 0 {
+        let count = left.min(resident.len() as u64);
+        let part = resident.get(..count as usize).unwrap_or_default();
+        memory.write(at, part)?;
+        at = at.saturating_add(count);
+        left = left.saturating_sub(count);
+    }
+    DONE
+}
+
+/// mlock(2), mlock2(2) and munlock(2): nothing is ever swapped out, but the range is checked.
+pub fn mlock(task: &mut Task, args: Args) -> SysResult {
+    let start = args.word(0);
+    let first = start.saturating_sub(start % PAGE_SIZE);
+    let len = args.word(1).saturating_add(start % PAGE_SIZE);
+    task.memory().require_mapped(first, len)?;
+    DONE
+}
+
+/// msync(2): mappings of files are those of the file itself, but the range is checked.
+pub fn msync(task: &mut Task, args: Args) -> SysResult {
+    let flags = args.int(2);
+    let both = libc::MS_ASYNC | libc::MS_SYNC;
+    if flags & !(both | libc::MS_INVALIDATE) != 0 || flags & both == both {
+        return Err(Errno::EINVAL);
+    }
+    task.memory().require_mapped(args.word(0), args.word(1))?;
     DONE
 }
 

@@ -1,91 +1,71 @@
-//! Calls that name files by path.
-
-use std::sync::Arc;
+//! What lies at a path: attributes, access, links, the working directory.
 
 use vmm_abi::*;
 
 use crate::args::{Args, DONE, SysResult};
-use crate::file::OpenFile;
 use crate::task::Task;
-use crate::vfs::{Node, Walked};
+use crate::vfs::{Bounds, Walked};
 
 const PATH_MAX: usize = 4096;
 
+/// A path in guest memory.
+///
+/// # Errors
+/// EFAULT, ENAMETOOLONG.
 pub(super) fn path(task: &Task, address: u64) -> Result<Vec<u8>, Errno> {
     task.memory()
         .read_string(address, PATH_MAX, Errno::ENAMETOOLONG)
 }
 
 /// Walks a path relative to a directory descriptor.
+///
+/// # Errors
+/// EBADF, ENOTDIR, and those of [`crate::vfs::Vfs::walk`].
 pub(super) fn walk(task: &Task, dirfd: i32, path: &[u8], follow: bool) -> Result<Walked, Errno> {
-    let from = if path.starts_with(b"/") {
+    walk_bound(task, dirfd, path, follow, Bounds::default())
+}
+
+/// As [`walk`], within bounds.
+///
+/// # Errors
+/// As those of [`crate::vfs::Vfs::walk_bound`].
+pub(super) fn walk_bound(
+    task: &Task,
+    dirfd: i32,
+    path: &[u8],
+    follow: bool,
+    bounds: Bounds,
+) -> Result<Walked, Errno> {
+    let from = if path.starts_with(b"/") && !bounds.in_root {
         Vec::new()
     } else if dirfd == AT_FDCWD {
         task.kernel.cwd.lock().clone()
     } else {
-        let open = task.file(dirfd)?;
-        if !path.is_empty() && open.file.stat()?.mode & S_IFMT != S_IFDIR {
-            return Err(Errno::ENOTDIR);
+        let open = task.named_file(dirfd)?;
+        if path.is_empty() {
+            return Err(Errno::ENOENT);
         }
-        open.path.as_bytes().to_vec()
+        open.folder_path()?
     };
-    task.kernel.vfs.walk(&from, path, follow)
+    task.kernel.vfs.walk_bound(&from, path, follow, bounds)
 }
 
-/// open(2)
-pub fn open(task: &mut Task, args: Args) -> SysResult {
-    open_at(task, AT_FDCWD, args.word(0), args.flags(1), args.flags(2))
-}
-
-/// openat(2)
-pub fn openat(task: &mut Task, args: Args) -> SysResult {
-    open_at(
-        task,
-        args.int(0),
-        args.word(1),
-        args.flags(2),
-        args.flags(3),
-    )
-}
-
-fn open_at(task: &mut Task, dirfd: i32, address: u64, flags: u32, mode: u32) -> SysResult {
-    if flags & O_TMPFILE == O_TMPFILE {
-        return Err(Errno::EOPNOTSUPP);
-    }
+/// The node that a call names by path, or with AT_EMPTY_PATH by descriptor.
+///
+/// # Errors
+/// As those of [`walk`]; ENOENT for a descriptor without a node.
+pub(super) fn node_at(
+    task: &Task,
+    dirfd: i32,
+    address: u64,
+    flags: u32,
+) -> Result<std::sync::Arc<dyn crate::vfs::Node>, Errno> {
     let name = path(task, address)?;
-    let exclusive = flags & (O_CREAT | O_EXCL) == O_CREAT | O_EXCL;
-    let follow = flags & O_NOFOLLOW == 0 && !exclusive;
-    let walked = walk(task, dirfd, &name, follow)?;
-    let node = match &walked.node {
-        Some(_) if exclusive => return Err(Errno::EEXIST),
-        None if flags & O_CREAT != 0 => {
-            if walked.directory_wanted {
-                return Err(Errno::EISDIR);
-            }
-            let mode = S_IFREG | (mode & 0o7777 & !*task.kernel.umask.lock());
-            walked.parent.create(&walked.name, mode, None)?
-        }
-        _ => Arc::clone(walked.node()?),
-    };
-    // A link to an open descriptor (/proc/self/fd/N, /dev/stdout) names the file, not a path.
-    if node.stat()?.mode & S_IFMT == S_IFLNK && flags & O_PATH == 0 {
-        return Err(Errno::ELOOP);
+    if name.is_empty() && flags & AT_EMPTY_PATH != 0 && dirfd != AT_FDCWD {
+        return task.named_file(dirfd)?.node.clone().ok_or(Errno::ENOENT);
     }
-    let access = if flags & O_PATH != 0 {
-        flags & !(O_ACCMODE | O_TRUNC)
-    } else {
-        flags
-    };
-    let file = node.open(access)?;
-    let path = String::from_utf8_lossy(&walked.path).into_owned();
-    let kept = flags & !(O_CREAT | O_EXCL | O_TRUNC | O_CLOEXEC | O_NOFOLLOW);
-    let open = OpenFile::new(file, path, kept);
-    let fd = task
-        .kernel
-        .files
-        .lock()
-        .add(open, flags & O_CLOEXEC != 0, 0)?;
-    Ok(u64::from(fd.unsigned_abs()).into())
+    let walked = walk(task, dirfd, &name, flags & AT_SYMLINK_NOFOLLOW == 0)?;
+    walked.node().cloned()
 }
 
 /// Attributes by descriptor, path, or descriptor with AT_EMPTY_PATH.
@@ -97,7 +77,7 @@ fn attributes(task: &Task, dirfd: i32, address: u64, flags: u32) -> Result<Stat,
     };
     if name.is_empty() && flags & AT_EMPTY_PATH != 0 {
         if dirfd != AT_FDCWD {
-            return task.file(dirfd)?.file.stat();
+            return task.named_file(dirfd)?.file.stat();
         }
         return walk(task, dirfd, b".", true)?.node()?.stat();
     }
@@ -125,12 +105,16 @@ pub fn lstat(task: &mut Task, args: Args) -> SysResult {
 
 /// fstat(2)
 pub fn fstat(task: &mut Task, args: Args) -> SysResult {
-    let stat = task.file(args.int(0))?.file.stat()?;
+    let stat = task.named_file(args.int(0))?.file.stat()?;
     put_stat(task, args.word(1), stat)
 }
 
 /// newfstatat(2)
 pub fn fstatat(task: &mut Task, args: Args) -> SysResult {
+    const KNOWN: u32 = AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH | AT_NO_AUTOMOUNT;
+    if args.flags(3) & !KNOWN != 0 {
+        return Err(Errno::EINVAL);
+    }
     let stat = attributes(task, args.int(0), args.word(1), args.flags(3))?;
     put_stat(task, args.word(2), stat)
 }
@@ -138,6 +122,13 @@ pub fn fstatat(task: &mut Task, args: Args) -> SysResult {
 /// statx(2): what STATX_BASIC_STATS asks for, whatever the mask says.
 pub fn statx(task: &mut Task, args: Args) -> SysResult {
     const BASIC_STATS: u32 = 0x7ff;
+    const RESERVED: u32 = 0x8000_0000;
+    const SYNC: u32 = 0x6000;
+    const KNOWN: u32 = AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH | AT_NO_AUTOMOUNT | SYNC;
+    let (flags, mask) = (args.flags(2), args.flags(3));
+    if flags & !KNOWN != 0 || flags & SYNC == SYNC || mask & RESERVED != 0 {
+        return Err(Errno::EINVAL);
+    }
     let s = attributes(task, args.int(0), args.word(1), args.flags(2))?;
     let time = |t: Timespec| StatxTimestamp {
         seconds: t.seconds,
@@ -170,7 +161,11 @@ fn check_access(task: &Task, dirfd: i32, address: u64, mode: i32, flags: u32) ->
     if mode & !7 != 0 {
         return Err(Errno::EINVAL);
     }
-    let stat = attributes(task, dirfd, address, flags)?;
+    const EACCESS: u32 = 0x200;
+    if flags & !(EACCESS | AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let stat = attributes(task, dirfd, address, flags & !EACCESS)?;
     // The guest is root: it may read and write whatever the file system allows, and execute where
     // any execute bit is set.
     if mode & libc::X_OK != 0 && stat.mode & S_IFMT == S_IFREG && stat.mode & 0o111 == 0 {
@@ -216,7 +211,17 @@ fn read_link(task: &Task, dirfd: i32, address: u64, buffer: u64, len: u64) -> Sy
         return Err(Errno::EINVAL);
     }
     let name = path(task, address)?;
-    let target = walk(task, dirfd, &name, false)?.node()?.read_link()?;
+    let target = if name.is_empty() && dirfd != AT_FDCWD {
+        // A link opened with O_PATH | O_NOFOLLOW (readlinkat(2)).
+        let open = task.named_file(dirfd)?;
+        open.node
+            .as_ref()
+            .ok_or(Errno::ENOENT)?
+            .read_link()
+            .map_err(|_| Errno::ENOENT)?
+    } else {
+        walk(task, dirfd, &name, false)?.node()?.read_link()?
+    };
     let shown = target
         .get(..target.len().min(len as usize))
         .unwrap_or_default();
@@ -246,171 +251,15 @@ pub fn chdir(task: &mut Task, args: Args) -> SysResult {
     DONE
 }
 
+/// fchdir(2)
+pub fn fchdir(task: &mut Task, args: Args) -> SysResult {
+    let path = task.named_file(args.int(0))?.folder_path()?;
+    *task.kernel.cwd.lock() = path;
+    DONE
+}
+
 /// umask(2)
 pub fn umask(task: &mut Task, args: Args) -> SysResult {
     let old = std::mem::replace(&mut *task.kernel.umask.lock(), args.flags(0) & 0o777);
     Ok(u64::from(old).into())
-}
-
-fn make(
-    task: &Task,
-    dirfd: i32,
-    address: u64,
-    mode: u32,
-    target: Option<&[u8]>,
-) -> Result<Arc<dyn Node>, Errno> {
-    let name = path(task, address)?;
-    let walked = walk(task, dirfd, &name, false)?;
-    if walked.node.is_some() {
-        return Err(Errno::EEXIST);
-    }
-    let mode = mode & !*task.kernel.umask.lock();
-    walked.parent.create(&walked.name, mode, target)
-}
-
-/// mkdir(2)
-pub fn mkdir(task: &mut Task, args: Args) -> SysResult {
-    make(
-        task,
-        AT_FDCWD,
-        args.word(0),
-        S_IFDIR | (args.flags(1) & 0o1777),
-        None,
-    )?;
-    DONE
-}
-
-/// mkdirat(2)
-pub fn mkdirat(task: &mut Task, args: Args) -> SysResult {
-    make(
-        task,
-        args.int(0),
-        args.word(1),
-        S_IFDIR | (args.flags(2) & 0o1777),
-        None,
-    )?;
-    DONE
-}
-
-/// symlink(2)
-pub fn symlink(task: &mut Task, args: Args) -> SysResult {
-    let target = path(task, args.word(0))?;
-    make(task, AT_FDCWD, args.word(1), 0, Some(&target))?;
-    DONE
-}
-
-/// symlinkat(2)
-pub fn symlinkat(task: &mut Task, args: Args) -> SysResult {
-    let target = path(task, args.word(0))?;
-    make(task, args.int(1), args.word(2), 0, Some(&target))?;
-    DONE
-}
-
-fn remove(task: &Task, dirfd: i32, address: u64, directory: bool) -> SysResult {
-    let name = path(task, address)?;
-    let walked = walk(task, dirfd, &name, false)?;
-    walked.node.as_ref().ok_or(Errno::ENOENT)?;
-    if walked.name.is_empty() || task.kernel.vfs.mount_points().any(|at| at == walked.path) {
-        return Err(Errno::EBUSY);
-    }
-    walked.parent.remove(&walked.name, directory)?;
-    DONE
-}
-
-/// unlink(2)
-pub fn unlink(task: &mut Task, args: Args) -> SysResult {
-    remove(task, AT_FDCWD, args.word(0), false)
-}
-
-/// rmdir(2)
-pub fn rmdir(task: &mut Task, args: Args) -> SysResult {
-    remove(task, AT_FDCWD, args.word(0), true)
-}
-
-/// unlinkat(2)
-pub fn unlinkat(task: &mut Task, args: Args) -> SysResult {
-    let flags = args.flags(2);
-    if flags & !AT_REMOVEDIR != 0 {
-        return Err(Errno::EINVAL);
-    }
-    remove(task, args.int(0), args.word(1), flags & AT_REMOVEDIR != 0)
-}
-
-fn rename_at(task: &Task, from: (i32, u64), to: (i32, u64), keep_existing: bool) -> SysResult {
-    let (old, new) = (path(task, from.1)?, path(task, to.1)?);
-    let old = walk(task, from.0, &old, false)?;
-    let new = walk(task, to.0, &new, false)?;
-    old.node()?;
-    let mounted = |w: &Walked| task.kernel.vfs.mount_points().any(|at| at == w.path);
-    if old.name.is_empty() || new.name.is_empty() || mounted(&old) || mounted(&new) {
-        return Err(Errno::EBUSY);
-    }
-    if keep_existing && new.node.is_some() {
-        return Err(Errno::EEXIST);
-    }
-    old.parent.rename(&old.name, &new.parent, &new.name)?;
-    DONE
-}
-
-/// rename(2)
-pub fn rename(task: &mut Task, args: Args) -> SysResult {
-    rename_at(
-        task,
-        (AT_FDCWD, args.word(0)),
-        (AT_FDCWD, args.word(1)),
-        false,
-    )
-}
-
-/// renameat(2)
-pub fn renameat(task: &mut Task, args: Args) -> SysResult {
-    rename_at(
-        task,
-        (args.int(0), args.word(1)),
-        (args.int(2), args.word(3)),
-        false,
-    )
-}
-
-/// renameat2(2)
-pub fn renameat2(task: &mut Task, args: Args) -> SysResult {
-    let flags = args.flags(4);
-    if flags & !libc::RENAME_NOREPLACE != 0 {
-        return Err(Errno::EINVAL);
-    }
-    rename_at(
-        task,
-        (args.int(0), args.word(1)),
-        (args.int(2), args.word(3)),
-        flags != 0,
-    )
-}
-
-/// chmod(2)
-pub fn chmod(task: &mut Task, args: Args) -> SysResult {
-    let name = path(task, args.word(0))?;
-    walk(task, AT_FDCWD, &name, true)?
-        .node()?
-        .set_mode(args.flags(1))?;
-    DONE
-}
-
-/// fchmodat(2)
-pub fn fchmodat(task: &mut Task, args: Args) -> SysResult {
-    let name = path(task, args.word(1))?;
-    walk(task, args.int(0), &name, true)?
-        .node()?
-        .set_mode(args.flags(2))?;
-    DONE
-}
-
-/// truncate(2)
-pub fn truncate(task: &mut Task, args: Args) -> SysResult {
-    let name = path(task, args.word(0))?;
-    let size = u64::try_from(args.signed(1)).map_err(|_| Errno::EINVAL)?;
-    walk(task, AT_FDCWD, &name, true)?
-        .node()?
-        .open(O_WRONLY)?
-        .truncate(size)?;
-    DONE
 }

@@ -144,10 +144,24 @@ pub(super) fn broken_pipe(task: &Task) {
     let _ = task.kernel.send_signal(Some(&task.shared), info);
 }
 
+/// A range of guest memory for read(2) and write(2), which refuse one that no process could have.
+fn user_range(address: u64, len: u64) -> Result<Vec<Iovec>, Errno> {
+    const TASK_BYTES: u64 = 1 << 47;
+    let end = address.checked_add(len).filter(|end| *end < TASK_BYTES);
+    end.ok_or(Errno::EFAULT)?;
+    Ok(AddressSpace::single(address, len).to_vec())
+}
+
+/// The ranges of readv(2) and writev(2), whose count is an `unsigned int` in the end.
+fn user_vectors(task: &Task, args: Args) -> Result<Vec<Iovec>, Errno> {
+    let count = u64::from(args.flags(2));
+    task.memory().read_iovecs(args.word(1), count)
+}
+
 fn transfer(
     task: &mut Task,
     fd: i32,
-    list: &[Iovec],
+    list: Result<Vec<Iovec>, Errno>,
     offset: Option<u64>,
     write: bool,
 ) -> SysResult {
@@ -159,6 +173,7 @@ fn transfer(
     } {
         return Err(Errno::EBADF);
     }
+    let list = &*list?;
     let file = Arc::clone(&open.file);
     let Some(size) = file.size() else {
         if offset.is_some() {
@@ -206,58 +221,48 @@ fn transfer(
 
 /// read(2)
 pub fn read(task: &mut Task, args: Args) -> SysResult {
-    transfer(
-        task,
-        args.int(0),
-        &AddressSpace::single(args.word(1), args.word(2)),
-        None,
-        false,
-    )
+    let list = user_range(args.word(1), args.word(2));
+    transfer(task, args.int(0), list, None, false)
 }
 
 /// write(2)
 pub fn write(task: &mut Task, args: Args) -> SysResult {
-    transfer(
-        task,
-        args.int(0),
-        &AddressSpace::single(args.word(1), args.word(2)),
-        None,
-        true,
-    )
+    let list = user_range(args.word(1), args.word(2));
+    transfer(task, args.int(0), list, None, true)
 }
 
 /// pread(2)
 pub fn pread(task: &mut Task, args: Args) -> SysResult {
-    let list = AddressSpace::single(args.word(1), args.word(2));
-    transfer(task, args.int(0), &list, Some(args.word(3)), false)
+    let list = user_range(args.word(1), args.word(2));
+    transfer(task, args.int(0), list, Some(args.word(3)), false)
 }
 
 /// pwrite(2)
 pub fn pwrite(task: &mut Task, args: Args) -> SysResult {
-    let list = AddressSpace::single(args.word(1), args.word(2));
-    transfer(task, args.int(0), &list, Some(args.word(3)), true)
+    let list = user_range(args.word(1), args.word(2));
+    transfer(task, args.int(0), list, Some(args.word(3)), true)
 }
 
 /// readv(2)
 pub fn readv(task: &mut Task, args: Args) -> SysResult {
-    let list = task.memory().read_iovecs(args.word(1), args.word(2))?;
-    transfer(task, args.int(0), &list, None, false)
+    let list = user_vectors(task, args);
+    transfer(task, args.int(0), list, None, false)
 }
 
 /// writev(2)
 pub fn writev(task: &mut Task, args: Args) -> SysResult {
-    let list = task.memory().read_iovecs(args.word(1), args.word(2))?;
-    transfer(task, args.int(0), &list, None, true)
+    let list = user_vectors(task, args);
+    transfer(task, args.int(0), list, None, true)
 }
 
 /// preadv(2)
 pub fn preadv(task: &mut Task, args: Args) -> SysResult {
-    let list = task.memory().read_iovecs(args.word(1), args.word(2))?;
-    transfer(task, args.int(0), &list, Some(args.word(3)), false)
+    let list = user_vectors(task, args);
+    transfer(task, args.int(0), list, Some(args.word(3)), false)
 }
 
 /// pwritev(2)
 pub fn pwritev(task: &mut Task, args: Args) -> SysResult {
-    let list = task.memory().read_iovecs(args.word(1), args.word(2))?;
-    transfer(task, args.int(0), &list, Some(args.word(3)), true)
+    let list = user_vectors(task, args);
+    transfer(task, args.int(0), list, Some(args.word(3)), true)
 }

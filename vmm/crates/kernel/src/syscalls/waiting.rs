@@ -17,7 +17,7 @@ pub fn poll(task: &mut Task, args: Args) -> SysResult {
         let deadline = clock::monotonic_ns().saturating_add(ms.saturating_mul(1_000_000));
         task.set_deadline(deadline);
     }
-    wait(task, args.word(0), args.word(1))
+    wait(task, args.word(0), args.flags(1))
 }
 
 /// ppoll(2)
@@ -33,11 +33,11 @@ pub fn ppoll(task: &mut Task, args: Args) -> SysResult {
         task.saved_mask = Some(task.mask());
         task.set_mask(mask);
     }
-    wait(task, args.word(0), args.word(1))
+    wait(task, args.word(0), args.flags(1))
 }
 
-fn wait(task: &mut Task, address: u64, count: u64) -> SysResult {
-    if count > MAX_FDS as u64 {
+fn wait(task: &mut Task, address: u64, count: u32) -> SysResult {
+    if count as usize > MAX_FDS {
         return Err(Errno::EINVAL);
     }
     let mut list = vec![PollFd::default(); count as usize];

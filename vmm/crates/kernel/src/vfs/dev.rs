@@ -99,6 +99,13 @@ impl File for Device {
             .fold(0, |sum, entry| entry.len.saturating_add(sum)))
     }
 
+    fn put(&self, bytes: &[u8], _offset: u64) -> Result<usize, Errno> {
+        if self.kind == Kind::Full {
+            return Err(Errno::ENOSPC);
+        }
+        Ok(bytes.len())
+    }
+
     fn as_any(&self) -> &dyn std::any::Any {
         self
     }

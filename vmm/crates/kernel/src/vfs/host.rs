@@ -195,6 +195,10 @@ impl File for HostFile {
         read_at(self.fd.as_fd(), memory, to, offset)
     }
 
+    fn get(&self, bytes: &mut [u8], offset: u64) -> Result<usize, Errno> {
+        rustix::io::pread(&self.fd, bytes, offset).map_err(errno)
+    }
+
     fn size(&self) -> Option<u64> {
         u64::try_from(self.stat.size).ok()
     }

@@ -6,20 +6,21 @@ mod host;
 mod proc;
 mod text;
 mod tmp;
+mod tmp_data;
 mod walk;
 
 use std::sync::Arc;
 
-use vmm_abi::{Errno, Stat};
+use vmm_abi::{Errno, Stat, Timespec};
 
-use crate::file::File;
+use crate::file::{File, OpenFile};
 
 pub use dev::{dev_tree, random};
 pub use host::{HostFile, HostNode};
 pub use proc::proc_tree;
 pub use text::{StaticDir, TextNode};
-pub use tmp::{TmpLimits, tmp_tree};
-pub use walk::{Vfs, Walked};
+pub use tmp::{TmpLimits, tmp_trees};
+pub use walk::{Bounds, Vfs, Walked};
 
 /// One name in a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +76,42 @@ pub trait Node: Send + Sync {
         Err(Errno::EROFS)
     }
 
+    /// Makes a regular file without a name (O_TMPFILE).
+    ///
+    /// # Errors
+    /// EOPNOTSUPP, ENOENT for a removed directory, ENOSPC.
+    fn unnamed(&self, mode: u32) -> Result<Arc<dyn Node>, Errno> {
+        let _ = mode;
+        Err(Errno::EOPNOTSUPP)
+    }
+
+    /// Makes a file of memory without a name (memfd_create(2)), on a file system that has such.
+    ///
+    /// # Errors
+    /// ENOSYS, ENOSPC.
+    fn memory_file(&self, mode: u32, sealable: bool) -> Result<Arc<dyn Node>, Errno> {
+        let _ = (mode, sealable);
+        Err(Errno::ENOSYS)
+    }
+
+    /// Gives a node another name, in this directory (link(2)).
+    ///
+    /// # Errors
+    /// EROFS, EXDEV, EEXIST, EPERM for a directory.
+    fn link(&self, name: &[u8], node: &Arc<dyn Node>) -> Result<(), Errno> {
+        let _ = (name, node);
+        Err(Errno::EROFS)
+    }
+
+    /// Lets two children change places (RENAME_EXCHANGE).
+    ///
+    /// # Errors
+    /// As [`Node::rename`].
+    fn exchange(&self, name: &[u8], to: &Arc<dyn Node>, other: &[u8]) -> Result<(), Errno> {
+        let _ = (name, to, other);
+        Err(Errno::EROFS)
+    }
+
     /// Removes a child; a directory only when `directory` says so and it is empty.
     ///
     /// # Errors
@@ -100,6 +137,30 @@ pub trait Node: Send + Sync {
     fn set_mode(&self, mode: u32) -> Result<(), Errno> {
         let _ = mode;
         Err(Errno::EROFS)
+    }
+
+    /// Changes the times of access and change; `None` leaves one as it is.
+    ///
+    /// # Errors
+    /// EROFS.
+    fn set_times(&self, atime: Option<Timespec>, mtime: Option<Timespec>) -> Result<(), Errno> {
+        let _ = (atime, mtime);
+        Err(Errno::EROFS)
+    }
+
+    /// Where a directory that may be moved is now; ENOENT once it is removed. `None` for what stays in place.
+    fn path_now(&self) -> Option<Result<Vec<u8>, Errno>> {
+        None
+    }
+
+    /// The open file that a link in /proc/self/fd stands for, when no path leads there.
+    fn opened(&self) -> Option<Arc<OpenFile>> {
+        None
+    }
+
+    /// Whether opening it may have to wait for another (fifo(7)).
+    fn is_fifo(&self) -> bool {
+        false
     }
 
     /// The node as the type it is, for operations between nodes of one file system.

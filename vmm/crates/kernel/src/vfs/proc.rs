@@ -3,12 +3,13 @@
 use std::fmt::Write as _;
 use std::sync::{Arc, Weak};
 
-use vmm_abi::{Errno, Prot};
+use vmm_abi::{Errno, Prot, S_IFLNK, Stat};
 use vmm_memory::{Kind, Vma};
 
 use super::Node;
 use super::text::{DynamicChildren, StaticDir, TextNode};
 use crate::Kernel;
+use crate::file::{File, OpenFile};
 
 type Made = Result<Vec<u8>, Errno>;
 
@@ -167,9 +168,7 @@ impl DynamicChildren for Descriptors {
         let fd: i32 = std::str::from_utf8(name).ok()?.parse().ok()?;
         let open = self.0.upgrade()?.files.lock().get(fd).ok()?;
         let ino = u64::try_from(fd).ok()?.saturating_add(1000);
-        Some(TextNode::link(ino, move || {
-            Ok(open.path.as_bytes().to_vec())
-        }))
+        Some(Arc::new(DescriptorLink { open, ino }))
     }
 
     fn names(&self) -> Vec<Vec<u8>> {
@@ -183,6 +182,48 @@ impl DynamicChildren for Descriptors {
             .iter()
             .map(|(fd, _)| fd.to_string().into_bytes())
             .collect()
+    }
+}
+
+/// A link in /proc/self/fd.
+struct DescriptorLink {
+    open: Arc<OpenFile>,
+    ino: u64,
+}
+
+impl Node for DescriptorLink {
+    fn stat(&self) -> Result<Stat, Errno> {
+        Ok(Stat {
+            dev: 0x15,
+            ino: self.ino,
+            nlink: 1,
+            mode: S_IFLNK | 0o777,
+            blksize: 1024,
+            ..Stat::default()
+        })
+    }
+
+    fn read_link(&self) -> Result<Vec<u8>, Errno> {
+        Ok(match self.open.folder_path() {
+            Ok(path) => path,
+            Err(_) => self.open.path.as_bytes().to_vec(),
+        })
+    }
+
+    fn open(&self, _flags: u32) -> Result<Arc<dyn File>, Errno> {
+        Err(Errno::ELOOP)
+    }
+
+    fn opened(&self) -> Option<Arc<OpenFile>> {
+        // A folder is reached by its path, so that `..` leads where it should.
+        self.open
+            .folder_path()
+            .is_err()
+            .then(|| Arc::clone(&self.open))
+    }
+
+    fn as_any(&self) -> &dyn std::any::Any {
+        self
     }
 }
 

@@ -101,6 +101,16 @@ impl File for TextFile {
         memory.scatter(to, rest).map(|count| count as u64)
     }
 
+    fn get(&self, bytes: &mut [u8], offset: u64) -> Result<usize, Errno> {
+        let start = usize::try_from(offset).map_err(|_| Errno::EINVAL)?;
+        let rest = self.bytes.get(start..).unwrap_or_default();
+        let count = rest.len().min(bytes.len());
+        for (to, from) in bytes.iter_mut().zip(rest) {
+            *to = *from;
+        }
+        Ok(count)
+    }
+
     fn size(&self) -> Option<u64> {
         Some(self.bytes.len() as u64)
     }

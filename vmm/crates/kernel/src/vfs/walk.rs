@@ -1,9 +1,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use vmm_abi::{Errno, S_IFDIR, S_IFLNK, S_IFMT};
+use vmm_abi::{Errno, O_ACCMODE, O_WRONLY, S_IFDIR, S_IFLNK, S_IFMT, S_IFSOCK, Stat};
 
 use super::Node;
+use crate::file::{File, OpenFile};
 
 /// Most symbolic links in one walk, and bytes of a name (path_resolution(7), limits.h).
 const MAX_LINKS: usize = 40;
@@ -51,6 +52,52 @@ fn is_directory(node: &Arc<dyn Node>) -> Result<bool, Errno> {
 /// A name and the node it led to.
 type Place = (Vec<u8>, Arc<dyn Node>);
 
+/// What a walk may do (openat2(2)).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Bounds {
+    /// Never leave the directory it starts from (RESOLVE_BENEATH).
+    pub beneath: bool,
+    /// That directory is the root (RESOLVE_IN_ROOT).
+    pub in_root: bool,
+    /// Follow no symbolic link (RESOLVE_NO_SYMLINKS).
+    pub no_links: bool,
+}
+
+/// An open file in the place of the link in /proc/self/fd that was followed to it.
+struct OpenedNode(Arc<OpenFile>);
+
+impl OpenedNode {
+    fn of(open: Arc<OpenFile>) -> Arc<dyn Node> {
+        match &open.node {
+            Some(node) => Arc::clone(node),
+            None => Arc::new(Self(open)),
+        }
+    }
+}
+
+impl Node for OpenedNode {
+    fn stat(&self) -> Result<Stat, Errno> {
+        self.0.file.stat()
+    }
+
+    fn open(&self, flags: u32) -> Result<Arc<dyn File>, Errno> {
+        let wanted = flags & O_ACCMODE;
+        let (read, write) = (wanted != O_WRONLY, wanted != 0);
+        if self.stat()?.mode & S_IFMT == S_IFSOCK {
+            return Err(Errno::ENXIO);
+        }
+        // The other end of a pipe is not to be had from this one.
+        if (read && !self.0.readable()) || (write && !self.0.writable()) {
+            return Err(Errno::EACCES);
+        }
+        Ok(Arc::clone(&self.0.file))
+    }
+
+    fn as_any(&self) -> &dyn std::any::Any {
+        self
+    }
+}
+
 /// The file systems of a guest by where they are mounted.
 #[derive(Clone)]
 pub struct Vfs {
@@ -91,15 +138,36 @@ impl Vfs {
     /// # Errors
     /// ENOENT for an empty path or a missing directory on the way, ENOTDIR, ELOOP, ENAMETOOLONG.
     pub fn walk(&self, from: &[u8], path: &[u8], follow: bool) -> Result<Walked, Errno> {
+        self.walk_bound(from, path, follow, Bounds::default())
+    }
+
+    /// As [`Vfs::walk`], within bounds.
+    ///
+    /// # Errors
+    /// Also EXDEV where the path leaves them, ELOOP for a link that may not be followed.
+    pub fn walk_bound(
+        &self,
+        from: &[u8],
+        path: &[u8],
+        follow: bool,
+        how: Bounds,
+    ) -> Result<Walked, Errno> {
         if path.is_empty() {
             return Err(Errno::ENOENT);
         }
         let mut pending: Vec<Vec<u8>> = Vec::new();
         push_reversed(&mut pending, path);
         let mut trail: Vec<Place> = Vec::new();
-        if !path.starts_with(b"/") {
+        if !path.starts_with(b"/") || how.in_root {
             trail = self.trail_of(from)?;
+        } else if how.beneath {
+            return Err(Errno::EXDEV);
         }
+        let floor = if how.beneath || how.in_root {
+            trail.len()
+        } else {
+            0
+        };
         let mut links = 0usize;
         let mut missing: Option<Vec<u8>> = None;
         let directory_wanted = path.ends_with(b"/") || path.ends_with(b"/.") || path == b".";
@@ -111,7 +179,11 @@ impl Vfs {
                 b"" | b"." => self.require_directory(&trail)?,
                 b".." => {
                     self.require_directory(&trail)?;
-                    trail.pop();
+                    if trail.len() > floor {
+                        trail.pop();
+                    } else if how.beneath {
+                        return Err(Errno::EXDEV);
+                    }
                 }
                 _ if name.len() > NAME_MAX => return Err(Errno::ENAMETOOLONG),
                 _ => match self.step(&trail, &name) {
@@ -122,12 +194,22 @@ impl Vfs {
                             continue;
                         }
                         links = links.saturating_add(1);
-                        if links > MAX_LINKS {
+                        if links > MAX_LINKS || how.no_links {
                             return Err(Errno::ELOOP);
                         }
+                        if let Some(open) = node.opened() {
+                            trail.push((name, OpenedNode::of(open)));
+                            continue;
+                        }
                         let target = node.read_link()?;
+                        if target.is_empty() {
+                            return Err(Errno::ENOENT);
+                        }
                         if target.starts_with(b"/") {
-                            trail.clear();
+                            if how.beneath {
+                                return Err(Errno::EXDEV);
+                            }
+                            trail.truncate(floor);
                         }
                         push_reversed(&mut pending, &target);
                     }
