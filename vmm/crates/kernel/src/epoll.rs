@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use vmm_abi::*;
 
 use crate::file::{File, OpenFile};
+use crate::syscalls::with_bands;
 use crate::wait::{Registration, WaitQueue, Wake};
 
 /// Events that are reported whether asked for or not.
@@ -37,11 +38,28 @@ struct Entry {
     _registration: Option<Registration>,
 }
 
+/// A descriptor and which description it stood for.
+type Key = (i32, usize);
+
+fn key(fd: i32, open: &Arc<OpenFile>) -> Key {
+    (fd, Arc::as_ptr(open) as usize)
+}
+
+/// Held while sets are put into sets, so that no two threads close a circle together.
+static NESTING: Mutex<()> = Mutex::new(());
+/// Most sets in a chain (EP_MAX_NESTS of Linux).
+const MAX_NESTS: usize = 4;
+/// What may be asked for together with EPOLLEXCLUSIVE (epoll_ctl(2)), and EPOLLWAKEUP.
+const WITH_EXCLUSIVE: u32 =
+    EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLET | EPOLLEXCLUSIVE | (1 << 29);
+
 /// A set of watched files. An entry belongs to the description it was made for and goes with it,
 /// also when its number is used again (epoll(7), questions and answers).
 #[derive(Default)]
 pub struct Epoll {
-    entries: Mutex<BTreeMap<i32, Entry>>,
+    entries: Mutex<BTreeMap<Key, Entry>>,
+    /// Whom to ask first next time, so that each has its turn when few are asked for.
+    turn: Mutex<Key>,
     queue: Arc<WaitQueue>,
 }
 
@@ -49,17 +67,24 @@ impl Epoll {
     /// EPOLL_CTL_ADD.
     ///
     /// # Errors
-    /// EEXIST, EPERM for files that cannot be waited for, EINVAL for another epoll set.
+    /// EEXIST, EPERM for files that cannot be waited for, EINVAL, ELOOP for sets that hold each other.
     pub fn add(&self, fd: i32, open: &Arc<OpenFile>, event: EpollEvent) -> Result<(), Errno> {
-        if open.file.as_any().is::<Epoll>() {
+        let nested = open.file.as_any().downcast_ref::<Epoll>();
+        let exclusive = event.events & EPOLLEXCLUSIVE != 0;
+        if exclusive && (nested.is_some() || event.events & !WITH_EXCLUSIVE != 0) {
             return Err(Errno::EINVAL);
+        }
+        let _nesting = nested.map(|_| NESTING.lock());
+        if let Some(nested) = nested
+            && (std::ptr::eq(nested, self) || nested.reaches(self, MAX_NESTS))
+        {
+            return Err(Errno::ELOOP);
         }
         let queue = open.file.queue().ok_or(Errno::EPERM)?;
         let mut entries = self.entries.lock();
-        if entries
-            .get(&fd)
-            .is_some_and(|entry| entry.open.upgrade().is_some())
-        {
+        entries.retain(|_, entry| entry.open.strong_count() > 0);
+        let key = key(fd, open);
+        if entries.contains_key(&key) {
             return Err(Errno::EEXIST);
         }
         let changed = Arc::new(Changed {
@@ -69,7 +94,7 @@ impl Epoll {
         let registration = queue.register(Arc::clone(&changed) as Arc<dyn Wake>);
         let open = Arc::downgrade(open);
         entries.insert(
-            fd,
+            key,
             Entry {
                 open,
                 event,
@@ -83,16 +108,34 @@ impl Epoll {
         Ok(())
     }
 
+    /// Whether a set is among those below this one, or the chain is longer than `left`.
+    fn reaches(&self, other: &Epoll, left: usize) -> bool {
+        let entries = self.entries.lock();
+        let below: Vec<_> = entries
+            .values()
+            .filter_map(|entry| entry.open.upgrade())
+            .collect();
+        drop(entries);
+        below.iter().any(|open| {
+            let Some(set) = open.file.as_any().downcast_ref::<Epoll>() else {
+                return false;
+            };
+            let shorter = left.checked_sub(1);
+            std::ptr::eq(set, other) || shorter.is_none_or(|left| set.reaches(other, left))
+        })
+    }
+
     /// EPOLL_CTL_MOD.
     ///
     /// # Errors
-    /// ENOENT.
-    pub fn modify(&self, fd: i32, event: EpollEvent) -> Result<(), Errno> {
+    /// ENOENT, EINVAL where EPOLLEXCLUSIVE is or was asked for.
+    pub fn modify(&self, fd: i32, open: &Arc<OpenFile>, event: EpollEvent) -> Result<(), Errno> {
         let mut entries = self.entries.lock();
-        let entry = entries
-            .get_mut(&fd)
-            .filter(|e| e.open.strong_count() > 0)
-            .ok_or(Errno::ENOENT)?;
+        let entry = entries.get_mut(&key(fd, open)).ok_or(Errno::ENOENT)?;
+        let before = entry.event.events;
+        if (before | event.events) & EPOLLEXCLUSIVE != 0 {
+            return Err(Errno::EINVAL);
+        }
         entry.event = event;
         entry.disabled = false;
         entry.changed.flag.store(true, Ordering::SeqCst);
@@ -105,12 +148,9 @@ impl Epoll {
     ///
     /// # Errors
     /// ENOENT.
-    pub fn remove(&self, fd: i32) -> Result<(), Errno> {
-        let removed = self.entries.lock().remove(&fd);
-        removed
-            .filter(|entry| entry.open.strong_count() > 0)
-            .map(|_| ())
-            .ok_or(Errno::ENOENT)
+    pub fn remove(&self, fd: i32, open: &Arc<OpenFile>) -> Result<(), Errno> {
+        let removed = self.entries.lock().remove(&key(fd, open));
+        removed.map(|_| ()).ok_or(Errno::ENOENT)
     }
 
     /// Takes up to `limit` events that hold now.
@@ -118,8 +158,15 @@ impl Epoll {
         let mut entries = self.entries.lock();
         entries.retain(|_, entry| entry.open.strong_count() > 0);
         let mut found = Vec::new();
-        for entry in entries.values_mut().filter(|entry| !entry.disabled) {
+        let turn = *self.turn.lock();
+        let mut keys: Vec<Key> = entries.range(turn..).map(|(key, _)| *key).collect();
+        keys.extend(entries.range(..turn).map(|(key, _)| *key));
+        for key in keys {
+            let Some(entry) = entries.get_mut(&key).filter(|entry| !entry.disabled) else {
+                continue;
+            };
             if found.len() >= limit {
+                *self.turn.lock() = key;
                 break;
             }
             let Some(open) = entry.open.upgrade() else {
@@ -130,7 +177,7 @@ impl Epoll {
             if edge && !entry.changed.flag.swap(false, Ordering::SeqCst) {
                 continue;
             }
-            let events = open.file.readiness() & ((wanted & !MODES) | ALWAYS);
+            let events = with_bands(open.file.readiness()) & ((wanted & !MODES) | ALWAYS);
             if events == 0 {
                 continue;
             }
@@ -175,13 +222,17 @@ impl File for Epoll {
                 entry
                     .open
                     .upgrade()
-                    .is_some_and(|open| open.file.readiness() & wanted != 0)
+                    .is_some_and(|open| with_bands(open.file.readiness()) & wanted != 0)
             });
         if ready { EPOLLIN } else { 0 }
     }
 
     fn queue(&self) -> Option<&Arc<WaitQueue>> {
         Some(&self.queue)
+    }
+
+    fn arm(&self, _events: u32) {
+        self.arm_all();
     }
 
     fn as_any(&self) -> &dyn std::any::Any {

@@ -12,6 +12,7 @@ use crate::loader::GuestClock;
 use crate::signal::{Actions, Pending, bit};
 use crate::socket::Network;
 use crate::syscalls::ROWS;
+use crate::timer::Alarms;
 use crate::vfs::Vfs;
 use crate::wait::{Parker, WaitQueue, Wake};
 
@@ -104,6 +105,8 @@ pub struct Kernel {
     pub identity: Identity,
     pub actions: Mutex<Actions>,
     pub futexes: FutexTable,
+    /// Timers that send signals.
+    pub alarms: Mutex<Alarms>,
     /// What the guest's sockets share.
     pub network: Arc<Network>,
     /// Told when a signal becomes pending (signalfd).
@@ -153,6 +156,7 @@ impl Kernel {
             identity,
             actions: Mutex::new(Actions::default()),
             futexes: FutexTable::default(),
+            alarms: Mutex::default(),
             network: Arc::default(),
             signal_queue: Arc::new(WaitQueue::default()),
             program: OnceLock::new(),

@@ -15,10 +15,12 @@ mod kernel;
 pub mod loader;
 mod pipe;
 mod signal;
+mod signalfd;
 mod socket;
 mod stream;
 pub mod syscalls;
 mod task;
+mod timer;
 pub mod vfs;
 mod wait;
 

@@ -68,14 +68,13 @@ impl Pending {
     /// # Errors
     /// EAGAIN when too many real-time signals are queued.
     pub fn push(&mut self, info: SigInfo) -> Result<(), Errno> {
-        let list = self.queued.entry(info.signo).or_default();
-        if info.signo < 32 && !list.is_empty() {
+        if info.signo < 32 && self.queued.contains_key(&info.signo) {
             return Ok(());
         }
         if self.count >= MAX_QUEUED {
             return Err(Errno::EAGAIN);
         }
-        list.push(info);
+        self.queued.entry(info.signo).or_default().push(info);
         self.count = self.count.saturating_add(1);
         Ok(())
     }

@@ -1,3 +1,4 @@
+use std::cell::OnceCell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -27,6 +28,16 @@ pub trait Fpu {
     /// # Errors
     /// EINVAL for a state the processor refuses.
     fn restore(&mut self, bytes: &[u8]) -> Result<(), Errno>;
+}
+
+thread_local! {
+    /// The guest thread that this host thread runs; never another one.
+    static CURRENT: OnceCell<Arc<ThreadShared>> = const { OnceCell::new() };
+}
+
+/// The guest thread that the calling host thread runs.
+pub(crate) fn current_thread() -> Option<Arc<ThreadShared>> {
+    CURRENT.with(|current| current.get().cloned())
 }
 
 /// What a system call that blocked has to remember until it is asked again.
@@ -231,6 +242,9 @@ impl Task {
 
     /// Serves the system call in the registers, waiting as long as it takes.
     pub fn system_call(&mut self, fpu: &mut dyn Fpu) {
+        CURRENT.with(|current| {
+            current.get_or_init(|| Arc::clone(&self.shared));
+        });
         let number = self.registers.rax;
         let r = &self.registers;
         let args = Args([r.rdi, r.rsi, r.rdx, r.r10, r.r8, r.r9]);

@@ -62,6 +62,19 @@ pub fn eventfd2(task: &mut Task, args: Args) -> SysResult {
     )
 }
 
+/// epoll_create(2): the size says nothing any more, but must not be 0.
+pub fn epoll_create(task: &mut Task, args: Args) -> SysResult {
+    if args.int(0) <= 0 {
+        return Err(Errno::EINVAL);
+    }
+    epoll_create1(task, Args::default())
+}
+
+/// eventfd(2)
+pub fn eventfd(task: &mut Task, args: Args) -> SysResult {
+    eventfd2(task, Args([args.word(0), 0, 0, 0, 0, 0]))
+}
+
 /// epoll_create1(2)
 pub fn epoll_create1(task: &mut Task, args: Args) -> SysResult {
     let flags = args.flags(0);
@@ -103,8 +116,8 @@ pub fn epoll_ctl(task: &mut Task, args: Args) -> SysResult {
     }
     with_epoll(task, args.int(0), |epoll| match op {
         libc::EPOLL_CTL_ADD => epoll.add(fd, &open, event),
-        libc::EPOLL_CTL_MOD => epoll.modify(fd, event),
-        libc::EPOLL_CTL_DEL => epoll.remove(fd),
+        libc::EPOLL_CTL_MOD => epoll.modify(fd, &open, event),
+        libc::EPOLL_CTL_DEL => epoll.remove(fd, &open),
         _ => Err(Errno::EINVAL),
     })?;
     DONE

@@ -18,6 +18,7 @@ mod sockets;
 mod table;
 mod threads;
 mod time;
+mod timers;
 mod transfer;
 mod waiting;
 
@@ -31,6 +32,7 @@ use crate::task::{Fpu, Task};
 pub use page::page;
 pub use table::{Arg, Level, ROWS, Row};
 pub(crate) use threads::leave_robust_futexes;
+pub(crate) use waiting::with_bands;
 
 /// What serves one call. Calls that need the floating-point state get it, too.
 #[derive(Clone, Copy)]

@@ -4,9 +4,12 @@ use std::sync::Arc;
 
 use vmm_abi::*;
 
-use crate::args::{Args, DONE, Restart, Ret, SysResult};
+use crate::args::{Args, DONE, Restart, Ret, SysResult, optional_time};
+use crate::clock;
+use crate::file::OpenFile;
 use crate::kernel::{ExitStatus, ThreadShared};
-use crate::signal::LAST_SIGNAL;
+use crate::signal::{LAST_SIGNAL, unblockable};
+use crate::signalfd::SignalFd;
 use crate::task::{Fpu, Task};
 
 fn check_size(size: u64) -> Result<(), Errno> {
@@ -147,6 +150,102 @@ fn send(task: &Task, thread: Option<&Arc<ThreadShared>>, signal: i32, code: i32)
     }
     task.kernel.send_signal(thread, info)?;
     DONE
+}
+
+/// rt_sigtimedwait(2)
+pub fn sigtimedwait(task: &mut Task, args: Args) -> SysResult {
+    check_size(args.word(3))?;
+    let set: u64 = task.memory().read_value(args.word(0))?;
+    let set = set & !unblockable();
+    let timeout = optional_time(task.memory(), args.word(2))?;
+    if let Some(timeout) = timeout {
+        task.set_deadline(clock::deadline(libc::CLOCK_MONOTONIC, timeout, false)?);
+    }
+    if !task.is_watching() {
+        let queue = Arc::clone(&task.kernel.signal_queue);
+        task.watch(&queue);
+    }
+    let own = task.shared.pending.lock().take(set);
+    let taken = own.or_else(|| task.kernel.actions.lock().pending.take(set));
+    let Some(info) = taken else {
+        if task.expired() || !task.left_or_forever() {
+            return Err(Errno::EAGAIN);
+        }
+        return Ok(Ret::Block(Restart::Never));
+    };
+    if args.word(1) != 0 {
+        task.memory().write_value(args.word(1), &info)?;
+    }
+    Ok(u64::from(info.signo.unsigned_abs()).into())
+}
+
+/// A signal with information that its sender made up, which only the process itself may do.
+fn queued(task: &Task, signal: i32, address: u64) -> Result<Option<SigInfo>, Errno> {
+    let info: SigInfo = task.memory().read_value(address)?;
+    match signal {
+        0 => Ok(None),
+        1..=LAST_SIGNAL => Ok(Some(SigInfo {
+            signo: signal,
+            ..info
+        })),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+/// rt_sigqueueinfo(2)
+pub fn sigqueueinfo(task: &mut Task, args: Args) -> SysResult {
+    let info = queued(task, args.int(1), args.word(2))?;
+    if args.int(0) != task.kernel.identity.pid {
+        return Err(Errno::ESRCH);
+    }
+    if let Some(info) = info {
+        task.kernel.send_signal(None, info)?;
+    }
+    DONE
+}
+
+/// rt_tgsigqueueinfo(2)
+pub fn tgsigqueueinfo(task: &mut Task, args: Args) -> SysResult {
+    let info = queued(task, args.int(2), args.word(3))?;
+    if args.int(0) <= 0 || args.int(1) <= 0 {
+        return Err(Errno::EINVAL);
+    }
+    if args.int(0) != task.kernel.identity.pid {
+        return Err(Errno::ESRCH);
+    }
+    let thread = task.kernel.thread(args.int(1)).ok_or(Errno::ESRCH)?;
+    if let Some(info) = info {
+        task.kernel.send_signal(Some(&thread), info)?;
+    }
+    DONE
+}
+
+/// signalfd(2)
+pub fn signalfd(task: &mut Task, args: Args) -> SysResult {
+    make_signalfd(task, args, 0)
+}
+
+/// signalfd4(2)
+pub fn signalfd4(task: &mut Task, args: Args) -> SysResult {
+    make_signalfd(task, args, args.flags(3))
+}
+
+fn make_signalfd(task: &mut Task, args: Args, flags: u32) -> SysResult {
+    check_size(args.word(2))?;
+    let mask: u64 = task.memory().read_value(args.word(1))?;
+    if flags & !(O_CLOEXEC | O_NONBLOCK) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    if args.int(0) != -1 {
+        let open = task.file(args.int(0))?;
+        let file = open.file.as_any().downcast_ref::<SignalFd>();
+        file.ok_or(Errno::EINVAL)?.set_mask(mask);
+        return Ok(u64::from(args.flags(0)).into());
+    }
+    let file = SignalFd::new(mask, &task.kernel);
+    let status = (flags & O_NONBLOCK) | O_RDWR;
+    let open = OpenFile::new(file, "anon_inode:[signalfd]".into(), status);
+    task.add_file(open, flags & O_CLOEXEC != 0)
 }
 
 /// kill(2)
