@@ -44,6 +44,26 @@ pub fn fpu_bytes() -> usize {
     (size as usize).clamp(576, 4096)
 }
 
+/// The floating-point state that handlers start with (`fpu__clear_user_states` of Linux): all of it in its
+/// initial configuration, which an empty XSTATE_BV says, and the two control words.
+fn initial_fpu() -> Vec<u8> {
+    const CONTROL_WORD: [u8; 2] = [0x7f, 0x03];
+    const MXCSR: [u8; 4] = [0x80, 0x1f, 0, 0];
+    const MXCSR_AT: usize = 24;
+    let mut state = vec![0u8; fpu_bytes()];
+    let words = CONTROL_WORD.iter().enumerate();
+    let status = MXCSR
+        .iter()
+        .enumerate()
+        .map(|(at, byte)| (at.saturating_add(MXCSR_AT), byte));
+    for (at, byte) in words.chain(status) {
+        if let Some(place) = state.get_mut(at) {
+            *place = *byte;
+        }
+    }
+    state
+}
+
 /// Bytes of stack a signal frame takes at most (AT_MINSIGSTKSZ).
 #[must_use]
 pub fn frame_bytes() -> u64 {
@@ -113,9 +133,24 @@ impl Task {
             }
             return;
         }
-        if self.push_frame(&delivery, fpu).is_err() {
+        if self.push_frame(&delivery, fpu).is_ok() {
+            return;
+        }
+        let segv = self.kernel.actions.lock().get(SIGSEGV).unwrap_or_default();
+        let caught = !matches!(segv.handler, SIG_DFL | SIG_IGN) && self.mask() & bit(SIGSEGV) == 0;
+        let info = SigInfo {
+            signo: SIGSEGV,
+            code: SI_KERNEL,
+            ..SigInfo::default()
+        };
+        let instead = Delivery {
+            info,
+            action: segv,
+            fault: None,
+        };
+        if signal == SIGSEGV || !caught || self.push_frame(&instead, fpu).is_err() {
             // No room for the frame: Linux sends SIGSEGV, which kills when it is the one at hand or
-            // has no handler that could run elsewhere.
+            // has no handler that can run, on its own stack perhaps.
             self.end_process(ExitStatus::Signal(SIGSEGV));
         }
     }
@@ -152,6 +187,7 @@ impl Task {
         let frame = self.frame(delivery, mask, state_at);
         self.memory().write(state_at, &state)?;
         self.memory().write(frame_at, frame.as_bytes())?;
+        fpu.restore(&initial_fpu())?;
         let extra = if action.flags & SA_NODEFER == 0 {
             bit(info.signo)
         } else {

@@ -56,6 +56,11 @@ pub trait File: Send + Sync {
         None
     }
 
+    /// Whether mapping it gives zeroed memory (/dev/zero).
+    fn is_zero(&self) -> bool {
+        false
+    }
+
     /// Changes the size.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use vmm_memory::AddressSpace;
 
 use crate::file::FdTable;
 use crate::futex::FutexTable;
+use crate::limits::ResourceLimits;
 use crate::loader::GuestClock;
 use crate::signal::{Actions, Pending, bit};
 use crate::socket::Network;
@@ -105,6 +106,7 @@ pub struct Kernel {
     pub identity: Identity,
     pub actions: Mutex<Actions>,
     pub futexes: FutexTable,
+    pub limits: Mutex<ResourceLimits>,
     /// Timers that send signals.
     pub alarms: Mutex<Alarms>,
     /// What the guest's sockets share.
@@ -114,6 +116,8 @@ pub struct Kernel {
     /// Path of the program, and its arguments, for /proc/self.
     pub program: OnceLock<(Vec<u8>, Vec<Vec<u8>>)>,
     pub auxv: OnceLock<Vec<u8>>,
+    /// Environment the program was started with.
+    pub environment: OnceLock<Vec<Vec<u8>>>,
     /// Clocks that the guest reads by itself; unset where it has to ask.
     pub clock: OnceLock<GuestClock>,
     pub started_ns: u64,
@@ -156,11 +160,13 @@ impl Kernel {
             identity,
             actions: Mutex::new(Actions::default()),
             futexes: FutexTable::default(),
+            limits: Mutex::default(),
             alarms: Mutex::default(),
             network: Arc::default(),
             signal_queue: Arc::new(WaitQueue::default()),
             program: OnceLock::new(),
             auxv: OnceLock::new(),
+            environment: OnceLock::new(),
             clock: OnceLock::new(),
             started_ns: crate::clock::monotonic_ns(),
             strace: AtomicBool::new(false),

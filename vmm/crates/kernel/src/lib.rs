@@ -12,6 +12,7 @@ mod fault;
 mod file;
 mod futex;
 mod kernel;
+mod limits;
 pub mod loader;
 mod pipe;
 mod signal;

@@ -2,7 +2,7 @@ use std::cell::OnceCell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use vmm_abi::{Errno, Fault, Prot, Registers, SigInfo, SigStack};
+use vmm_abi::{Errno, Fault, Prot, Registers, SIGFPE, SigInfo, SigStack};
 use vmm_memory::AddressSpace;
 
 use crate::args::{Args, DONE, Restart, Ret, SysResult};
@@ -342,7 +342,12 @@ impl Task {
             let (tid, rip) = (self.shared.tid, self.registers.rip);
             eprintln!("[{tid}] exception at {rip:#x}: {fault:x?}");
         }
-        let info = fault::signal_of(&fault, self.registers.rip, self.memory());
+        let mut info = fault::signal_of(&fault, self.registers.rip, self.memory());
+        if info.signo == SIGFPE
+            && let Ok(state) = fpu.save()
+        {
+            info.code = fault::float_code(&fault, &state).unwrap_or(info.code);
+        }
         self.force_signal(info, Some(fault), fpu);
     }
 

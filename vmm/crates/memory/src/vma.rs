@@ -3,6 +3,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use vmm_abi::Prot;
 
+/// Bytes below a stack that stay free.
+const STACK_GAP: u64 = 1 << 20;
+
 /// What lies behind a mapping.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
@@ -213,7 +216,13 @@ impl VmaSet {
             {
                 return Some(at);
             }
-            ceiling = ceiling.min(vma.start);
+            // Nothing is put right below a stack that may grow over its end (stack_guard_gap of Linux).
+            let gap = if vma.kind == Kind::Stack {
+                STACK_GAP
+            } else {
+                0
+            };
+            ceiling = ceiling.min(vma.start.saturating_sub(gap));
             if ceiling <= low {
                 return None;
             }

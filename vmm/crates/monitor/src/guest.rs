@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use vmm_abi::{Errno, O_ACCMODE};
 use vmm_hypervisor::{HypervisorError, Machine, WINDOW_BYTES, install_kick_handler};
 use vmm_kernel::loader::{self, GuestClock, LoadError};
-use vmm_kernel::vfs::{HostNode, Node, TmpLimits, Vfs, dev_tree, proc_tree, tmp_trees};
+use vmm_kernel::vfs::{HostNode, Node, TmpLimits, Vfs, dev_tree, proc_tree, sys_tree, tmp_trees};
 use vmm_kernel::{ExitStatus, HostStream, Identity, Kernel, OpenFile};
 use vmm_memory::{AddressSpace, Limits, MemoryError, Window};
 
@@ -101,10 +101,12 @@ pub fn run(options: &Options) -> Result<u8, GuestError> {
     let [tmp, shared_memory] = tmp_trees(tmp_limits, ["/tmp", "/dev/shm"])
         .map_err(|errno| GuestError::Given("--tmp-mb".into(), errno))?;
     let binds = open_binds(options)?;
+    let shown_cpus = identity.cpus;
     let kernel = Kernel::new(memory, identity, |kernel| {
         let mut vfs = Vfs::new(root);
         vfs.mount("/dev", dev_tree());
         vfs.mount("/proc", proc_tree(&kernel));
+        vfs.mount("/sys", sys_tree(shown_cpus));
         vfs.mount("/tmp", tmp);
         vfs.mount("/dev/shm", shared_memory);
         for (target, node) in binds {

@@ -77,6 +77,7 @@ pub fn start(
     let main = elf::map(kernel, &program, PIE_BASE)?;
     kernel.memory.set_heap(main.end);
     let _ = kernel.program.set((full_path.clone(), argv.to_vec()));
+    let _ = kernel.environment.set(envp.to_vec());
     let top = kernel.memory.window().size();
     let stack = kernel.memory.map(&MapRequest {
         allowed: Prot::all(),

@@ -72,12 +72,14 @@ impl Kind {
     /// The type of a SOCK_* number and a protocol in a family.
     ///
     /// # Errors
-    /// EINVAL, ESOCKTNOSUPPORT, EPROTONOSUPPORT; raw sockets are not served.
+    /// EINVAL, ESOCKTNOSUPPORT, EPROTONOSUPPORT, EPERM for raw sockets.
     pub fn of(family: Family, kind: i32, protocol: i32) -> Result<Self, Errno> {
         let found = match kind {
             libc::SOCK_STREAM => Self::Stream,
             libc::SOCK_DGRAM => Self::Datagram,
             libc::SOCK_SEQPACKET if family == Family::Unix => Self::SeqPacket,
+            // Needs CAP_NET_RAW, which nobody has here.
+            libc::SOCK_RAW if family != Family::Unix => return Err(Errno::EPERM),
             // SOCK_RAW, SOCK_RDM, SOCK_DCCP, SOCK_PACKET
             3..=6 | 10 => return Err(Errno::ESOCKTNOSUPPORT),
             _ => return Err(Errno::EINVAL),

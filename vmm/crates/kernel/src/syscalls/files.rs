@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use vmm_abi::*;
 
+use super::transfer::file_too_large;
 use crate::args::{Args, DONE, SysResult};
 use crate::pipe::PipeEnd;
 use crate::task::Task;
@@ -168,6 +169,9 @@ pub fn fadvise(task: &mut Task, args: Args) -> SysResult {
     if task.file(args.int(0))?.file.size().is_none() {
         return Err(Errno::ESPIPE);
     }
+    if !(0..=5).contains(&args.int(3)) {
+        return Err(Errno::EINVAL);
+    }
     DONE
 }
 
@@ -177,6 +181,10 @@ pub fn ftruncate(task: &mut Task, args: Args) -> SysResult {
     let open = task.file(args.int(0))?;
     if !open.writable() {
         return Err(Errno::EINVAL);
+    }
+    if size > task.kernel.limits.lock().soft(libc::RLIMIT_FSIZE) {
+        file_too_large(task);
+        return Err(Errno::EFBIG);
     }
     open.file.truncate(size)?;
     DONE
@@ -188,7 +196,7 @@ pub fn lseek(task: &mut Task, args: Args) -> SysResult {
     let directory = open.file.stat()?.mode & S_IFMT == S_IFDIR;
     let size = match open.file.size() {
         Some(size) => size,
-        None if directory => 0,
+        None if directory || open.path.starts_with("anon_inode:") => 0,
         None => return Err(Errno::ESPIPE),
     };
     if !directory && matches!(args.int(2), libc::SEEK_DATA | libc::SEEK_HOLE) {

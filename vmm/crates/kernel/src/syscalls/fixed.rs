@@ -2,6 +2,7 @@
 
 use vmm_abi::*;
 
+use super::paths::node_at;
 use crate::args::{Args, DONE, SysResult};
 use crate::task::Task;
 
@@ -44,8 +45,89 @@ pub fn capget(task: &mut Task, args: Args) -> SysResult {
 }
 
 /// getgroups(2): no supplementary groups.
-pub fn getgroups(_task: &mut Task, _args: Args) -> SysResult {
+pub fn getgroups(_task: &mut Task, args: Args) -> SysResult {
+    if args.int(0) < 0 {
+        return Err(Errno::EINVAL);
+    }
     DONE
+}
+
+/// setuid(2) and its family: to root, which the guest is, or to no change (-1).
+pub fn keep_root(_task: &mut Task, args: Args) -> SysResult {
+    let Args([first, ..]) = args;
+    root_or_same(&[first])
+}
+
+/// setreuid(2), setregid(2)
+pub fn keep_root_twice(_task: &mut Task, args: Args) -> SysResult {
+    let Args([first, second, ..]) = args;
+    root_or_same(&[first, second])
+}
+
+/// setresuid(2), setresgid(2)
+pub fn keep_root_thrice(_task: &mut Task, args: Args) -> SysResult {
+    let Args([first, second, third, ..]) = args;
+    root_or_same(&[first, second, third])
+}
+
+fn root_or_same(ids: &[u64]) -> SysResult {
+    if ids
+        .iter()
+        .all(|id| *id as u32 == 0 || *id as u32 == u32::MAX)
+    {
+        DONE
+    } else {
+        Err(Errno::EPERM)
+    }
+}
+
+/// wait4(2): there are no children.
+pub fn wait4(_task: &mut Task, args: Args) -> SysResult {
+    const KNOWN: i32 = libc::WNOHANG
+        | libc::WUNTRACED
+        | libc::WCONTINUED
+        | libc::__WCLONE
+        | libc::__WALL
+        | libc::__WNOTHREAD;
+    if args.int(2) & !KNOWN != 0 {
+        return Err(Errno::EINVAL);
+    }
+    Err(Errno::ECHILD)
+}
+
+/// sched_get_priority_max(2)
+pub fn priority_max(_task: &mut Task, args: Args) -> SysResult {
+    priority_bound(args.int(0), 99)
+}
+
+/// sched_get_priority_min(2)
+pub fn priority_min(_task: &mut Task, args: Args) -> SysResult {
+    priority_bound(args.int(0), 1)
+}
+
+fn priority_bound(policy: i32, real_time: u64) -> SysResult {
+    const SCHED_DEADLINE: i32 = 6;
+    match policy {
+        libc::SCHED_FIFO | libc::SCHED_RR => Ok(real_time.into()),
+        libc::SCHED_OTHER | libc::SCHED_BATCH | libc::SCHED_IDLE | SCHED_DEADLINE => DONE,
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+/// sched_setscheduler(2): to SCHED_OTHER, which it is.
+pub fn setscheduler(_task: &mut Task, args: Args) -> SysResult {
+    match args.int(1) {
+        libc::SCHED_OTHER => DONE,
+        _ => Err(Errno::EPERM),
+    }
+}
+
+/// personality(2): that of Linux, which may be asked for.
+pub fn personality(_task: &mut Task, args: Args) -> SysResult {
+    match args.flags(0) {
+        0 | u32::MAX => DONE,
+        _ => Err(Errno::EINVAL),
+    }
 }
 
 /// getresuid(2) and getresgid(2): root.
@@ -63,12 +145,27 @@ pub fn sched_getparam(task: &mut Task, args: Args) -> SysResult {
 }
 
 /// getpriority(2): nice value 0 in the raw call's form.
-pub fn getpriority(_task: &mut Task, _args: Args) -> SysResult {
+pub fn getpriority(_task: &mut Task, args: Args) -> SysResult {
+    if !(0..=2).contains(&args.int(0)) {
+        return Err(Errno::EINVAL);
+    }
     Ok(20.into())
 }
 
-/// statfs(2) and fstatfs(2): a tmpfs.
+/// statfs(2)
 pub fn statfs(task: &mut Task, args: Args) -> SysResult {
+    node_at(task, AT_FDCWD, args.word(0), 0)?;
+    tmpfs(task, args.word(1))
+}
+
+/// fstatfs(2)
+pub fn fstatfs(task: &mut Task, args: Args) -> SysResult {
+    task.named_file(args.int(0))?;
+    tmpfs(task, args.word(1))
+}
+
+/// Every file system looks like a tmpfs of the memory's size.
+fn tmpfs(task: &Task, address: u64) -> SysResult {
     const TMPFS_MAGIC: i64 = 0x0102_1994;
     let blocks = task.kernel.identity.memory_bytes / PAGE_SIZE;
     let info = Statfs {
@@ -81,7 +178,7 @@ pub fn statfs(task: &mut Task, args: Args) -> SysResult {
         frsize: PAGE_SIZE as i64,
         ..Statfs::default()
     };
-    task.memory().write_value(args.word(1), &info)?;
+    task.memory().write_value(address, &info)?;
     DONE
 }
 

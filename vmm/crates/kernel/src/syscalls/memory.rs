@@ -6,6 +6,22 @@ use vmm_memory::{Backing, Kind, MapRequest, Place};
 use crate::args::{Args, DONE, SysResult};
 use crate::task::Task;
 
+/// Flags that MAP_SHARED_VALIDATE lets through.
+const KNOWN_FLAGS: u32 = MAP_SHARED_VALIDATE
+    | MAP_FIXED
+    | MAP_ANONYMOUS
+    | MAP_32BIT
+    | MAP_GROWSDOWN
+    | MAP_NORESERVE
+    | MAP_POPULATE
+    | MAP_STACK
+    | MAP_FIXED_NOREPLACE
+    // MAP_DENYWRITE, MAP_EXECUTABLE, MAP_LOCKED, MAP_NONBLOCK: without effect.
+    | 0x800
+    | 0x1000
+    | 0x2000
+    | 0x1_0000;
+
 /// mmap(2)
 pub fn mmap(task: &mut Task, args: Args) -> SysResult {
     let (address, len, flags) = (args.word(0), args.word(1), args.flags(3));
@@ -55,6 +71,12 @@ pub fn mmap(task: &mut Task, args: Args) -> SysResult {
         return Err(Errno::EINVAL);
     }
     let open = task.file(args.int(4))?;
+    if flags & 3 == MAP_SHARED_VALIDATE && flags & !KNOWN_FLAGS != 0 {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    if open.file.is_zero() {
+        return memory.map(&request).map(Into::into);
+    }
     let fd = open.file.host_fd().ok_or(Errno::ENODEV)?;
     let allowed = if shared && !open.writable() {
         Prot::READ | Prot::EXEC

@@ -5,9 +5,7 @@ use vmm_abi::*;
 
 use crate::args::{Args, DONE, SysResult};
 use crate::clock;
-use crate::file::MAX_FDS;
-use crate::kernel::MAX_THREADS;
-use crate::loader::STACK_BYTES;
+use crate::signal::LAST_SIGNAL;
 use crate::task::Task;
 use crate::vfs::random;
 
@@ -87,29 +85,27 @@ pub fn getrusage(task: &mut Task, args: Args) -> SysResult {
     DONE
 }
 
-fn limit(resource: i32) -> Result<Rlimit, Errno> {
-    const INFINITE: u64 = u64::MAX;
-    let resource = u32::try_from(resource).map_err(|_| Errno::EINVAL)?;
-    let value = match resource {
-        libc::RLIMIT_STACK => STACK_BYTES,
-        libc::RLIMIT_NOFILE => MAX_FDS as u64,
-        libc::RLIMIT_NPROC => MAX_THREADS as u64,
-        libc::RLIMIT_CORE | libc::RLIMIT_RTPRIO | libc::RLIMIT_NICE => 0,
-        libc::RLIMIT_MEMLOCK => 0,
-        0..=15 => INFINITE,
-        _ => return Err(Errno::EINVAL),
-    };
-    Ok(Rlimit {
-        current: value,
-        maximum: value,
-    })
-}
-
 /// getrlimit(2)
 pub fn getrlimit(task: &mut Task, args: Args) -> SysResult {
-    task.memory()
-        .write_value(args.word(1), &limit(args.int(0))?)?;
+    let limit = task.kernel.limits.lock().get(args.int(0))?;
+    task.memory().write_value(args.word(1), &limit)?;
     DONE
+}
+
+/// setrlimit(2)
+pub fn setrlimit(task: &mut Task, args: Args) -> SysResult {
+    let wanted: Rlimit = task.memory().read_value(args.word(1))?;
+    set_limit(task, args.int(0), wanted)?;
+    DONE
+}
+
+fn set_limit(task: &Task, resource: i32, wanted: Rlimit) -> Result<(), Errno> {
+    task.kernel.limits.lock().set(resource, wanted)?;
+    if resource.unsigned_abs() == libc::RLIMIT_NOFILE {
+        let limit = usize::try_from(wanted.current).unwrap_or(usize::MAX);
+        task.kernel.files.lock().set_limit(limit);
+    }
+    Ok(())
 }
 
 /// prlimit(2)
@@ -118,20 +114,49 @@ pub fn prlimit(task: &mut Task, args: Args) -> SysResult {
     if pid != 0 && pid != task.kernel.identity.pid {
         return Err(Errno::ESRCH);
     }
-    let current = limit(args.int(1))?;
+    let current = task.kernel.limits.lock().get(args.int(1))?;
     if args.word(2) != 0 {
         let wanted: Rlimit = task.memory().read_value(args.word(2))?;
-        if wanted.current > wanted.maximum {
-            return Err(Errno::EINVAL);
-        }
-        if wanted.maximum > current.maximum {
-            return Err(Errno::EPERM);
-        }
+        set_limit(task, args.int(1), wanted)?;
     }
     if args.word(3) != 0 {
         task.memory().write_value(args.word(3), &current)?;
     }
     DONE
+}
+
+/// getpgid(2), getsid(2): the process leads its group and session.
+pub fn own_group(task: &mut Task, args: Args) -> SysResult {
+    let own = task.kernel.identity.pid;
+    match args.int(0) {
+        pid if pid == 0 || pid == own => Ok(u64::from(own.unsigned_abs()).into()),
+        _ => Err(Errno::ESRCH),
+    }
+}
+
+/// membarrier(2): the expedited barrier of this process, which the host makes: guest threads are threads of
+/// the monitor.
+pub fn membarrier(_task: &mut Task, args: Args) -> SysResult {
+    const QUERY: i32 = 0;
+    const PRIVATE_EXPEDITED: i32 = 8;
+    const REGISTER: i32 = 16;
+    let (command, flags) = (args.int(0), args.flags(1));
+    if flags != 0 {
+        return Err(Errno::EINVAL);
+    }
+    match command {
+        QUERY => Ok(u64::from((PRIVATE_EXPEDITED | REGISTER).unsigned_abs()).into()),
+        PRIVATE_EXPEDITED | REGISTER => {
+            // SAFETY: the call takes numbers only.
+            let result = unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) };
+            if result == 0 {
+                DONE
+            } else {
+                Err(std::io::Error::last_os_error().into())
+            }
+        }
+        _ => Err(Errno::EINVAL),
+    }
 }
 
 /// prctl(2)
@@ -156,7 +181,11 @@ pub fn prctl(task: &mut Task, args: Args) -> SysResult {
             task.memory().write(address, &name)?;
             DONE
         }
-        libc::PR_GET_DUMPABLE | PR_SET_VMA => DONE,
+        // No parent ever dies here, and no program gains rights: both hold already.
+        libc::PR_SET_PDEATHSIG if (0..=LAST_SIGNAL).contains(&args.int(1)) => DONE,
+        libc::PR_SET_NO_NEW_PRIVS if args.word(1) == 1 => DONE,
+        libc::PR_GET_NO_NEW_PRIVS | libc::PR_GET_DUMPABLE => Ok(1.into()),
+        PR_SET_VMA => DONE,
         _ => Err(Errno::EINVAL),
     }
 }

@@ -110,8 +110,31 @@ pub fn sched_yield(_task: &mut Task, _args: Args) -> SysResult {
 }
 
 /// sched_setaffinity(2)
-pub fn sched_setaffinity(_task: &mut Task, _args: Args) -> SysResult {
+pub fn sched_setaffinity(task: &mut Task, args: Args) -> SysResult {
+    require_thread(task, args.int(0))?;
+    let mut wanted = [0u8; 8];
+    let len = usize::try_from(args.word(1)).unwrap_or(usize::MAX).min(8);
+    let part = wanted.get_mut(..len).unwrap_or_default();
+    task.memory().read(args.word(2), part)?;
+    if u64::from_le_bytes(wanted) & processors(task) == 0 {
+        return Err(Errno::EINVAL);
+    }
     DONE
+}
+
+/// The processors as a mask.
+fn processors(task: &Task) -> u64 {
+    let cpus = task.kernel.identity.cpus.clamp(1, 63);
+    1u64.wrapping_shl(cpus).wrapping_sub(1)
+}
+
+/// 0 is the calling thread.
+fn require_thread(task: &Task, tid: i32) -> Result<(), Errno> {
+    if tid == 0 || task.kernel.thread(tid).is_some() {
+        Ok(())
+    } else {
+        Err(Errno::ESRCH)
+    }
 }
 
 /// sched_getaffinity(2): one word of processors; answers the bytes written.
@@ -120,9 +143,8 @@ pub fn sched_getaffinity(task: &mut Task, args: Args) -> SysResult {
     if len < 8 || len % 8 != 0 {
         return Err(Errno::EINVAL);
     }
-    let cpus = task.kernel.identity.cpus.clamp(1, 63);
-    let mask = 1u64.wrapping_shl(cpus).wrapping_sub(1);
-    task.memory().write_value(args.word(2), &mask)?;
+    require_thread(task, args.int(0))?;
+    task.memory().write_value(args.word(2), &processors(task))?;
     Ok(8.into())
 }
 

@@ -7,7 +7,7 @@ use vmm_memory::AddressSpace;
 
 use crate::args::{Args, Restart, Ret, SysResult};
 use crate::clock;
-use crate::file::OpenFile;
+use crate::file::{File, OpenFile};
 use crate::task::Task;
 use crate::wait::WaitQueue;
 
@@ -192,15 +192,15 @@ fn transfer(
         }
         return result;
     };
-    let memory = task.memory();
     if let Some(offset) = offset {
         if i64::try_from(offset).is_err() {
             return Err(Errno::EINVAL);
         }
-        let done = if write {
-            file.write(memory, list, offset)
-        } else {
-            file.read(memory, list, offset)
+        // With O_APPEND the offset says nothing (pwrite(2), "Bugs").
+        let done = match (write, open.flags() & O_APPEND != 0) {
+            (true, true) => write_file(task, &*file, list, size),
+            (true, false) => write_file(task, &*file, list, offset),
+            (false, _) => file.read(task.memory(), list, offset),
         };
         return done.map(Into::into);
     }
@@ -211,12 +211,43 @@ fn transfer(
         *position
     };
     let done = if write {
-        file.write(memory, list, at)?
+        write_file(task, &*file, list, at)?
     } else {
-        file.read(memory, list, at)?
+        file.read(task.memory(), list, at)?
     };
     *position = at.saturating_add(done);
     Ok(done.into())
+}
+
+/// Writes to a file with positions, up to RLIMIT_FSIZE.
+fn write_file(task: &Task, file: &dyn File, list: &[Iovec], at: u64) -> Result<u64, Errno> {
+    let limit = task.kernel.limits.lock().soft(libc::RLIMIT_FSIZE);
+    let room = limit.saturating_sub(at);
+    if total(list) <= room {
+        return file.write(task.memory(), list, at);
+    }
+    if room == 0 {
+        file_too_large(task);
+        return Err(Errno::EFBIG);
+    }
+    let mut left = room;
+    let cut = |entry: &Iovec| {
+        let len = entry.len.min(left);
+        left = left.saturating_sub(len);
+        Iovec { len, ..*entry }
+    };
+    let list: Vec<Iovec> = list.iter().map(cut).collect();
+    file.write(task.memory(), &list, at)
+}
+
+/// What going beyond RLIMIT_FSIZE does besides EFBIG.
+pub(super) fn file_too_large(task: &Task) {
+    let info = SigInfo {
+        signo: SIGXFSZ,
+        code: SI_USER,
+        ..SigInfo::default()
+    };
+    let _ = task.kernel.send_signal(Some(&task.shared), info);
 }
 
 /// read(2)

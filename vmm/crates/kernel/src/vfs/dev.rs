@@ -99,6 +99,15 @@ impl File for Device {
             .fold(0, |sum, entry| entry.len.saturating_add(sum)))
     }
 
+    fn is_zero(&self) -> bool {
+        self.kind == Kind::Zero
+    }
+
+    fn size(&self) -> Option<u64> {
+        // Devices of this family have a position, which says nothing.
+        Some(0)
+    }
+
     fn put(&self, bytes: &[u8], _offset: u64) -> Result<usize, Errno> {
         if self.kind == Kind::Full {
             return Err(Errno::ENOSPC);

@@ -17,7 +17,7 @@ use crate::file::{File, OpenFile};
 
 pub use dev::{dev_tree, random};
 pub use host::{HostFile, HostNode};
-pub use proc::proc_tree;
+pub use proc::{proc_tree, sys_tree};
 pub use text::{StaticDir, TextNode};
 pub use tmp::{TmpLimits, tmp_trees};
 pub use walk::{Bounds, Vfs, Walked};

@@ -62,11 +62,17 @@ pub fn proc_tree(kernel: &Weak<Kernel>) -> Arc<dyn Node> {
             ("mmap_min_addr", fixed(53, "65536\n")),
         ],
     );
+    let core = StaticDir::with(56, vec![("somaxconn", fixed(57, "4096\n"))]);
+    let net_tree = StaticDir::with(55, vec![("core", core)]);
     let thread = Arc::clone(&own);
     StaticDir::with(
         2,
         vec![
-            ("self", own),
+            (
+                "self",
+                link(kernel, 19, |k| Ok(k.identity.pid.to_string().into_bytes())),
+            ),
+            (PID, own),
             ("thread-self", thread),
             ("meminfo", text(kernel, 10, meminfo)),
             ("cpuinfo", text(kernel, 11, cpuinfo)),
@@ -78,17 +84,29 @@ pub fn proc_tree(kernel: &Weak<Kernel>) -> Arc<dyn Node> {
                 fixed(15, "Linux version 6.1.0 (cloister micro-VM)\n"),
             ),
             ("filesystems", fixed(16, "nodev\ttmpfs\nnodev\tproc\n")),
-            (
-                "mounts",
-                fixed(17, "image / image ro 0 0\ntmpfs /tmp tmpfs rw 0 0\n"),
-            ),
+            ("mounts", fixed(17, MOUNTS)),
             (
                 "sys",
-                StaticDir::with(18, vec![("kernel", kernel_tree), ("vm", vm_tree)]),
+                StaticDir::with(
+                    18,
+                    vec![("kernel", kernel_tree), ("vm", vm_tree), ("net", net_tree)],
+                ),
             ),
         ],
     )
 }
+
+const MOUNTS: &str = "image / image ro 0 0\ntmpfs /tmp tmpfs rw 0 0\ntmpfs /dev/shm tmpfs rw 0 0\n";
+
+/// The name of the process: that of its first thread.
+fn command(kernel: &Kernel) -> String {
+    let first = kernel.thread(kernel.identity.pid);
+    let name = first.map(|thread| thread.name.lock().clone());
+    String::from_utf8_lossy(&name.unwrap_or_default()).into_owned()
+}
+
+/// Id of the one process there is.
+const PID: &str = "1";
 
 fn own_tree(kernel: &Weak<Kernel>) -> Arc<dyn Node> {
     let program = |k: &Kernel| k.program.get().cloned().ok_or(Errno::ENOENT);
@@ -115,6 +133,20 @@ fn own_tree(kernel: &Weak<Kernel>) -> Arc<dyn Node> {
                     let name = k.thread(k.identity.pid).map(|t| t.name.lock().clone());
                     Ok([name.unwrap_or_default().as_slice(), b"\n"].concat())
                 }),
+            ),
+            (
+                "environ",
+                text(kernel, 35, |k| {
+                    let list = k.environment.get().cloned().unwrap_or_default();
+                    Ok(list
+                        .iter()
+                        .flat_map(|e| [e.as_slice(), b"\0"].concat())
+                        .collect())
+                }),
+            ),
+            (
+                "mounts",
+                TextNode::file(36, || Ok(MOUNTS.as_bytes().to_vec())),
             ),
             ("status", text(kernel, 26, status)),
             ("stat", text(kernel, 27, process_stat)),
@@ -359,11 +391,12 @@ fn status(kernel: &Kernel) -> Made {
     let (now, peak) = kernel.memory.committed_bytes();
     let (size, now, peak) = (mapped_bytes(kernel) / 1024, now / 1024, peak / 1024);
     Ok(format!(
-        "Name:\tmain\nUmask:\t0022\nState:\tR (running)\nTgid:\t{pid}\nPid:\t{pid}\nPPid:\t0\nTracerPid:\t0\n\
+        "Name:\t{name}\nUmask:\t0022\nState:\tR (running)\nTgid:\t{pid}\nPid:\t{pid}\nPPid:\t0\nTracerPid:\t0\n\
          Uid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\nVmPeak:\t{size:8} kB\nVmSize:\t{size:8} kB\n\
          VmHWM:\t{peak:8} kB\nVmRSS:\t{now:8} kB\nThreads:\t{threads}\nCapEff:\t0000000000000000\n\
          Cpus_allowed_list:\t0-{}\n",
-        kernel.identity.cpus.saturating_sub(1)
+        kernel.identity.cpus.saturating_sub(1),
+        name = command(kernel),
     )
     .into_bytes())
 }
@@ -372,9 +405,36 @@ fn process_stat(kernel: &Kernel) -> Made {
     let (pid, threads) = (kernel.identity.pid, kernel.threads().len());
     let size = mapped_bytes(kernel);
     let resident = kernel.memory.committed_bytes().0 / 4096;
+    let name = command(kernel);
     Ok(format!(
-        "{pid} (main) R 0 {pid} {pid} 0 -1 0 0 0 0 0 0 0 0 0 20 0 {threads} 0 0 {size} {resident} \
+        "{pid} ({name}) R 0 {pid} {pid} 0 -1 0 0 0 0 0 0 0 0 0 20 0 {threads} 0 0 {size} {resident} \
          18446744073709551615 0 0 0 0 0 0 0 0 0 0 0 0 17 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n"
     )
     .into_bytes())
+}
+
+/// The tree to mount at /sys: the processors.
+#[must_use]
+pub fn sys_tree(cpus: u32) -> Arc<dyn Node> {
+    let last = cpus.saturating_sub(1);
+    let all = if last == 0 {
+        "0\n".to_owned()
+    } else {
+        format!("0-{last}\n")
+    };
+    let list = |ino| {
+        let all = all.clone().into_bytes();
+        TextNode::file(ino, move || Ok(all.clone()))
+    };
+    let cpu = StaticDir::with(
+        4,
+        vec![
+            ("online", list(5)),
+            ("possible", list(6)),
+            ("present", list(7)),
+        ],
+    );
+    let system = StaticDir::with(3, vec![("cpu", cpu)]);
+    let devices = StaticDir::with(2, vec![("system", system)]);
+    StaticDir::with(1, vec![("devices", devices)])
 }

@@ -183,6 +183,11 @@ impl Node for StaticDir {
         })
     }
 
+    fn create(&self, _: &[u8], _: u32, _: Option<&[u8]>) -> Result<Arc<dyn Node>, Errno> {
+        // As procfs has it: whatever name is not there cannot be.
+        Err(Errno::ENOENT)
+    }
+
     fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Node>, Errno> {
         if let Some((_, node)) = self.children.iter().find(|(known, _)| known == name) {
             return Ok(Arc::clone(node));
