@@ -1,6 +1,7 @@
 //! Real virtual machines on the host's /dev/kvm.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use vmm_abi::{Errno, Fault, Prot, Registers};
 use vmm_memory::{AddressSpace, Backing, Kind, Limits, MapRequest, Place, Window};
@@ -239,4 +240,70 @@ fn large_pages_are_split_where_protection_differs() {
         page_fault(start + (5 << 20), 6)
     );
     assert_eq!(guest.memory.write(start, &[1]), Err(Errno::EFAULT));
+}
+
+#[test]
+fn kicks_at_any_moment_lose_and_double_nothing() {
+    // 0: mov eax, 7; syscall; 7: mov [rdi], al
+    let mut guest = guest(&[0xb8, 7, 0, 0, 0, 0x0f, 0x05, 0x88, 0x07]);
+    let kicker = Kicker::of_this_thread();
+    let over = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&over);
+    let other = std::thread::spawn(move || {
+        // Pauses of ever different length, so that kicks come at any point of the way in and out.
+        let mut pause = 0u32;
+        while !seen.load(Ordering::Relaxed) {
+            pause = (pause + 977) % 20_011;
+            for _ in 0..pause {
+                std::hint::spin_loop();
+            }
+            kicker.kick();
+        }
+    });
+    for round in 1..=500u64 {
+        guest.registers = Registers {
+            rip: CODE,
+            rsp: round,
+            rdi: round * 8,
+            ..Registers::default()
+        };
+        assert_eq!(guest.run(), Exit::Syscall);
+        assert_eq!((guest.registers.rax, guest.registers.rip), (7, CODE + 7));
+        guest.registers.rax = round;
+        assert_eq!(guest.run(), page_fault(round * 8, 6));
+        let registers = guest.registers;
+        assert_eq!((registers.rax, registers.rip), (round, CODE + 7));
+        assert_eq!(registers.rsp, round);
+    }
+    over.store(true, Ordering::Relaxed);
+    other.join().unwrap();
+    let counts = guest.vcpu.counts();
+    assert_eq!((counts.syscall, counts.fault), (500, 500));
+    assert!(counts.interrupted > 0);
+}
+
+#[test]
+fn a_wild_instruction_pointer_is_the_guests_fault() {
+    // mov rcx, rdi; jmp rsi: into the stub, as if `syscall` had been at rdi
+    let mut guest = guest(&[0x48, 0x89, 0xf9, 0xff, 0xe6]);
+    for wild in [1 << 47, 1 << 63, u64::MAX] {
+        guest.registers = Registers {
+            rip: CODE,
+            rdi: wild,
+            rsi: WINDOW_BYTES,
+            ..Registers::default()
+        };
+        let general_protection = Exit::Fault(Fault {
+            vector: 13,
+            code: 0,
+            address: 0,
+        });
+        // QEMU's processor does not know the I/O bitmap of a task that is in use.
+        if guest.run() != general_protection {
+            assert_eq!(guest.registers.rip, wild);
+        }
+        guest.registers.rip = wild;
+        assert_eq!(guest.run(), general_protection);
+        assert_eq!(guest.registers.rip, wild);
+    }
 }
