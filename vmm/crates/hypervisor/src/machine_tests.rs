@@ -307,3 +307,20 @@ fn a_wild_instruction_pointer_is_the_guests_fault() {
         assert_eq!(guest.registers.rip, wild);
     }
 }
+
+#[test]
+fn the_guests_counter_is_the_hosts_where_that_is_said() {
+    // rdtsc; shl rdx, 32; or rax, rdx; syscall
+    let mut guest = guest(&[
+        0x0f, 0x31, 0x48, 0xc1, 0xe2, 0x20, 0x48, 0x09, 0xd0, 0x0f, 0x05,
+    ]);
+    let khz = guest.machine.guest_ticks_khz().unwrap();
+    assert_ne!(khz, 0, "no KVM is known whose counter cannot be had");
+    for _ in 0..20 {
+        guest.registers.rip = CODE;
+        let before = crate::vcpu::ticks();
+        assert_eq!(guest.run(), Exit::Syscall);
+        let range = before..=crate::vcpu::ticks();
+        assert!(range.contains(&guest.registers.rax), "{range:?}");
+    }
+}

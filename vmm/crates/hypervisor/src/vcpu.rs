@@ -345,7 +345,7 @@ fn finish_syscall(registers: &mut Registers) -> Exit {
     Exit::Syscall
 }
 
-fn ticks() -> u64 {
+pub(crate) fn ticks() -> u64 {
     // SAFETY: every x86-64 processor has the instruction, and Linux lets user space run it.
     unsafe { _rdtsc() }
 }
