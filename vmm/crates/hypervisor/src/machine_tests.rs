@@ -315,7 +315,14 @@ fn the_guests_counter_is_the_hosts_where_that_is_said() {
         0x0f, 0x31, 0x48, 0xc1, 0xe2, 0x20, 0x48, 0x09, 0xd0, 0x0f, 0x05,
     ]);
     let khz = guest.machine.guest_ticks_khz().unwrap();
-    assert_ne!(khz, 0, "no KVM is known whose counter cannot be had");
+    assert_eq!(
+        khz != 0,
+        crate::machine::has_invariant_counter(),
+        "no KVM is known that keeps a steady counter from guests"
+    );
+    if khz == 0 {
+        return;
+    }
     for _ in 0..20 {
         guest.registers.rip = CODE;
         let before = crate::vcpu::ticks();

@@ -345,7 +345,9 @@ fn finish_syscall(registers: &mut Registers) -> Exit {
     Exit::Syscall
 }
 
-pub(crate) fn ticks() -> u64 {
+/// The host's time-stamp counter, which [`ExitCounts::guest_ticks`] counts.
+#[must_use]
+pub fn ticks() -> u64 {
     // SAFETY: every x86-64 processor has the instruction, and Linux lets user space run it.
     unsafe { _rdtsc() }
 }
