@@ -331,3 +331,38 @@ fn the_guests_counter_is_the_hosts_where_that_is_said() {
         assert!(range.contains(&guest.registers.rax), "{range:?}");
     }
 }
+
+#[test]
+fn segment_bases_that_the_guest_changed_are_found_and_left_to_nobody_else() {
+    // 0: rdfsbase rax; syscall; 7: wrfsbase rdi; syscall; 14: rdfsbase rbx; syscall
+    let mut guest = guest(&[
+        0xf3, 0x48, 0x0f, 0xae, 0xc0, 0x0f, 0x05, 0xf3, 0x48, 0x0f, 0xae, 0xd7, 0x0f, 0x05, 0xf3,
+        0x48, 0x0f, 0xae, 0xc3, 0x0f, 0x05,
+    ]);
+    guest.registers.fs_base = 0x7000;
+    assert_eq!(guest.run(), Exit::Syscall);
+    assert_eq!(guest.registers.rax, 0x7000);
+    guest.registers.rdi = 0x9000;
+    assert_eq!(guest.run(), Exit::Syscall);
+    assert_eq!(guest.run(), Exit::Syscall);
+    assert_eq!(guest.registers.rbx, 0x9000);
+    guest.vcpu.read_bases(&mut guest.registers).unwrap();
+    assert_eq!(guest.registers.fs_base, 0x9000);
+
+    // The same vCPU for another thread, whose base is what the first one began with.
+    let Guest {
+        vcpu,
+        machine,
+        memory: _memory,
+        ..
+    } = guest;
+    machine.return_vcpu(vcpu);
+    let mut vcpu = machine.take_vcpu().unwrap();
+    let mut registers = Registers {
+        rip: CODE,
+        fs_base: 0x7000,
+        ..Registers::default()
+    };
+    while vcpu.run(&mut registers).unwrap() == Exit::Interrupted {}
+    assert_eq!(registers.rax, 0x7000);
+}

@@ -181,7 +181,14 @@ impl File for HostStream {
 /// The thread that waits for host descriptors on behalf of all guest threads.
 struct Reactor {
     epoll: OwnedFd,
-    queues: Mutex<Vec<Weak<WaitQueue>>>,
+    sources: Mutex<Vec<Source>>,
+}
+
+/// One descriptor that was ever waited for.
+struct Source {
+    queue: Weak<WaitQueue>,
+    /// EPOLL* bits of all who wait: epoll keeps one set per descriptor, so one waiter's must not replace another's.
+    wanted: u32,
 }
 
 fn reactor() -> Option<&'static Arc<Reactor>> {
@@ -194,7 +201,7 @@ impl Reactor {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(errno)?;
         let reactor = Arc::new(Self {
             epoll,
-            queues: Mutex::new(Vec::new()),
+            sources: Mutex::new(Vec::new()),
         });
         let own = Arc::clone(&reactor);
         let builder = std::thread::Builder::new()
@@ -220,7 +227,11 @@ impl Reactor {
             }
             for event in &events {
                 let index = event.data.u64() as usize;
-                let queue = self.queues.lock().get(index).and_then(Weak::upgrade);
+                // Whoever armed it up to now is woken, and arms it again to wait on.
+                let queue = self.sources.lock().get_mut(index).and_then(|source| {
+                    source.wanted = 0;
+                    source.queue.upgrade()
+                });
                 if let Some(queue) = queue {
                     queue.wake_all();
                 }
@@ -231,12 +242,18 @@ impl Reactor {
     /// Asks for one wake of the queue. Descriptors that the host's epoll refuses (regular files) are
     /// always ready, so nobody waits for them.
     fn arm(&self, fd: BorrowedFd<'_>, queue: &Arc<WaitQueue>, id: &OnceLock<u64>, events: u32) {
+        let mut sources = self.sources.lock();
         let known = id.get().is_some();
         let id = *id.get_or_init(|| {
-            let mut queues = self.queues.lock();
-            queues.push(Arc::downgrade(queue));
-            queues.len().saturating_sub(1) as u64
+            let queue = Arc::downgrade(queue);
+            sources.push(Source { queue, wanted: 0 });
+            sources.len().saturating_sub(1) as u64
         });
+        let Some(source) = sources.get_mut(id as usize) else {
+            return;
+        };
+        source.wanted |= events;
+        let events = source.wanted;
         let mut flags = epoll::EventFlags::ONESHOT;
         if events & EPOLLIN != 0 {
             flags |= epoll::EventFlags::IN | epoll::EventFlags::RDHUP;
@@ -250,8 +267,36 @@ impl Reactor {
         } else {
             epoll::add(&self.epoll, fd, data, flags)
         };
+        drop(sources);
         if done.is_err() {
             queue.wake_all();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::clock;
+    use crate::wait::{Parker, Wake};
+
+    #[test]
+    fn who_waits_for_a_hang_up_takes_no_wake_from_who_waits_for_bytes() {
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        let stream = HostStream::new(theirs.into()).unwrap();
+        let parker = Arc::new(Parker::default());
+        parker.adopt_this_thread();
+        let _registration = stream.queue.register(Arc::clone(&parker) as Arc<dyn Wake>);
+        for _ in 0..3 {
+            parker.clear();
+            stream.arm(EPOLLIN);
+            stream.arm(0);
+            ours.write_all(b"x").unwrap();
+            let bound = clock::monotonic_ns() + 10_000_000_000;
+            assert!(parker.park(Some(bound)), "nobody was woken");
         }
     }
 }
