@@ -37,16 +37,11 @@ const TASK_BYTES: u64 = 104;
 const IO_MAP_BYTES: u64 = (SYSCALL_PORT / 8) as u64 + 2;
 const TASK_LIMIT: u64 = TASK_BYTES + IO_MAP_BYTES - 1;
 
-/// Where user code that only does `syscall` stands in the stub page.
-pub(crate) const PROBE: u64 = STUB_PAGE + PROBE_OFFSET as u64;
-const PROBE_OFFSET: usize = 16;
-
-/// `out SYSCALL_PORT, al; hlt`, and `syscall` at [`PROBE`]; traps in the rest of the page.
+/// `out SYSCALL_PORT, al; hlt`, then traps up to the end of the page.
 pub(crate) fn write_shared(area: &SystemArea) {
     let mut stub = vec![0xcc; PAGE_SIZE as usize];
     let code = [0xe6, SYSCALL_PORT as u8, 0xf4];
     stub.splice(..code.len(), code);
-    stub.splice(PROBE_OFFSET..PROBE_OFFSET + 2, [0x0f, 0x05]);
     area.write(STUB_PAGE, &stub);
 
     let mut vectors = Vec::new();

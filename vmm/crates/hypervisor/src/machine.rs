@@ -1,6 +1,6 @@
 use std::arch::x86_64::__cpuid;
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use kvm_bindings::{
     KVM_MAX_CPUID_ENTRIES, KVM_SYNC_X86_REGS, KVM_SYNC_X86_SREGS, KVM_VCPU_TSC_CTRL,
@@ -40,7 +40,6 @@ pub struct Machine {
     paging: Arc<Paging>,
     cpuid: kvm_bindings::CpuId,
     pool: Mutex<Pool>,
-    syscall_stays_user: OnceLock<bool>,
 }
 
 impl std::fmt::Debug for Machine {
@@ -109,7 +108,6 @@ impl Machine {
             paging,
             cpuid,
             pool,
-            syscall_stays_user: OnceLock::new(),
         })
     }
 
@@ -140,16 +138,7 @@ impl Machine {
         let fd = self.vm.create_vcpu(index).map_err(kvm("KVM_CREATE_VCPU"))?;
         let sregs = self.prepare(&fd, index)?;
         zero_counter_offset(&fd);
-        let mut vcpu = Vcpu::new(fd, Arc::clone(&self.area), index, sregs);
-        let stays = match self.syscall_stays_user.get() {
-            Some(stays) => *stays,
-            None => {
-                let found = vcpu.probe()?;
-                *self.syscall_stays_user.get_or_init(|| found)
-            }
-        };
-        vcpu.set_syscall_stays_user(stays);
-        Ok(vcpu)
+        Ok(Vcpu::new(fd, Arc::clone(&self.area), index, sregs))
     }
 
     /// Thousands of time-stamp counter ticks per second that a guest sees; 0 where the processor does not
@@ -173,8 +162,7 @@ impl Machine {
     }
 
     /// Gives a vCPU back for another thread.
-    pub fn return_vcpu(&self, mut vcpu: Vcpu) {
-        vcpu.forget_thread();
+    pub fn return_vcpu(&self, vcpu: Vcpu) {
         self.pool.lock().idle.push(vcpu);
     }
 

@@ -6,7 +6,7 @@ use kvm_bindings::{Msrs, kvm_msr_entry, kvm_regs, kvm_sregs, kvm_xsave};
 use kvm_ioctls::{SyncReg, VcpuExit, VcpuFd};
 use vmm_abi::{Errno, Fault, Registers};
 
-use crate::descriptors::{self, FAULT_PORT, PROBE, SYSCALL_PORT, has_error_code, vector_at};
+use crate::descriptors::{self, FAULT_PORT, SYSCALL_PORT, has_error_code, vector_at};
 use crate::error::kvm;
 use crate::kick;
 use crate::system_area::{STUB_PAGE, SystemArea};
@@ -58,11 +58,6 @@ pub struct Vcpu {
     area: Arc<SystemArea>,
     index: u64,
     counts: ExitCounts,
-    /// `syscall` stays in user mode here, so that system registers need not be looked at after it: their
-    /// copy in the shared page is then that of the last fault, or what was set since.
-    syscall_stays_user: bool,
-    /// The copy may not be what the vCPU has.
-    must_set: bool,
 }
 
 impl Vcpu {
@@ -76,64 +71,7 @@ impl Vcpu {
             area,
             index,
             counts: ExitCounts::default(),
-            syscall_stays_user: false,
-            must_set: false,
         }
-    }
-
-    /// Finds out whether `syscall` stays in user mode, by code of the stub page: a guest could pretend.
-    pub(crate) fn probe(&mut self) -> Result<bool, HypervisorError> {
-        let mut registers = Registers {
-            rip: PROBE,
-            ..Registers::default()
-        };
-        loop {
-            match self.run(&mut registers)? {
-                Exit::Interrupted | Exit::PageUnavailable => {}
-                Exit::Syscall => break,
-                Exit::Fault(fault) => {
-                    let what = format!("{fault:x?} at the first instruction");
-                    return Err(HypervisorError::Stopped(what));
-                }
-            }
-        }
-        self.counts = ExitCounts::default();
-        Ok(self.user_mode())
-    }
-
-    /// Says what [`Vcpu::probe`] of any vCPU of this machine found.
-    pub(crate) fn set_syscall_stays_user(&mut self, stays: bool) {
-        self.syscall_stays_user = stays;
-        if stays {
-            self.fd.clear_sync_valid_reg(SyncReg::SystemRegister);
-        } else {
-            self.fd.set_sync_valid_reg(SyncReg::SystemRegister);
-        }
-    }
-
-    /// What the thread that ran last left must not be taken for the next one's.
-    pub(crate) fn forget_thread(&mut self) {
-        self.must_set = true;
-    }
-
-    /// Reads the system registers where an exit does not bring them.
-    fn fetch_system_registers(&mut self) -> Result<(), HypervisorError> {
-        if self.syscall_stays_user {
-            let sregs = self.fd.get_sregs().map_err(kvm("KVM_GET_SREGS"))?;
-            self.fd.sync_regs_mut().sregs = sregs;
-        }
-        Ok(())
-    }
-
-    /// Brings `fs_base` and `gs_base` of the thread that ran last up to date: it may have changed them
-    /// by itself, of which a system call tells nothing.
-    ///
-    /// # Errors
-    /// [`HypervisorError::Kvm`] when KVM refuses.
-    pub fn read_bases(&mut self, registers: &mut Registers) -> Result<(), HypervisorError> {
-        self.fetch_system_registers()?;
-        self.store_bases(registers);
-        Ok(())
     }
 
     /// How often it came back so far.
@@ -147,8 +85,7 @@ impl Vcpu {
         std::mem::take(&mut self.counts)
     }
 
-    /// Runs user code from `registers` until it leaves; they then hold its state, but for the segment bases
-    /// after a system call: see [`Vcpu::read_bases`].
+    /// Runs user code from `registers` until it leaves; they then hold its state.
     ///
     /// # Errors
     /// [`HypervisorError`] when the machine is unusable; a guest program cannot cause one.
@@ -203,9 +140,7 @@ impl Vcpu {
         registers: &mut Registers,
     ) -> Result<Exit, HypervisorError> {
         self.forget_exception()?;
-        self.fetch_system_registers()?;
         self.store(registers);
-        self.store_bases(registers);
         if registers.rip == STUB_PAGE {
             return Ok(finish_syscall(registers));
         }
@@ -267,8 +202,7 @@ impl Vcpu {
         };
         let sregs = &mut state.sregs;
         let bases = (sregs.fs.base, sregs.gs.base) == (registers.fs_base, registers.gs_base);
-        if !user || !bases || self.must_set {
-            self.must_set = false;
+        if !user || !bases {
             sregs.cs = descriptors::user_code();
             sregs.ss = descriptors::user_stack();
             sregs.fs.base = registers.fs_base;
@@ -279,7 +213,8 @@ impl Vcpu {
     }
 
     fn store(&self, registers: &mut Registers) {
-        let regs = self.fd.sync_regs().regs;
+        let state = self.fd.sync_regs();
+        let (regs, sregs) = (state.regs, state.sregs);
         *registers = Registers {
             rax: regs.rax,
             rbx: regs.rbx,
@@ -299,13 +234,9 @@ impl Vcpu {
             r15: regs.r15,
             rip: regs.rip,
             rflags: regs.rflags,
-            ..*registers
+            fs_base: sregs.fs.base,
+            gs_base: sregs.gs.base,
         };
-    }
-
-    fn store_bases(&self, registers: &mut Registers) {
-        let sregs = &self.fd.sync_regs().sregs;
-        (registers.fs_base, registers.gs_base) = (sregs.fs.base, sregs.gs.base);
     }
 
     fn leave(
@@ -314,12 +245,6 @@ impl Vcpu {
         registers: &mut Registers,
     ) -> Result<Exit, HypervisorError> {
         self.store(registers);
-        if port != Ok(SYSCALL_PORT) {
-            self.fetch_system_registers()?;
-        }
-        if port != Ok(SYSCALL_PORT) || !self.syscall_stays_user {
-            self.store_bases(registers);
-        }
         match port {
             Ok(SYSCALL_PORT) => Ok(finish_syscall(registers)),
             Ok(FAULT_PORT) => self.fault(registers).map(Exit::Fault),

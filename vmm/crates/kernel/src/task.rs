@@ -14,15 +14,8 @@ use crate::syscalls;
 use crate::wait::{Registration, WaitQueue, Wake};
 use crate::{clock, fault};
 
-/// State of the guest thread that runs which is only looked at when it is needed: floating-point and
-/// vector registers, in the XSAVE format, and segment bases.
+/// Floating-point and vector state of the guest thread that runs, in the XSAVE format.
 pub trait Fpu {
-    /// Brings `fs_base` and `gs_base` up to date, which a guest may have changed by itself.
-    ///
-    /// # Errors
-    /// EIO when the processor does not give them.
-    fn read_bases(&mut self, registers: &mut Registers) -> Result<(), Errno>;
-
     /// The state as bytes.
     ///
     /// # Errors

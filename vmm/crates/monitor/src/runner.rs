@@ -104,10 +104,6 @@ fn serve(task: &mut Task, cpu: &mut Cpu) -> Result<(), HypervisorError> {
 struct Cpu(Vcpu);
 
 impl Fpu for Cpu {
-    fn read_bases(&mut self, registers: &mut Registers) -> Result<(), Errno> {
-        self.0.read_bases(registers).map_err(|_| Errno::EIO)
-    }
-
     fn save(&mut self) -> Result<Vec<u8>, Errno> {
         self.0
             .fpu()

@@ -8,7 +8,7 @@ use crate::clock;
 use crate::file::MAX_FDS;
 use crate::kernel::MAX_THREADS;
 use crate::loader::STACK_BYTES;
-use crate::task::{Fpu, Task};
+use crate::task::Task;
 use crate::vfs::random;
 
 /// getpid(2)
@@ -162,13 +162,12 @@ pub fn prctl(task: &mut Task, args: Args) -> SysResult {
 }
 
 /// arch_prctl(2)
-pub fn arch_prctl(task: &mut Task, args: Args, fpu: &mut dyn Fpu) -> SysResult {
+pub fn arch_prctl(task: &mut Task, args: Args) -> SysResult {
     const ARCH_SET_GS: i32 = 0x1001;
     const ARCH_SET_FS: i32 = 0x1002;
     const ARCH_GET_FS: i32 = 0x1003;
     const ARCH_GET_GS: i32 = 0x1004;
     let address = args.word(1);
-    fpu.read_bases(&mut task.registers)?;
     match args.int(0) {
         ARCH_SET_FS | ARCH_SET_GS if !Task::is_user_address(address) => Err(Errno::EPERM),
         ARCH_SET_FS => {

@@ -173,7 +173,7 @@ pub static ROWS: &[Row] = &[
     row(149, "mlock", &[Address, Length], Plain(fixed::accept), Fixed, "success without effect: a sandbox does not swap", &[]),
     row(150, "munlock", &[Address, Length], Plain(fixed::accept), Fixed, "success without effect", &[]),
     row(157, "prctl", &[Int, Word, Word, Word, Word], Plain(process::prctl), Partial, "PR_SET_NAME, PR_GET_NAME, PR_GET_DUMPABLE, PR_SET_VMA (ignored)", &[]),
-    row(158, "arch_prctl", &[Int, Address], WithFpu(process::arch_prctl), Partial, "the FS and GS bases", &[]),
+    row(158, "arch_prctl", &[Int, Address], Plain(process::arch_prctl), Partial, "the FS and GS bases", &[]),
     row(186, "gettid", &[], Plain(threads::gettid), Full, "", &[]),
     row(200, "tkill", &[Int, Signal], Plain(signals::tkill), Full, "", &["tgkill"]),
     row(201, "time", &[Address], Plain(time::time), Full, "", &[]),

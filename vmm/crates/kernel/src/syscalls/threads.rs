@@ -32,7 +32,6 @@ pub fn clone(task: &mut Task, args: Args, fpu: &mut dyn Fpu) -> SysResult {
         return Err(Errno::EPERM);
     }
     let state = fpu.save()?;
-    fpu.read_bases(&mut task.registers)?;
     let name = task.shared.name.lock().clone();
     let shared = task.kernel.add_thread(task.mask(), name)?;
     let tid = shared.tid;
