@@ -145,10 +145,13 @@ describe("hostile functions", { timeout: 300_000 }, () => {
     await instance?.stop();
   });
 
-  for (const item of CASES) {
-    test(item.title, async () => {
-      await deploy(instance, { name: item.name, files: item.files, ...item.config });
-      const answer = await problem(await call(instance, item.name));
+  for (const [item, isolation] of CASES.flatMap((item) =>
+    (["container", "microvm"] as const).map((isolation) => [item, isolation] as const),
+  )) {
+    test(`${isolation}: ${item.title}`, async () => {
+      const name = `${item.name}-${isolation}`;
+      await deploy(instance, { name, isolation, files: item.files, ...item.config });
+      const answer = await problem(await call(instance, name));
       assert.equal(answer.code, item.code, JSON.stringify(answer));
       assert.equal(answer.status, item.status);
       assert.ok(answer.remedy, "every error has a remedy");

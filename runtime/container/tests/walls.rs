@@ -178,7 +178,7 @@ fn mounts_namespaces_devices_and_traces_are_refused() {
         "mount -t tmpfs x /tmp && echo mount; umount /proc && echo umount; unshare -U true && echo unshare;
          unshare -m true && echo unshare; chroot /tmp true && echo chroot; mknod /tmp/d b 8 0 && echo mknod;
          nsenter -t 1 -m true && echo nsenter; hostname evil && echo hostname;
-         chown 0 /tmp && echo chown; ip link set lo down && echo link; renice -5 $$ && echo nice; swapoff /x && echo swap;
+         chown 0 /tmp && echo chown; ip link set lo down && echo link; renice -20 $$ && echo nice; swapoff /x && echo swap;
          pivot_root /tmp /tmp && echo pivot; insmod /tmp/x.ko && echo insmod; reboot -f && echo reboot; echo end",
     );
     assert_eq!(out.lines().last(), Some("end"));

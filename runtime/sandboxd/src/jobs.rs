@@ -265,7 +265,7 @@ fn refusal(code: &str, error: &impl std::fmt::Display, remedy: impl Into<String>
         "already_assigned" => Code::AlreadyAssigned,
         _ => Code::SetupFailed,
     };
-    Refusal::new(code, error.to_string(), remedy)
+    Refusal::new(code, format!("{error}."), remedy)
 }
 
 /// A second descriptor of the same open file.

@@ -20,6 +20,8 @@ const BOUND_SECONDS = 600;
 const MEMORY_MIB = 2048;
 /** Built by set-up, so they are there whenever tests run. */
 const IMAGES = join(PROJECT_ROOT, ".cloister/images");
+/** Executed by the containers' own tests, and no part of their crate. */
+const MONITOR = join(PROJECT_ROOT, "target/release/cloister-vm");
 
 /** $1, $2, ...: a folder and the test program to start in it. A program that fails does not keep the next ones from running. */
 const RUN_EACH = `
@@ -71,7 +73,7 @@ export async function stockMachineTests(
         ...tests.flatMap(({ crateFolder, executable }) => [crateFolder, executable]),
       ],
       env: { RUST_BACKTRACE: "1", ...programs.env },
-      files: [...built.map(({ executable }) => executable), ...manifests].map(inPlace),
+      files: [...built.map(({ executable }) => executable), MONITOR, ...manifests].map(inPlace),
       shares: [
         ...[join(PROJECT_ROOT, "runtime"), join(IMAGES, "layers")].map(inPlace),
         ...programs.shares,

@@ -141,7 +141,7 @@ function print(rows: Row[]): void {
   process.stdout.write(table(columns, cells));
   if (rows.some(({ unavailable }) => unavailable !== undefined)) {
     process.stdout.write(
-      "\nThis machine runs no micro-VMs (see ./cloister doctor): a call that asks for one is refused, never served by a container.\n",
+      "\nA path that cannot be had (see ./cloister placement <name> and ./cloister doctor) is refused, never replaced by the other.\n",
     );
   }
 }

@@ -69,10 +69,10 @@ async function pathRow(api: Api, name: string, runtime: string, path: Path): Pro
     status: first.status,
     first_ms: unavailable ? null : first.durationMs,
     warm_p50_ms: times[Math.floor((times.length - 1) / 2)] ?? null,
-    answer: unavailable ? "not on this machine" : excerpt(first.answer),
+    answer: unavailable ? "not to be had" : excerpt(first.answer),
     // A path this machine does not have must be refused with its own error, never served by the other.
     right: right || unavailable,
-    ...(unavailable ? { unavailable: "not on this machine" } : {}),
+    ...(unavailable ? { unavailable: first.answer } : {}),
   };
 }
 

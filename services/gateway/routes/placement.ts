@@ -41,7 +41,13 @@ export function registerPlacement(app: OpenAPIHono<GatewayEnv>, gateway: Gateway
         throw new CloisterError("dependency_unavailable", "The queue cannot be reached");
       });
       const decide = (kinds: readonly string[] | undefined) =>
-        decidePlacement({ isolation: target.config.isolation, wanted, tier: target.tier, kinds });
+        decidePlacement({
+          isolation: target.config.isolation,
+          runtime: target.config.runtime,
+          wanted,
+          tier: target.tier,
+          kinds,
+        });
       const decided = nodes
         .filter(({ draining }) => !draining)
         .map(({ id, sandboxd, kinds }) => ({ id, decision: decide(sandboxd ? kinds : undefined) }));

@@ -11,7 +11,7 @@ test("no combination runs on less isolation than the function, its tenant or its
     for (const tier of TIERS)
       for (const wanted of [undefined, ...pathSchema.options])
         for (const kinds of NODES) {
-          const decided = decidePlacement({ isolation, wanted, tier, kinds });
+          const decided = decidePlacement({ isolation, runtime: "node24", wanted, tier, kinds });
           const strong =
             isolation === "microvm" ||
             wanted === "microvm" ||
@@ -27,7 +27,13 @@ test("no combination runs on less isolation than the function, its tenant or its
 });
 
 test("each refusal has the code of its cause", () => {
-  const input = { isolation: "auto", wanted: undefined, tier: "trusted", kinds: ["container"] };
+  const input = {
+    isolation: "auto",
+    runtime: "node24",
+    wanted: undefined,
+    tier: "trusted",
+    kinds: ["container"],
+  };
   const refusal = (change: object) => {
     const decided = decidePlacement({ ...input, ...change } as Parameters<
       typeof decidePlacement
@@ -39,4 +45,7 @@ test("each refusal has the code of its cause", () => {
   assert.equal(refusal({ wanted: "microvm" }), "isolation_unavailable");
   assert.equal(refusal({ isolation: "microvm", wanted: "container" }), "isolation_not_allowed");
   assert.equal(refusal({ kinds: undefined }), "sandbox_failed");
+  const vm = { isolation: "microvm", kinds: ["container", "microvm"] };
+  assert.equal(refusal(vm), undefined);
+  assert.equal(refusal({ ...vm, runtime: "binary" }), "isolation_unavailable");
 });

@@ -1,11 +1,12 @@
 import type { ErrorCode } from "../errors/catalogue.ts";
-import type { Isolation, Path } from "./function.ts";
+import type { Isolation, Path, Runtime } from "./function.ts";
 
 export type Tier = "trusted" | "standard" | "untrusted";
 
 export interface PlacementInput {
   /** What the function's configuration asks for. */
   isolation: Isolation;
+  runtime: Runtime;
   /** What the caller's Cloister-Isolation header asks for. */
   wanted: Path | undefined;
   tier: Tier;
@@ -30,7 +31,7 @@ export interface Refusal {
  * cannot be had it is refused, no other is looked for.
  */
 export function decidePlacement(input: PlacementInput): Placement | Refusal {
-  const { isolation, wanted, tier, kinds } = input;
+  const { isolation, runtime, wanted, tier, kinds } = input;
   const reasons: string[] = [];
   const refuse = (refused: ErrorCode, detail: string): Refusal => ({
     refused,
@@ -60,6 +61,11 @@ export function decidePlacement(input: PlacementInput): Placement | Refusal {
     return refuse(
       "isolation_unavailable",
       `This needs a ${needed === "microvm" ? "micro-VM" : needed}, and this node offers ${kinds.join(", ") || "nothing"}`,
+    );
+  if (needed === "microvm" && runtime === "binary")
+    return refuse(
+      "isolation_unavailable",
+      "A native program is a process of its own for each call, and micro-VMs of this version hold one process",
     );
   reasons.push(`this node offers ${needed}`);
   return { path: needed, reasons };

@@ -103,6 +103,7 @@ export class Invocation implements AnswerHandler, CallerHandler {
         throw new CloisterError("internal", "The job's tenant is not the version's");
       this.#placement = place({
         isolation: spec.config.isolation,
+        runtime: spec.config.runtime,
         wanted: this.#job.wantedPath,
         tier,
         kinds: this.#context.kinds(),

@@ -6,6 +6,7 @@ import { TierCache } from "./tier-cache.ts";
 
 const input = (part: Partial<PlacementInput>): PlacementInput => ({
   isolation: "auto",
+  runtime: "node24",
   wanted: undefined,
   tier: "trusted",
   kinds: ["container"],

@@ -15,6 +15,7 @@ mod kernel;
 pub mod loader;
 mod pipe;
 mod signal;
+mod socket_pair;
 mod stream;
 pub mod syscalls;
 mod task;

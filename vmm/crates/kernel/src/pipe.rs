@@ -54,12 +54,16 @@ pub struct PipeWriter(Arc<Pipe>);
 /// A new pipe; `ino` is what fstat shows of it.
 #[must_use]
 pub fn pipe(ino: u64) -> (Arc<PipeReader>, Arc<PipeWriter>) {
+    pipe_told_by(Arc::default(), ino)
+}
+
+/// As `pipe`, with a queue that is told of its changes.
+pub(crate) fn pipe_told_by(queue: Arc<WaitQueue>, ino: u64) -> (Arc<PipeReader>, Arc<PipeWriter>) {
     let state = State {
         bytes: VecDeque::new(),
         readers: true,
         writers: true,
     };
-    let queue = Arc::new(WaitQueue::default());
     let pipe = Arc::new(Pipe {
         state: Mutex::new(state),
         queue,
@@ -71,15 +75,29 @@ pub fn pipe(ino: u64) -> (Arc<PipeReader>, Arc<PipeWriter>) {
     )
 }
 
+impl PipeReader {
+    /// Reads no more.
+    pub(crate) fn leave(&self) {
+        self.0.close(|state| state.readers = false);
+    }
+}
+
+impl PipeWriter {
+    /// Writes no more.
+    pub(crate) fn leave(&self) {
+        self.0.close(|state| state.writers = false);
+    }
+}
+
 impl Drop for PipeReader {
     fn drop(&mut self) {
-        self.0.close(|state| state.readers = false);
+        self.leave();
     }
 }
 
 impl Drop for PipeWriter {
     fn drop(&mut self) {
-        self.0.close(|state| state.writers = false);
+        self.leave();
     }
 }
 

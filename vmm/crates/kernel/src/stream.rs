@@ -1,6 +1,6 @@
 //! Descriptors of the monitor that a guest may use: its standard streams and the socket at 3.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
@@ -21,7 +21,12 @@ pub struct HostStream {
     mode: u32,
     queue: Arc<WaitQueue>,
     id: OnceLock<u64>,
+    interest: Arc<Interest>,
 }
+
+/// EPOLL* events that somebody waits for since the last wake: one registration at the host serves all waiters, so what one of them
+/// asks for must not replace what another one does.
+type Interest = Mutex<u32>;
 
 /// Bytes a pipe takes without blocking whenever poll(2) says it is writable (PIPE_BUF).
 const PIPE_BUF: usize = 4096;
@@ -37,12 +42,12 @@ impl HostStream {
     /// EBADF, or EINVAL for a regular file or folder.
     pub fn new(fd: OwnedFd) -> Result<Arc<Self>, Errno> {
         let mode = rustix::fs::fstat(&fd).map_err(errno)?.st_mode;
-        let (queue, id) = (Arc::new(WaitQueue::default()), OnceLock::new());
         Ok(Arc::new(Self {
             fd,
             mode,
-            queue,
-            id,
+            queue: Arc::default(),
+            id: OnceLock::new(),
+            interest: Arc::default(),
         }))
     }
 
@@ -169,7 +174,7 @@ impl File for HostStream {
 
     fn arm(&self, events: u32) {
         if let Some(reactor) = reactor() {
-            reactor.arm(self.fd.as_fd(), &self.queue, &self.id, events);
+            reactor.arm(self, events);
         }
     }
 
@@ -181,14 +186,7 @@ impl File for HostStream {
 /// The thread that waits for host descriptors on behalf of all guest threads.
 struct Reactor {
     epoll: OwnedFd,
-    sources: Mutex<Vec<Source>>,
-}
-
-/// One descriptor that was ever waited for.
-struct Source {
-    queue: Weak<WaitQueue>,
-    /// EPOLL* bits of all who wait: epoll keeps one set per descriptor, so one waiter's must not replace another's.
-    wanted: u32,
+    waited_for: Mutex<Vec<(Weak<WaitQueue>, Arc<Interest>)>>,
 }
 
 fn reactor() -> Option<&'static Arc<Reactor>> {
@@ -201,7 +199,7 @@ impl Reactor {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(errno)?;
         let reactor = Arc::new(Self {
             epoll,
-            sources: Mutex::new(Vec::new()),
+            waited_for: Mutex::new(Vec::new()),
         });
         let own = Arc::clone(&reactor);
         let builder = std::thread::Builder::new()
@@ -227,12 +225,13 @@ impl Reactor {
             }
             for event in &events {
                 let index = event.data.u64() as usize;
-                // Whoever armed it up to now is woken, and arms it again to wait on.
-                let queue = self.sources.lock().get_mut(index).and_then(|source| {
-                    source.wanted = 0;
-                    source.queue.upgrade()
-                });
-                if let Some(queue) = queue {
+                let known = self.waited_for.lock().get(index).cloned();
+                let Some((queue, interest)) = known else {
+                    continue;
+                };
+                // Before the wake: whoever is woken asks anew for what it still waits for.
+                *interest.lock() = 0;
+                if let Some(queue) = queue.upgrade() {
                     queue.wake_all();
                 }
             }
@@ -241,35 +240,32 @@ impl Reactor {
 
     /// Asks for one wake of the queue. Descriptors that the host's epoll refuses (regular files) are
     /// always ready, so nobody waits for them.
-    fn arm(&self, fd: BorrowedFd<'_>, queue: &Arc<WaitQueue>, id: &OnceLock<u64>, events: u32) {
-        let mut sources = self.sources.lock();
-        let known = id.get().is_some();
-        let id = *id.get_or_init(|| {
-            let queue = Arc::downgrade(queue);
-            sources.push(Source { queue, wanted: 0 });
-            sources.len().saturating_sub(1) as u64
+    fn arm(&self, stream: &HostStream, events: u32) {
+        // Held until the host has been told, so that it is told of what both of two askers want.
+        let mut interest = stream.interest.lock();
+        *interest |= events;
+        let known = stream.id.get().is_some();
+        let id = *stream.id.get_or_init(|| {
+            let mut waited_for = self.waited_for.lock();
+            waited_for.push((Arc::downgrade(&stream.queue), Arc::clone(&stream.interest)));
+            waited_for.len().saturating_sub(1) as u64
         });
-        let Some(source) = sources.get_mut(id as usize) else {
-            return;
-        };
-        source.wanted |= events;
-        let events = source.wanted;
         let mut flags = epoll::EventFlags::ONESHOT;
-        if events & EPOLLIN != 0 {
+        if *interest & EPOLLIN != 0 {
             flags |= epoll::EventFlags::IN | epoll::EventFlags::RDHUP;
         }
-        if events & EPOLLOUT != 0 {
+        if *interest & EPOLLOUT != 0 {
             flags |= epoll::EventFlags::OUT;
         }
         let data = epoll::EventData::new_u64(id);
         let done = if known {
-            epoll::modify(&self.epoll, fd, data, flags)
+            epoll::modify(&self.epoll, &stream.fd, data, flags)
         } else {
-            epoll::add(&self.epoll, fd, data, flags)
+            epoll::add(&self.epoll, &stream.fd, data, flags)
         };
-        drop(sources);
+        drop(interest);
         if done.is_err() {
-            queue.wake_all();
+            stream.queue.wake_all();
         }
     }
 }

@@ -1,19 +1,65 @@
-//! Socket calls. So far they serve the connected host socket that a guest is given at 3.
+//! Socket calls. They serve the connected host socket that a guest is given at 3, and pairs of the guest's own.
+
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use vmm_abi::*;
 use vmm_memory::AddressSpace;
 
 use super::transfer::until_ready;
 use crate::args::{Args, DONE, SysResult};
+use crate::file::OpenFile;
+use crate::socket_pair::{PairEnd, socket_pair};
 use crate::stream::HostStream;
 use crate::task::Task;
 
 fn stream(task: &Task, fd: i32) -> Result<std::sync::Arc<crate::OpenFile>, Errno> {
     let open = task.file(fd)?;
-    match open.file.as_any().downcast_ref::<HostStream>() {
-        Some(stream) if stream.is_socket() => Ok(open),
-        _ => Err(Errno::ENOTSOCK),
+    let file = open.file.as_any();
+    let given = file.downcast_ref::<HostStream>();
+    if given.is_some_and(HostStream::is_socket) || file.is::<PairEnd>() {
+        Ok(open)
+    } else {
+        Err(Errno::ENOTSOCK)
     }
+}
+
+/// socketpair(2)
+pub fn socketpair(task: &mut Task, args: Args) -> SysResult {
+    static NEXT: AtomicU64 = AtomicU64::new(1 << 32);
+    let (domain, kind, protocol) = (args.int(0), args.flags(1), args.int(2));
+    let flags = kind & (O_CLOEXEC | O_NONBLOCK);
+    if domain != libc::AF_UNIX {
+        return Err(Errno::EAFNOSUPPORT);
+    }
+    if kind & !flags != libc::SOCK_STREAM.unsigned_abs() {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    if protocol != 0 {
+        return Err(Errno::EPROTONOSUPPORT);
+    }
+    let ino = NEXT.fetch_add(2, Ordering::Relaxed);
+    let (one, other) = socket_pair(ino);
+    let (cloexec, status) = (flags & O_CLOEXEC != 0, (flags & O_NONBLOCK) | O_RDWR);
+    let open = |end, ino| OpenFile::new(end, format!("socket:[{ino}]"), status);
+    let mut files = task.kernel.files.lock();
+    let first = files.add(open(one, ino), cloexec, 0)?;
+    let second = files.add(open(other, ino.saturating_add(1)), cloexec, 0);
+    drop(files);
+    let told = match second {
+        Ok(second) => {
+            let told = task.memory().write_value(args.word(3), &[first, second]);
+            if told.is_err() {
+                let _ = task.kernel.files.lock().close(second);
+            }
+            told
+        }
+        Err(errno) => Err(errno),
+    };
+    if let Err(errno) = told {
+        let _ = task.kernel.files.lock().close(first);
+        return Err(errno);
+    }
+    DONE
 }
 
 /// getsockopt(2)
@@ -53,12 +99,13 @@ pub fn unnamed(task: &mut Task, args: Args) -> SysResult {
 /// shutdown(2)
 pub fn shutdown(task: &mut Task, args: Args) -> SysResult {
     let open = stream(task, args.int(0))?;
-    let stream = open
-        .file
-        .as_any()
-        .downcast_ref::<HostStream>()
-        .ok_or(Errno::ENOTSOCK)?;
-    stream.shutdown(args.int(1))?;
+    let file = open.file.as_any();
+    if let Some(end) = file.downcast_ref::<PairEnd>() {
+        end.shutdown(args.int(1))?;
+    } else {
+        let stream = file.downcast_ref::<HostStream>().ok_or(Errno::ENOTSOCK)?;
+        stream.shutdown(args.int(1))?;
+    }
     DONE
 }
 

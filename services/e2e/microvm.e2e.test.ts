@@ -1,0 +1,131 @@
+import assert from "node:assert/strict";
+import { after, before, describe, test } from "node:test";
+import { type Instance, startInstance } from "#testkit/instance";
+import { call, deploy, problem } from "./client.ts";
+
+/** What only the micro-VM path can get wrong. */
+describe("micro-VMs", { timeout: 180_000 }, () => {
+  let instance: Instance;
+  before(async () => {
+    instance = await startInstance();
+  });
+  after(() => instance?.stop());
+
+  const vm = (name: string, more: Record<string, unknown> & { files: Record<string, string> }) =>
+    deploy(instance, { name, isolation: "microvm", ...more });
+
+  test("a Python function answers again and again: no waiter of its socket loses its wake", async () => {
+    await vm("again", {
+      runtime: "python3",
+      files: { "main.py": "def handler(event, context):\n  print('called')\n  return 'ok'\n" },
+    });
+    for (let n = 0; n < 150; n++) {
+      const response = await call(instance, "again");
+      assert.equal(response.status, 200, `call ${n}: ${await response.clone().text()}`);
+      assert.equal(response.headers.get("cloister-isolation"), "microvm");
+      await response.arrayBuffer();
+    }
+  });
+
+  test("asyncio, which wakes itself by a socket pair", async () => {
+    await vm("loop", {
+      runtime: "python3",
+      files: {
+        "main.py": `
+import asyncio
+async def handler(event, context):
+    loop = asyncio.get_running_loop()
+    from_thread = await loop.run_in_executor(None, lambda: "thread")
+    await asyncio.sleep(0.01)
+    return from_thread
+`,
+      },
+    });
+    const response = await call(instance, "loop");
+    assert.equal(await response.text(), "thread");
+  });
+
+  test("threads, WebAssembly, zlib, crypto and files of Node", async () => {
+    await vm("node-parts", {
+      files: {
+        "index.mjs": `
+import { Worker } from "node:worker_threads";
+import { gzipSync, gunzipSync } from "node:zlib";
+import { createHash, pbkdf2 } from "node:crypto";
+import { readFile, writeFile } from "node:fs/promises";
+import { promisify } from "node:util";
+const wasm = Uint8Array.of(0,97,115,109,1,0,0,0,1,7,1,96,2,127,127,1,127,3,2,1,0,7,7,1,3,97,100,100,0,0,10,9,1,7,0,32,0,32,1,106,11);
+export default { async fetch() {
+  const worker = new Worker("require('node:worker_threads').parentPort.postMessage(6*7)", { eval: true });
+  const fromWorker = await new Promise((resolve) => worker.once("message", resolve));
+  const { instance } = await WebAssembly.instantiate(wasm);
+  await writeFile("/tmp/a", "text");
+  return Response.json({
+    fromWorker, added: instance.exports.add(20, 22),
+    zipped: gunzipSync(gzipSync("zip")).toString(),
+    hash: createHash("sha256").update("x").digest("hex").slice(0, 8),
+    derived: (await promisify(pbkdf2)("p", "s", 10, 4, "sha256")).length,
+    file: await readFile("/tmp/a", "utf8"),
+  });
+} };`,
+      },
+    });
+    const response = await call(instance, "node-parts");
+    assert.deepEqual(await response.json(), {
+      fromWorker: 42,
+      added: 42,
+      zipped: "zip",
+      hash: "2d711642",
+      derived: 4,
+      file: "text",
+    });
+  });
+
+  test("reuse: fresh gives each call a machine of its own", async () => {
+    await vm("fresh", {
+      reuse: "fresh",
+      files: {
+        "index.mjs":
+          "let calls = 0; export default { fetch: () => new Response(String(++calls)) };",
+      },
+    });
+    for (let n = 0; n < 3; n++) assert.equal(await (await call(instance, "fresh")).text(), "1");
+  });
+
+  test("the host's files, processes and devices are not there", async () => {
+    await vm("looks", {
+      runtime: "python3",
+      files: {
+        "main.py": `
+import os
+def reads(path):
+    try:
+        return open(path, "rb").read(1) != b""
+    except OSError:
+        return False
+def handler(event, context):
+    return {
+        "read": [p for p in ("/etc/shadow", "/dev/kvm", "/dev/mem", "/proc/kcore", "/proc/2/environ", "/sys/kernel/notes") if reads(p)],
+        "pids": [p for p in os.listdir("/proc") if p.isdigit()],
+        "roots": sorted(os.listdir("/")),
+    }
+`,
+      },
+    });
+    const seen = (await (await call(instance, "looks")).json()) as Record<string, string[]>;
+    assert.deepEqual(seen.read, []);
+    assert.ok(
+      seen.pids?.every((pid) => pid === "1"),
+      JSON.stringify(seen.pids),
+    );
+    assert.ok(!seen.roots?.includes("root"), JSON.stringify(seen.roots));
+  });
+
+  test("a native program is refused there, with the reason, and runs in no container instead", async () => {
+    await vm("native", { runtime: "binary", files: { bootstrap: "#!/bin/true\n" } });
+    const refused = await problem(await call(instance, "native"));
+    assert.equal(refused.status, 503);
+    assert.equal(refused.code, "isolation_unavailable");
+    assert.match(refused.detail ?? "", /one process/);
+  });
+});
