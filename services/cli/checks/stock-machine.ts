@@ -4,6 +4,7 @@ import { PROJECT_ROOT } from "#embedded/unprivileged";
 import type { Placed } from "#testvm/job";
 import { runInTestMachine } from "#testvm/machine";
 import { addCargoResults } from "./cargo-results.ts";
+import { compileGuestPrograms } from "./guest-programs.ts";
 import { type Outcome, runProgram } from "./run-check.ts";
 
 /** What cargo tells of a program it built (cargo-build(1), --message-format=json). */
@@ -26,7 +27,7 @@ const MONITOR = join(PROJECT_ROOT, "target/release/cloister-vm");
 const RUN_EACH = `
 code=0
 while [ $# -gt 0 ]; do
-  cd "$1" && "$2" || code=1
+  mkdir -p "$1" && cd "$1" && "$2" || code=1
   shift 2
 done
 exit $code
@@ -53,6 +54,10 @@ export async function stockMachineTests(
   const tests = built.filter((program) => program.isTest);
   if (code !== 0 || tests.length === 0) return { ...outcome, failed: 1 };
 
+  const guests = await compileGuestPrograms(tests.map(({ executable }) => executable));
+  if ("failure" in guests) return { ...outcome, failed: 1, output: guests.failure };
+  using programs = guests;
+
   // Apart, so that a line of one is never cut by the other.
   let stdout = "";
   let stderr = "";
@@ -67,9 +72,12 @@ export async function stockMachineTests(
         "sh",
         ...tests.flatMap(({ crateFolder, executable }) => [crateFolder, executable]),
       ],
-      env: { RUST_BACKTRACE: "1" },
+      env: { RUST_BACKTRACE: "1", ...programs.env },
       files: [...built.map(({ executable }) => executable), MONITOR, ...manifests].map(inPlace),
-      shares: [join(PROJECT_ROOT, "runtime"), join(IMAGES, "layers")].map(inPlace),
+      shares: [
+        ...[join(PROJECT_ROOT, "runtime"), join(IMAGES, "layers")].map(inPlace),
+        ...programs.shares,
+      ],
     },
     {
       boundSeconds: BOUND_SECONDS,

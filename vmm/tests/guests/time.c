@@ -20,7 +20,7 @@ int main(void) {
     for (int i = 0; i < 4; i++) {
         int64_t last = 0;
         int back = 0;
-        for (int n = 0; n < 200000; n++) {
+        for (int n = 0; n < 20000; n++) {
             int64_t now = by_library(ids[i]);
             back += now < last;
             last = now;

@@ -40,6 +40,8 @@ pub struct Fault {
 }
 
 impl Fault {
+    /// Vector of a general protection fault.
+    pub const GENERAL_PROTECTION: u8 = 13;
     /// Vector of a page fault.
     pub const PAGE_FAULT: u8 = 14;
 

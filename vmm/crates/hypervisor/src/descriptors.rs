@@ -25,6 +25,9 @@ pub(crate) const STAR: u64 = (0x23 << 48) | (0x10 << 32);
 pub(crate) const SYSCALL_MASK: u64 = 0x0025_7fd5;
 
 const VECTORS: u64 = 32;
+/// The interrupt stack (of 7) that all exceptions use, also one between `syscall`, which keeps the stack
+/// pointer of the guest, and the `out` of the stub.
+const STACK_ENTRY: u64 = 1;
 const ENTRY_BYTES: u64 = 16;
 
 /// Offset of the task state in a vCPU's descriptor page, behind the descriptors.
@@ -56,6 +59,7 @@ pub(crate) fn write_shared(area: &SystemArea) {
         let kind = 0x8e | (level << 5);
         let low = (target & 0xffff)
             | (u64::from(KERNEL_CODE) << 16)
+            | (STACK_ENTRY << 32)
             | (kind << 40)
             | (((target >> 16) & 0xffff) << 48);
         idt.extend_from_slice(&low.to_le_bytes());
@@ -113,7 +117,7 @@ pub(crate) fn write_vcpu(area: &SystemArea, index: u64) {
 
     let mut state = vec![0u8; TASK_BYTES as usize];
     let stack = stack_top(index).to_le_bytes();
-    state.splice(4..12, stack);
+    state.splice(36..44, stack);
     state.splice(102..104, (TASK_BYTES as u16).to_le_bytes());
     let mut permissions = vec![0xffu8; IO_MAP_BYTES as usize];
     if let Some(byte) = permissions.get_mut(usize::from(SYSCALL_PORT / 8)) {

@@ -18,7 +18,7 @@ pub use error::HypervisorError;
 pub use exit::{Exit, ExitCounts};
 pub use kick::{Kicker, install_kick_handler};
 pub use machine::Machine;
-pub use vcpu::{FpuState, Vcpu};
+pub use vcpu::{FpuState, Vcpu, ticks};
 
 /// Bytes of guest memory address space; one entry of the top-level page table.
 pub const WINDOW_BYTES: u64 = 1 << 39;

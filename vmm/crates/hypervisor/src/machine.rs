@@ -1,3 +1,4 @@
+use std::arch::x86_64::__cpuid;
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 use std::sync::Arc;
 
@@ -140,12 +141,16 @@ impl Machine {
         Ok(Vcpu::new(fd, Arc::clone(&self.area), index, sregs))
     }
 
-    /// Thousands of time-stamp counter ticks per second that a guest sees; 0 where guest and host
-    /// counters differ, so that the one cannot stand for the other.
+    /// Thousands of time-stamp counter ticks per second that a guest sees; 0 where the processor does not
+    /// promise an even rate, or guest and host counters differ, so that the one cannot stand for the other.
     ///
     /// # Errors
     /// As [`Machine::take_vcpu`].
     pub fn guest_ticks_khz(&self) -> Result<u32, HypervisorError> {
+        if !has_invariant_counter() {
+            // KVM then moves the guest's counter whenever a vCPU is loaded.
+            return Ok(0);
+        }
         let vcpu = self.take_vcpu()?;
         let khz = if vcpu.counter_is_hosts() {
             vcpu.ticks_khz()
@@ -219,6 +224,12 @@ impl Machine {
         }
         Ok(sregs)
     }
+}
+
+/// CPUID 8000_0007, EDX bit 8 (Intel SDM volume 3, 18.17.1).
+pub(crate) fn has_invariant_counter() -> bool {
+    const LEAF: u32 = 0x8000_0007;
+    __cpuid(0x8000_0000).eax >= LEAF && __cpuid(LEAF).edx & (1 << 8) != 0
 }
 
 /// Makes the guest's time-stamp counter the host's, where KVM has offsets at all. Whether that worked is

@@ -1,6 +1,7 @@
 //! Real virtual machines on the host's /dev/kvm.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use vmm_abi::{Errno, Fault, Prot, Registers};
 use vmm_memory::{AddressSpace, Backing, Kind, Limits, MapRequest, Place, Window};
@@ -241,4 +242,128 @@ fn large_pages_are_split_where_protection_differs() {
         page_fault(start + (5 << 20), 6)
     );
     assert_eq!(guest.memory.write(start, &[1]), Err(Errno::EFAULT));
+}
+
+#[test]
+fn kicks_at_any_moment_lose_and_double_nothing() {
+    // 0: mov eax, 7; syscall; 7: mov [rdi], al
+    let mut guest = guest(&[0xb8, 7, 0, 0, 0, 0x0f, 0x05, 0x88, 0x07]);
+    let kicker = Kicker::of_this_thread();
+    let over = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&over);
+    let other = std::thread::spawn(move || {
+        // Pauses of ever different length, so that kicks come at any point of the way in and out.
+        let mut pause = 0u32;
+        while !seen.load(Ordering::Relaxed) {
+            pause = (pause + 977) % 20_011;
+            for _ in 0..pause {
+                std::hint::spin_loop();
+            }
+            kicker.kick();
+        }
+    });
+    for round in 1..=3_000u64 {
+        guest.registers = Registers {
+            rip: CODE,
+            rsp: round,
+            rdi: round,
+            ..Registers::default()
+        };
+        assert_eq!(guest.run(), Exit::Syscall);
+        assert_eq!((guest.registers.rax, guest.registers.rip), (7, CODE + 7));
+        guest.registers.rax = round;
+        assert_eq!(guest.run(), page_fault(round, 6));
+        let registers = guest.registers;
+        assert_eq!((registers.rax, registers.rip), (round, CODE + 7));
+        assert_eq!(registers.rsp, round);
+    }
+    over.store(true, Ordering::Relaxed);
+    other.join().unwrap();
+    let counts = guest.vcpu.counts();
+    assert_eq!((counts.syscall, counts.fault), (3_000, 3_000));
+    assert!(counts.interrupted > 0);
+}
+
+#[test]
+fn a_wild_instruction_pointer_is_the_guests_fault() {
+    // mov rcx, rdi; jmp rsi: into the stub, as if `syscall` had been at rdi
+    let mut guest = guest(&[0x48, 0x89, 0xf9, 0xff, 0xe6]);
+    for wild in [1 << 47, 1 << 63, u64::MAX] {
+        guest.registers = Registers {
+            rip: CODE,
+            rdi: wild,
+            rsi: WINDOW_BYTES,
+            ..Registers::default()
+        };
+        let general_protection = Exit::Fault(Fault {
+            vector: 13,
+            code: 0,
+            address: 0,
+        });
+        // QEMU's processor does not know the I/O bitmap of a task that is in use.
+        if guest.run() != general_protection {
+            assert_eq!(guest.registers.rip, wild);
+        }
+        guest.registers.rip = wild;
+        assert_eq!(guest.run(), general_protection);
+        assert_eq!(guest.registers.rip, wild);
+    }
+}
+
+#[test]
+fn the_guests_counter_is_the_hosts_where_that_is_said() {
+    // rdtsc; shl rdx, 32; or rax, rdx; syscall
+    let mut guest = guest(&[
+        0x0f, 0x31, 0x48, 0xc1, 0xe2, 0x20, 0x48, 0x09, 0xd0, 0x0f, 0x05,
+    ]);
+    let khz = guest.machine.guest_ticks_khz().unwrap();
+    assert_eq!(
+        khz != 0,
+        crate::machine::has_invariant_counter(),
+        "no KVM is known that keeps a steady counter from guests"
+    );
+    if khz == 0 {
+        return;
+    }
+    for _ in 0..20 {
+        guest.registers.rip = CODE;
+        let before = crate::vcpu::ticks();
+        assert_eq!(guest.run(), Exit::Syscall);
+        let range = before..=crate::vcpu::ticks();
+        assert!(range.contains(&guest.registers.rax), "{range:?}");
+    }
+}
+
+#[test]
+fn segment_bases_that_the_guest_changed_are_found_and_left_to_nobody_else() {
+    // 0: rdfsbase rax; syscall; 7: wrfsbase rdi; syscall; 14: rdfsbase rbx; syscall
+    let mut guest = guest(&[
+        0xf3, 0x48, 0x0f, 0xae, 0xc0, 0x0f, 0x05, 0xf3, 0x48, 0x0f, 0xae, 0xd7, 0x0f, 0x05, 0xf3,
+        0x48, 0x0f, 0xae, 0xc3, 0x0f, 0x05,
+    ]);
+    guest.registers.fs_base = 0x7000;
+    assert_eq!(guest.run(), Exit::Syscall);
+    assert_eq!(guest.registers.rax, 0x7000);
+    guest.registers.rdi = 0x9000;
+    assert_eq!(guest.run(), Exit::Syscall);
+    assert_eq!(guest.run(), Exit::Syscall);
+    assert_eq!(guest.registers.rbx, 0x9000);
+    assert_eq!(guest.registers.fs_base, 0x9000);
+
+    // The same vCPU for another thread, whose base is what the first one began with.
+    let Guest {
+        vcpu,
+        machine,
+        memory: _memory,
+        ..
+    } = guest;
+    machine.return_vcpu(vcpu);
+    let mut vcpu = machine.take_vcpu().unwrap();
+    let mut registers = Registers {
+        rip: CODE,
+        fs_base: 0x7000,
+        ..Registers::default()
+    };
+    while vcpu.run(&mut registers).unwrap() == Exit::Interrupted {}
+    assert_eq!(registers.rax, 0x7000);
 }

@@ -9,13 +9,17 @@ use vmm_abi::{Errno, Fault, Registers};
 use crate::descriptors::{self, FAULT_PORT, SYSCALL_PORT, has_error_code, vector_at};
 use crate::error::kvm;
 use crate::kick;
-use crate::system_area::SystemArea;
+use crate::system_area::{STUB_PAGE, SystemArea};
 use crate::{Exit, ExitCounts, HypervisorError};
 
 /// RFLAGS bits that user code may set by itself: the arithmetic flags, TF, DF, AC, ID, NT, RF.
 const USER_FLAGS: u64 = 0x0025_4dd5;
 /// RFLAGS bits that are always set in user code: IF and the reserved bit 1.
 const FIXED_FLAGS: u64 = 0x202;
+
+/// End of the canonical lower half: KVM refuses to enter a guest whose rip is neither there nor in the
+/// upper half, and the upper half holds nothing.
+const USER_END: u64 = 1 << 47;
 
 /// Floating-point and vector state in the XSAVE format (Intel SDM volume 1, 13.4), 4096 bytes.
 #[derive(Clone)]
@@ -86,6 +90,16 @@ impl Vcpu {
     /// # Errors
     /// [`HypervisorError`] when the machine is unusable; a guest program cannot cause one.
     pub fn run(&mut self, registers: &mut Registers) -> Result<Exit, HypervisorError> {
+        if registers.rip >= USER_END {
+            // What sigreturn(2), or a jump into the stub with a wild rcx, may ask for; iret faults so.
+            let exit = Exit::Fault(Fault {
+                vector: Fault::GENERAL_PROTECTION,
+                code: 0,
+                address: 0,
+            });
+            self.counts.add(&exit);
+            return Ok(exit);
+        }
         self.load(registers);
         let flag: *mut u8 = &raw mut self.fd.get_kvm_run().immediate_exit;
         kick::aim(flag);
@@ -103,8 +117,7 @@ impl Vcpu {
                     Errno::EFAULT => Exit::PageUnavailable,
                     _ => return Err(kvm("KVM_RUN")(error)),
                 };
-                self.store_state(registers)?;
-                exit
+                self.leave_early(exit, registers)?
             }
         };
         self.counts.add(&exit);
@@ -119,17 +132,45 @@ impl Vcpu {
         }
     }
 
-    /// State after KVM_RUN failed. Interruption within an exception entry must not be seen as user
-    /// state: entry points run to their `out` in one KVM_RUN, so rip there is a defect.
-    fn store_state(&mut self, registers: &mut Registers) -> Result<(), HypervisorError> {
+    /// State after KVM_RUN was left at a moment of the host's choice: in user code, or on the way out of
+    /// it, before the `out` of the stub or of an exception entry point. The latter is what it was to be.
+    fn leave_early(
+        &mut self,
+        exit: Exit,
+        registers: &mut Registers,
+    ) -> Result<Exit, HypervisorError> {
+        self.forget_exception()?;
         self.store(registers);
+        if registers.rip == STUB_PAGE {
+            return Ok(finish_syscall(registers));
+        }
         if self.user_mode() {
-            return Ok(());
+            return Ok(exit);
+        }
+        if vector_at(registers.rip).is_some() {
+            return self.fault(registers).map(Exit::Fault);
         }
         Err(HypervisorError::Stopped(format!(
             "interrupted at {:#x} outside user code",
             registers.rip
         )))
+    }
+
+    /// Takes back an exception that KVM would deliver at the next entry, to whatever runs then. Its
+    /// instruction has not completed (rip is still there), so that it happens again.
+    fn forget_exception(&self) -> Result<(), HypervisorError> {
+        let mut events = self
+            .fd
+            .get_vcpu_events()
+            .map_err(kvm("KVM_GET_VCPU_EVENTS"))?;
+        if events.exception.injected == 0 && events.exception.pending == 0 {
+            return Ok(());
+        }
+        events.exception = Default::default();
+        events.exception_has_payload = 0;
+        self.fd
+            .set_vcpu_events(&events)
+            .map_err(kvm("KVM_SET_VCPU_EVENTS"))
     }
 
     fn user_mode(&self) -> bool {
@@ -205,12 +246,7 @@ impl Vcpu {
     ) -> Result<Exit, HypervisorError> {
         self.store(registers);
         match port {
-            Ok(SYSCALL_PORT) => {
-                // `syscall` left its successor in rcx and the flags in r11 (Intel SDM volume 2).
-                registers.rip = registers.rcx;
-                registers.rflags = registers.r11;
-                Ok(Exit::Syscall)
-            }
+            Ok(SYSCALL_PORT) => Ok(finish_syscall(registers)),
             Ok(FAULT_PORT) => self.fault(registers).map(Exit::Fault),
             Ok(port) => Err(HypervisorError::Stopped(format!("write to port {port:#x}"))),
             Err(reason) => Err(HypervisorError::Stopped(format!(
@@ -302,7 +338,16 @@ impl Vcpu {
     }
 }
 
-fn ticks() -> u64 {
+/// `syscall` left its successor in rcx and the flags in r11 (Intel SDM volume 2).
+fn finish_syscall(registers: &mut Registers) -> Exit {
+    registers.rip = registers.rcx;
+    registers.rflags = registers.r11;
+    Exit::Syscall
+}
+
+/// The host's time-stamp counter, which [`ExitCounts::guest_ticks`] counts.
+#[must_use]
+pub fn ticks() -> u64 {
     // SAFETY: every x86-64 processor has the instruction, and Linux lets user space run it.
     unsafe { _rdtsc() }
 }

@@ -277,3 +277,30 @@ impl Reactor {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::clock;
+    use crate::wait::{Parker, Wake};
+
+    #[test]
+    fn who_waits_for_a_hang_up_takes_no_wake_from_who_waits_for_bytes() {
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        let stream = HostStream::new(theirs.into()).unwrap();
+        let parker = Arc::new(Parker::default());
+        parker.adopt_this_thread();
+        let _registration = stream.queue.register(Arc::clone(&parker) as Arc<dyn Wake>);
+        for _ in 0..3 {
+            parker.clear();
+            stream.arm(EPOLLIN);
+            stream.arm(0);
+            ours.write_all(b"x").unwrap();
+            let bound = clock::monotonic_ns() + 10_000_000_000;
+            assert!(parker.park(Some(bound)), "nobody was woken");
+        }
+    }
+}

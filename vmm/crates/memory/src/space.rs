@@ -1,15 +1,18 @@
+mod heap;
+mod host;
+mod remap;
+
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
 use vmm_abi::{Errno, Fault, PAGE_SIZE, Prot};
 
+use self::host::host_protection;
 use crate::{Kind, Mapper, Vma, VmaSet, Window, page_down, page_up};
 
 /// Lowest address that may be mapped (vm.mmap_min_addr of Linux), so that null pointers fault.
 const LOWEST: u64 = 0x1_0000;
-/// Bytes a process of Linux may address.
-const TASK_BYTES: u64 = 1 << 47;
 /// Most mappings of one guest (vm.max_map_count of Linux is 65,530 for the whole monitor).
 const MAX_MAPPINGS: usize = 60_000;
 
@@ -280,126 +283,6 @@ impl AddressSpace {
         self.mapper.protect(part.start, part.end, prot)
     }
 
-    /// Resizes or moves a mapping as mremap(2) does; answers its new address.
-    ///
-    /// # Errors
-    /// EINVAL for bad arguments, EFAULT where the old range is not one mapping, ENOMEM for no room.
-    pub fn remap(
-        &self,
-        old: u64,
-        old_len: u64,
-        new_len: u64,
-        target: Option<u64>,
-        may_move: bool,
-    ) -> Result<u64, Errno> {
-        if old != page_down(old) {
-            return Err(Errno::EINVAL);
-        }
-        let new_len = page_up(new_len)
-            .filter(|len| *len > 0 && *len <= TASK_BYTES)
-            .ok_or(Errno::EINVAL)?;
-        let old_end = self.range(old, old_len).ok_or(Errno::EFAULT)?;
-        let old_len = old_end.saturating_sub(old);
-        if old_len == 0 {
-            return Err(Errno::EINVAL);
-        }
-        let mut layout = self.layout.write();
-        let vma = layout.vmas.find(old).cloned().ok_or(Errno::EFAULT)?;
-        if vma.end < old_end {
-            return Err(Errno::EFAULT);
-        }
-        let part = vma.slice(old, old_end);
-        if let Some(target) = target {
-            let end = self.range(target, new_len).ok_or(Errno::EINVAL)?;
-            if !may_move || (target < old_end && old < end) {
-                return Err(Errno::EINVAL);
-            }
-        } else if new_len <= old_len {
-            let keep = old.saturating_add(new_len);
-            if keep < old_end {
-                self.clear(&mut layout, keep, old_end)?;
-            }
-            return Ok(old);
-        }
-        // Only memory without a file can grow: the file is not kept with its mapping.
-        if new_len > old_len && !matches!(part.kind, Kind::Anonymous | Kind::Heap) {
-            return Err(Errno::ENOMEM);
-        }
-        let growth = |start: u64| MapRequest {
-            allowed: part.allowed,
-            place: Place::FixedNoReplace(start.saturating_add(old_len)),
-            len: new_len.saturating_sub(old_len),
-            prot: part.prot,
-            backing: Backing::Anonymous,
-            kind: part.kind.clone(),
-            charged: part.charged,
-        };
-        if target.is_none() {
-            let grown = self.map_locked(&mut layout, &growth(old));
-            if grown.is_ok() {
-                return Ok(old);
-            }
-            if !may_move {
-                return Err(Errno::ENOMEM);
-            }
-        }
-        let new = match target {
-            Some(target) => target,
-            None => self.place(&layout, Place::Anywhere(0), new_len)?,
-        };
-        let moved_len = old_len.min(new_len);
-        self.clear(&mut layout, new, new.saturating_add(new_len))?;
-        if new_len > old_len {
-            self.map_locked(&mut layout, &growth(new))?;
-        }
-        self.move_pages(&part, new, moved_len)?;
-        let charged = part.charged && part.prot.contains(Prot::WRITE);
-        let charge = if charged { moved_len } else { 0 };
-        self.clear(&mut layout, old, old_end)?;
-        layout.committed = layout.committed.saturating_add(charge);
-        let mut moved = part.slice(old, old.saturating_add(moved_len));
-        (moved.start, moved.end) = (new, new.saturating_add(moved_len));
-        layout.vmas.insert(moved);
-        Ok(new)
-    }
-
-    fn move_pages(&self, part: &Vma, new: u64, len: u64) -> Result<(), Errno> {
-        let from = self.window.host(part.start, len).ok_or(Errno::EFAULT)?;
-        let to = self.window.host(new, len).ok_or(Errno::EFAULT)?;
-        self.mapper
-            .protect(part.start, part.start.saturating_add(len), Prot::empty())?;
-        // MREMAP_DONTUNMAP keeps the old range mapped, so that no other thread of the monitor can
-        // be given an address inside the window meanwhile.
-        let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP;
-        let size = len as usize;
-        // SAFETY: both ranges lie in the window, whose pages no Rust reference points to.
-        let moved = unsafe { libc::mremap(from.cast(), size, size, flags, to.cast::<u8>()) };
-        if moved == libc::MAP_FAILED {
-            // The range is several mappings to the host: copy instead (private memory only).
-            if !matches!(part.kind, Kind::Anonymous | Kind::Heap) {
-                return Err(Errno::EFAULT);
-            }
-            self.copy_pages(part, new, len)?;
-        }
-        self.mapper.protect(new, new.saturating_add(len), part.prot)
-    }
-
-    fn copy_pages(&self, part: &Vma, new: u64, len: u64) -> Result<(), Errno> {
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        self.host_map(new, len, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0)?;
-        self.host_protect(part.start, len, libc::PROT_READ)?;
-        let mut buffer = vec![0u8; 1 << 20];
-        let mut done = 0u64;
-        while done < len {
-            let count = len.saturating_sub(done).min(buffer.len() as u64);
-            let chunk = buffer.get_mut(..count as usize).ok_or(Errno::EFAULT)?;
-            self.read(part.start.saturating_add(done), chunk)?;
-            self.write(new.saturating_add(done), chunk)?;
-            done = done.saturating_add(count);
-        }
-        self.host_protect(new, len, host_protection(part.prot))
-    }
-
     /// Hands advice on to the host.
     ///
     /// # Errors
@@ -440,45 +323,6 @@ impl AddressSpace {
         } else {
             Err(Errno::ENOMEM)
         }
-    }
-
-    /// Sets where the break area begins (after the program's own segments).
-    pub fn set_heap(&self, start: u64) {
-        let mut layout = self.layout.write();
-        (layout.heap_start, layout.heap_end) = (start, start);
-    }
-
-    /// brk(2): moves the end of the break area where possible; answers where it is.
-    #[must_use]
-    pub fn set_break(&self, wanted: u64) -> u64 {
-        let mut layout = self.layout.write();
-        let current = layout.heap_end;
-        let (Some(from), Some(to)) = (page_up(current), page_up(wanted)) else {
-            return current;
-        };
-        if wanted < layout.heap_start {
-            return current;
-        }
-        let changed = if to > from {
-            let request = MapRequest {
-                allowed: Prot::all(),
-                place: Place::FixedNoReplace(from),
-                len: to.saturating_sub(from),
-                prot: Prot::RW,
-                backing: Backing::Anonymous,
-                kind: Kind::Heap,
-                charged: true,
-            };
-            self.map_locked(&mut layout, &request).map(|_| ())
-        } else if to < from {
-            self.clear(&mut layout, to, from)
-        } else {
-            Ok(())
-        };
-        if changed.is_ok() {
-            layout.heap_end = wanted;
-        }
-        layout.heap_end
     }
 
     /// Whether the mapping at the fault's address allows the access: then another thread has just
@@ -567,52 +411,6 @@ impl AddressSpace {
             }
         }
         Ok(())
-    }
-
-    /// Puts inaccessible reserve back, so that the window never has a hole.
-    fn blank(&self, start: u64, len: u64) -> Result<(), Errno> {
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        self.host_map(start, len, libc::PROT_NONE, flags, -1, 0)
-    }
-
-    fn host_map(
-        &self,
-        start: u64,
-        len: u64,
-        prot: i32,
-        flags: i32,
-        fd: i32,
-        offset: u64,
-    ) -> Result<(), Errno> {
-        let host = self.window.host(start, len).ok_or(Errno::ENOMEM)?;
-        let offset = i64::try_from(offset).map_err(|_| Errno::EOVERFLOW)?;
-        let flags = flags | libc::MAP_FIXED;
-        // SAFETY: the range lies in the window, which holds nothing that Rust refers to.
-        let result = unsafe { libc::mmap(host.cast(), len as usize, prot, flags, fd, offset) };
-        if result == libc::MAP_FAILED {
-            return Err(std::io::Error::last_os_error().into());
-        }
-        Ok(())
-    }
-
-    fn host_protect(&self, start: u64, len: u64, prot: i32) -> Result<(), Errno> {
-        let host = self.window.host(start, len).ok_or(Errno::ENOMEM)?;
-        // SAFETY: as in `host_map`.
-        if unsafe { libc::mprotect(host.cast(), len as usize, prot) } != 0 {
-            return Err(std::io::Error::last_os_error().into());
-        }
-        Ok(())
-    }
-}
-
-/// The host protection behind a guest's: execution is the guest page table's matter alone.
-fn host_protection(prot: Prot) -> i32 {
-    if prot.contains(Prot::WRITE) {
-        libc::PROT_READ | libc::PROT_WRITE
-    } else if prot.is_empty() {
-        libc::PROT_NONE
-    } else {
-        libc::PROT_READ
     }
 }
 

@@ -123,7 +123,7 @@ pub fn run(options: &Options) -> Result<u8, GuestError> {
     if let Some(clock) = GuestClock::new(ticks_khz).map_err(failed)? {
         let _ = kernel.clock.set(clock);
     }
-    let totals = Arc::new(Totals::default());
+    let totals = Arc::new(Totals::new());
     let threads = Threads::new(&kernel, &machine, &totals);
     kernel.set_spawner(Arc::new(threads.clone()));
     let program = options
@@ -145,7 +145,7 @@ pub fn run(options: &Options) -> Result<u8, GuestError> {
     threads.run_first(first)?;
     let status = kernel.wait_for_end();
     if options.stats {
-        eprintln!("{}", totals.to_json(&kernel, ticks_khz));
+        eprintln!("{}", totals.to_json(&kernel));
     }
     if let Some(error) = threads.failure() {
         return Err(error.into());
