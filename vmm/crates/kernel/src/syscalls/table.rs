@@ -65,8 +65,8 @@ const fn row(
 use Arg::{Address, Fd, Flags, Int, Length, Path, Signal, Word};
 use Level::{Fixed, Full, Partial};
 
-const READS: &[&str] = &["preadv", "readv", "recvmsg", "poll", "getrandom"];
-const WRITES: &[&str] = &["pwritev", "writev", "sendmsg", "poll", "ftruncate"];
+const READS: &[&str] = &["preadv", "readv", "recvmsg", "ppoll", "getrandom"];
+const WRITES: &[&str] = &["pwritev", "writev", "sendmsg", "ppoll", "ftruncate"];
 const LOOKS: &[&str] = &["newfstatat", "openat", "readlinkat"];
 const MAPS: &[&str] = &["mmap", "mprotect", "ioctl"];
 
@@ -80,7 +80,7 @@ pub static ROWS: &[Row] = &[
     row(4, "stat", &[Path, Address], Plain(paths::stat), Full, "", LOOKS),
     row(5, "fstat", &[Fd, Address], Plain(paths::fstat), Full, "", &[]),
     row(6, "lstat", &[Path, Address], Plain(paths::lstat), Full, "", LOOKS),
-    row(7, "poll", &[Address, Length, Int], Plain(waiting::poll), Full, "", &["poll", "epoll_ctl"]),
+    row(7, "poll", &[Address, Length, Int], Plain(waiting::poll), Full, "", &["ppoll", "epoll_ctl"]),
     row(8, "lseek", &[Fd, Word, Int], Plain(files::lseek), Partial, "SEEK_DATA and SEEK_HOLE are refused with EINVAL", &[]),
     row(9, "mmap", &[Address, Length, Flags, Flags, Fd, Length], Plain(memory::mmap), Partial, "writable shared mappings of files and MAP_HUGETLB are refused", MAPS),
     row(10, "mprotect", &[Address, Length, Flags], Plain(memory::mprotect), Full, "", MAPS),
@@ -188,7 +188,7 @@ pub static ROWS: &[Row] = &[
     row(229, "clock_getres", &[Int, Address], Plain(time::clock_getres), Full, "", &[]),
     row(230, "clock_nanosleep", &[Int, Int, Address, Address], Plain(time::clock_nanosleep), Full, "", &[]),
     row(231, "exit_group", &[Int], Plain(threads::exit_group), Full, "", &["tgkill"]),
-    row(232, "epoll_wait", &[Fd, Address, Int, Int], Plain(events::epoll_wait), Full, "", &["poll", "epoll_ctl"]),
+    row(232, "epoll_wait", &[Fd, Address, Int, Int], Plain(events::epoll_wait), Full, "", &["ppoll", "epoll_ctl"]),
     row(233, "epoll_ctl", &[Fd, Int, Fd, Address], Plain(events::epoll_ctl), Partial, "an epoll set cannot watch another", &[]),
     row(234, "tgkill", &[Int, Int, Signal], Plain(signals::tgkill), Full, "", &["tgkill"]),
     row(247, "waitid", &[Int, Int, Address, Int, Address], Plain(fixed::no_children), Fixed, "ECHILD: there are no children", &[]),
@@ -201,9 +201,9 @@ pub static ROWS: &[Row] = &[
     row(267, "readlinkat", &[Fd, Path, Address, Length], Plain(paths::readlinkat), Full, "", LOOKS),
     row(268, "fchmodat", &[Fd, Path, Flags], Plain(paths::fchmodat), Full, "", LOOKS),
     row(269, "faccessat", &[Fd, Path, Int], Plain(paths::faccessat), Full, "", LOOKS),
-    row(271, "ppoll", &[Address, Length, Address, Address, Length], Plain(waiting::ppoll), Full, "", &["poll", "epoll_ctl"]),
+    row(271, "ppoll", &[Address, Length, Address, Address, Length], Plain(waiting::ppoll), Full, "", &["ppoll", "epoll_ctl"]),
     row(273, "set_robust_list", &[Address, Length], Plain(threads::set_robust_list), Full, "", &[]),
-    row(281, "epoll_pwait", &[Fd, Address, Int, Int, Address, Length], Plain(events::epoll_pwait), Full, "", &["poll", "epoll_ctl"]),
+    row(281, "epoll_pwait", &[Fd, Address, Int, Int, Address, Length], Plain(events::epoll_pwait), Full, "", &["ppoll", "epoll_ctl"]),
     row(290, "eventfd2", &[Int, Flags], Plain(events::eventfd2), Full, "", &[]),
     row(291, "epoll_create1", &[Flags], Plain(events::epoll_create1), Full, "", &[]),
     row(292, "dup3", &[Fd, Fd, Flags], Plain(files::dup3), Full, "", &[]),
@@ -218,7 +218,7 @@ pub static ROWS: &[Row] = &[
     row(425, "io_uring_setup", &[Length, Address], Plain(fixed::absent), Fixed, "ENOSYS: runtimes do without", &[]),
     row(435, "clone3", &[Address, Length], Plain(fixed::absent), Fixed, "ENOSYS: C libraries then use clone", &[]),
     row(439, "faccessat2", &[Fd, Path, Int, Flags], Plain(paths::faccessat2), Full, "", LOOKS),
-    row(441, "epoll_pwait2", &[Fd, Address, Int, Address, Address, Length], Plain(events::epoll_pwait2), Full, "", &["poll", "epoll_ctl"]),
+    row(441, "epoll_pwait2", &[Fd, Address, Int, Address, Address, Length], Plain(events::epoll_pwait2), Full, "", &["ppoll", "epoll_ctl"]),
 ];
 
 #[cfg(test)]
