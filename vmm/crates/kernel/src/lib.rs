@@ -28,6 +28,6 @@ mod wait;
 pub use args::{Args, Ret, SysResult};
 pub use file::{FdTable, File, OpenFile};
 pub use kernel::{ExitStatus, Identity, Kernel, MAX_THREADS, NewThread, Spawner, ThreadShared};
-pub use stream::HostStream;
+pub use stream::{HostStream, start_reactor};
 pub use task::{Fpu, Task};
 pub use wait::{Parker, WaitQueue, Wake};

@@ -1,7 +1,8 @@
 //! Descriptors of the monitor that a guest may use: its standard streams and the socket at 3.
 
+use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock, Weak, mpsc};
 
 use parking_lot::Mutex;
 use rustix::event::epoll;
@@ -181,8 +182,10 @@ impl File for HostStream {
     }
 
     fn arm(&self, events: u32) {
-        if let Some(reactor) = reactor() {
-            reactor.arm(self, events);
+        match REACTOR.get() {
+            Some(reactor) => reactor.arm(self, events),
+            // Nobody would tell: let them look again.
+            None => self.queue.wake_all(),
         }
     }
 
@@ -197,28 +200,38 @@ struct Reactor {
     waited_for: Mutex<Vec<(Weak<WaitQueue>, Arc<Interest>)>>,
 }
 
-fn reactor() -> Option<&'static Arc<Reactor>> {
-    static REACTOR: OnceLock<Option<Arc<Reactor>>> = OnceLock::new();
-    REACTOR.get_or_init(|| Reactor::start().ok()).as_ref()
+static REACTOR: OnceLock<Arc<Reactor>> = OnceLock::new();
+
+/// Starts the thread that waits for host descriptors; once, before a guest runs. `confine` is the first that it does.
+///
+/// # Errors
+/// What `confine` says, or the host when it gives no thread or descriptor.
+pub fn start_reactor(confine: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<()> {
+    let reactor = Arc::new(Reactor {
+        epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+        waited_for: Mutex::new(Vec::new()),
+    });
+    let own = Arc::clone(&reactor);
+    let (tell, told) = mpsc::sync_channel(1);
+    let builder = std::thread::Builder::new()
+        .name("reactor".into())
+        .stack_size(64 << 10);
+    builder.spawn(move || {
+        let confined = confine();
+        let stands = confined.is_ok();
+        let _ = tell.send(confined);
+        drop(tell);
+        if stands {
+            own.run();
+        }
+    })?;
+    told.recv().map_err(io::Error::other)??;
+    // A second one would only wait beside the first.
+    let _ = REACTOR.set(reactor);
+    Ok(())
 }
 
 impl Reactor {
-    fn start() -> Result<Arc<Self>, Errno> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(errno)?;
-        let reactor = Arc::new(Self {
-            epoll,
-            waited_for: Mutex::new(Vec::new()),
-        });
-        let own = Arc::clone(&reactor);
-        let builder = std::thread::Builder::new()
-            .name("reactor".into())
-            .stack_size(64 << 10);
-        builder
-            .spawn(move || own.run())
-            .map_err(|_| Errno::EAGAIN)?;
-        Ok(reactor)
-    }
-
     fn run(&self) {
         let mut events = Vec::with_capacity(16);
         loop {

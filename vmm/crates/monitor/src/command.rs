@@ -6,11 +6,12 @@ use std::path::PathBuf;
 /// What `--help` prints.
 pub const HELP: &str = "\
 usage: cloister-vm run --root DIR [options] -- PROGRAM [ARGUMENT...]
-       cloister-vm syscalls
+       cloister-vm syscalls | host-calls
 
 Runs one Linux program in a micro-VM. Its exit status is the program's; 128 and
 the signal's number when a signal ended it; 125 when the micro-VM could not run.
-`syscalls` prints the page docs/syscalls.md.
+`syscalls` prints docs/syscalls.md, what a guest may ask; `host-calls` prints
+docs/host-calls.md, what the monitor may ask of the host for it.
 
   --root DIR           folder to show as /; several lie over each other, the first on top
   --bind SRC:DST:ro    shows a file or folder of the host at DST, read-only
@@ -46,6 +47,8 @@ pub enum Command {
     Help,
     /// Print the page about system calls.
     Syscalls,
+    /// Print the page about host calls.
+    HostCalls,
     Run(Options),
 }
 
@@ -81,6 +84,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Comman
     match args.next().as_ref().and_then(|word| word.to_str()) {
         Some("--help" | "-h") => return Ok(Command::Help),
         Some("syscalls") => return Ok(Command::Syscalls),
+        Some("host-calls") => return Ok(Command::HostCalls),
         Some("run") => {}
         Some(other) => return Err(CommandError::Unknown(other.to_owned())),
         None => return Err(CommandError::Missing("the command `run`")),

@@ -1,4 +1,5 @@
 use std::fmt;
+use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -8,10 +9,11 @@ use vmm_abi::{Errno, O_ACCMODE};
 use vmm_hypervisor::{HypervisorError, Machine, WINDOW_BYTES, install_kick_handler};
 use vmm_kernel::loader::{self, GuestClock, LoadError};
 use vmm_kernel::vfs::{HostNode, Node, TmpLimits, Vfs, dev_tree, proc_tree, sys_tree, tmp_trees};
-use vmm_kernel::{ExitStatus, HostStream, Identity, Kernel, OpenFile};
+use vmm_kernel::{ExitStatus, HostStream, Identity, Kernel, OpenFile, start_reactor};
 use vmm_memory::{AddressSpace, Limits, MemoryError, Window};
 
 use crate::command::Options;
+use crate::confine;
 use crate::report::Totals;
 use crate::runner::{self, Threads};
 
@@ -26,6 +28,8 @@ pub enum GuestError {
     Load(LoadError),
     /// A folder or descriptor that the command line names.
     Given(String, Errno),
+    /// The monitor's own walls.
+    Confine(io::Error),
 }
 
 impl fmt::Display for GuestError {
@@ -34,6 +38,10 @@ impl fmt::Display for GuestError {
             Self::Hypervisor(error) => error.fmt(f),
             Self::Memory(error) => error.fmt(f),
             Self::Load(error) => error.fmt(f),
+            Self::Confine(error) => write!(
+                f,
+                "the monitor cannot be confined: {error}. Use a kernel with seccomp filters"
+            ),
             Self::Given(what, errno) => write!(
                 f,
                 "cannot use {what}: {errno}. Check that it exists and is open to this user"
@@ -74,6 +82,7 @@ const TMP_NODES: u64 = 65_536;
 /// # Errors
 /// [`GuestError`] when it could not start.
 pub fn run(options: &Options) -> Result<u8, GuestError> {
+    confine::settle_allocator();
     install_kick_handler()?;
     let kvm = options.kvm_fd.map(take_descriptor).transpose()?;
     let window = Window::reserve(WINDOW_BYTES)?;
@@ -123,6 +132,8 @@ pub fn run(options: &Options) -> Result<u8, GuestError> {
     if let Some(clock) = GuestClock::new(ticks_khz).map_err(failed)? {
         let _ = kernel.clock.set(clock);
     }
+    start_reactor(confine::reactor).map_err(GuestError::Confine)?;
+    confine::guest().map_err(GuestError::Confine)?;
     let totals = Arc::new(Totals::new());
     let threads = Threads::new(&kernel, &machine, &totals);
     kernel.set_spawner(Arc::new(threads.clone()));

@@ -1,7 +1,9 @@
 //! `cloister-vm`: one process, one micro-VM.
 
 mod command;
+mod confine;
 mod guest;
+mod host_calls;
 mod report;
 mod runner;
 
@@ -17,6 +19,16 @@ fn main() -> ExitCode {
             print!("{}", vmm_kernel::syscalls::page());
             ExitCode::SUCCESS
         }
+        Ok(command::Command::HostCalls) => match host_calls::page() {
+            Ok(page) => {
+                print!("{page}");
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                eprintln!("cloister-vm: the list of host calls is malformed: {error}");
+                ExitCode::FAILURE
+            }
+        },
         Ok(command::Command::Run(options)) => match guest::run(&options) {
             Ok(code) => ExitCode::from(code),
             Err(error) => {

@@ -65,8 +65,8 @@ const fn row(
 use Arg::{Address, Fd, Flags, Int, Length, Path, Signal, Word};
 use Level::{Fixed, Full, Partial};
 
-const READS: &[&str] = &["preadv", "readv", "recvmsg", "poll", "getrandom"];
-const WRITES: &[&str] = &["pwritev", "writev", "sendmsg", "poll", "ftruncate"];
+const READS: &[&str] = &["preadv", "readv", "recvmsg", "ppoll", "getrandom"];
+const WRITES: &[&str] = &["pwritev", "writev", "sendmsg", "ppoll", "ftruncate"];
 const LOOKS: &[&str] = &["newfstatat", "openat", "readlinkat"];
 const MAPS: &[&str] = &["mmap", "mprotect", "ioctl"];
 
@@ -80,7 +80,7 @@ pub static ROWS: &[Row] = &[
     row(4, "stat", &[Path, Address], Plain(paths::stat), Full, "", LOOKS),
     row(5, "fstat", &[Fd, Address], Plain(paths::fstat), Full, "", &[]),
     row(6, "lstat", &[Path, Address], Plain(paths::lstat), Full, "", LOOKS),
-    row(7, "poll", &[Address, Length, Int], Plain(waiting::poll), Full, "", &["poll", "epoll_ctl"]),
+    row(7, "poll", &[Address, Length, Int], Plain(waiting::poll), Full, "", &["ppoll", "epoll_ctl"]),
     row(8, "lseek", &[Fd, Word, Int], Plain(files::lseek), Full, "", &["lseek"]),
     row(9, "mmap", &[Address, Length, Flags, Flags, Fd, Length], Plain(memory::mmap), Partial, "MAP_HUGETLB is refused", MAPS),
     row(10, "mprotect", &[Address, Length, Flags], Plain(memory::mprotect), Full, "", MAPS),
@@ -96,7 +96,7 @@ pub static ROWS: &[Row] = &[
     row(20, "writev", &[Fd, Address, Length], Plain(transfer::writev), Full, "", WRITES),
     row(21, "access", &[Path, Int], Plain(paths::access), Full, "", LOOKS),
     row(22, "pipe", &[Address], Plain(events::pipe_plain), Full, "", &[]),
-    row(23, "select", &[Int, Address, Address, Address, Address], Plain(waiting::select), Full, "", &["poll", "epoll_ctl"]),
+    row(23, "select", &[Int, Address, Address, Address, Address], Plain(waiting::select), Full, "", &["ppoll", "epoll_ctl"]),
     row(24, "sched_yield", &[], Plain(threads::sched_yield), Full, "", &["sched_yield"]),
     row(25, "mremap", &[Address, Length, Length, Flags, Address], Plain(memory::mremap), Partial, "mappings of files do not grow; MREMAP_DONTUNMAP is refused", &["mremap"]),
     row(26, "msync", &[Address, Length, Flags], Plain(memory::msync), Full, "", &[]),
@@ -110,14 +110,14 @@ pub static ROWS: &[Row] = &[
     row(37, "alarm", &[Int], Plain(timers::alarm), Full, "", &["clone"]),
     row(38, "setitimer", &[Int, Address, Address], Plain(timers::setitimer), Partial, "as getitimer", &["clone"]),
     row(39, "getpid", &[], Plain(process::getpid), Full, "", &[]),
-    row(40, "sendfile", &[Fd, Fd, Address, Length], Plain(copy::sendfile), Full, "", &["pread64", "pwrite64", "writev", "sendmsg"]),
+    row(40, "sendfile", &[Fd, Fd, Address, Length], Plain(copy::sendfile), Full, "", &["pread64", "pwritev", "writev", "sendmsg"]),
     row(41, "socket", &[Int, Flags, Int], Plain(sockets::socket), Partial, "AF_UNIX, and AF_INET and AF_INET6 streams and datagrams inside the guest; others are EAFNOSUPPORT", &[]),
     row(42, "connect", &[Fd, Address, Length], Plain(sockets::connect), Partial, "within the guest: any other address is ENETUNREACH", LOOKS),
     row(43, "accept", &[Fd, Address, Address], Plain(sockets::accept), Full, "", &[]),
-    row(44, "sendto", &[Fd, Address, Length, Flags, Address, Length], Plain(messages::sendto), Partial, "MSG_OOB and MSG_FASTOPEN are refused", &["sendmsg", "poll", "epoll_ctl"]),
-    row(45, "recvfrom", &[Fd, Address, Length, Flags, Address, Address], Plain(messages::recvfrom), Partial, "no out-of-band data; MSG_PEEK is refused at the socket at 3", &["recvmsg", "poll", "epoll_ctl"]),
-    row(46, "sendmsg", &[Fd, Address, Flags], Plain(messages::sendmsg), Partial, "SCM_RIGHTS and SCM_CREDENTIALS, not at the socket at 3", &["sendmsg", "poll", "epoll_ctl"]),
-    row(47, "recvmsg", &[Fd, Address, Flags], Plain(messages::recvmsg), Partial, "SCM_RIGHTS and SCM_CREDENTIALS; no out-of-band data", &["recvmsg", "poll", "epoll_ctl"]),
+    row(44, "sendto", &[Fd, Address, Length, Flags, Address, Length], Plain(messages::sendto), Partial, "MSG_OOB and MSG_FASTOPEN are refused", &["sendmsg", "ppoll", "epoll_ctl"]),
+    row(45, "recvfrom", &[Fd, Address, Length, Flags, Address, Address], Plain(messages::recvfrom), Partial, "no out-of-band data; MSG_PEEK is refused at the socket at 3", &["recvmsg", "ppoll", "epoll_ctl"]),
+    row(46, "sendmsg", &[Fd, Address, Flags], Plain(messages::sendmsg), Partial, "SCM_RIGHTS and SCM_CREDENTIALS, not at the socket at 3", &["sendmsg", "ppoll", "epoll_ctl"]),
+    row(47, "recvmsg", &[Fd, Address, Flags], Plain(messages::recvmsg), Partial, "SCM_RIGHTS and SCM_CREDENTIALS; no out-of-band data", &["recvmsg", "ppoll", "epoll_ctl"]),
     row(48, "shutdown", &[Fd, Int], Plain(sockets::shutdown), Full, "", &["shutdown"]),
     row(49, "bind", &[Fd, Address, Length], Plain(sockets::bind), Partial, "loopback and unspecified addresses; Unix names in the private /tmp, and abstract ones", LOOKS),
     row(50, "listen", &[Fd, Int], Plain(sockets::listen), Partial, "4096 TCP connections may wait, whatever the number", &[]),
@@ -224,7 +224,7 @@ pub static ROWS: &[Row] = &[
     row(229, "clock_getres", &[Int, Address], Plain(time::clock_getres), Full, "", &[]),
     row(230, "clock_nanosleep", &[Int, Int, Address, Address], Plain(time::clock_nanosleep), Full, "", &[]),
     row(231, "exit_group", &[Int], Plain(threads::exit_group), Full, "", &["tgkill"]),
-    row(232, "epoll_wait", &[Fd, Address, Int, Int], Plain(events::epoll_wait), Full, "", &["poll", "epoll_ctl"]),
+    row(232, "epoll_wait", &[Fd, Address, Int, Int], Plain(events::epoll_wait), Full, "", &["ppoll", "epoll_ctl"]),
     row(233, "epoll_ctl", &[Fd, Int, Fd, Address], Plain(events::epoll_ctl), Partial, "EPOLLEXCLUSIVE wakes all", &[]),
     row(234, "tgkill", &[Int, Int, Signal], Plain(signals::tgkill), Full, "", &["tgkill"]),
     row(235, "utimes", &[Path, Address], Plain(attributes::utimes), Full, "", LOOKS),
@@ -242,13 +242,13 @@ pub static ROWS: &[Row] = &[
     row(267, "readlinkat", &[Fd, Path, Address, Length], Plain(paths::readlinkat), Full, "", LOOKS),
     row(268, "fchmodat", &[Fd, Path, Flags], Plain(attributes::fchmodat), Full, "", LOOKS),
     row(269, "faccessat", &[Fd, Path, Int], Plain(paths::faccessat), Full, "", LOOKS),
-    row(270, "pselect6", &[Int, Address, Address, Address, Address, Address], Plain(waiting::pselect6), Full, "", &["poll", "epoll_ctl"]),
-    row(271, "ppoll", &[Address, Length, Address, Address, Length], Plain(waiting::ppoll), Full, "", &["poll", "epoll_ctl"]),
+    row(270, "pselect6", &[Int, Address, Address, Address, Address, Address], Plain(waiting::pselect6), Full, "", &["ppoll", "epoll_ctl"]),
+    row(271, "ppoll", &[Address, Length, Address, Address, Length], Plain(waiting::ppoll), Full, "", &["ppoll", "epoll_ctl"]),
     row(273, "set_robust_list", &[Address, Length], Plain(threads::set_robust_list), Full, "", &[]),
-    row(275, "splice", &[Fd, Address, Fd, Address, Length, Flags], Plain(copy::splice), Full, "at least one side is a pipe", &["pread64", "pwrite64", "writev", "sendmsg"]),
+    row(275, "splice", &[Fd, Address, Fd, Address, Length, Flags], Plain(copy::splice), Full, "at least one side is a pipe", &["pread64", "pwritev", "writev", "sendmsg"]),
     row(276, "tee", &[Fd, Fd, Length, Flags], Plain(copy::tee), Full, "", &[]),
     row(280, "utimensat", &[Fd, Path, Address, Flags], Plain(attributes::utimensat), Full, "", LOOKS),
-    row(281, "epoll_pwait", &[Fd, Address, Int, Int, Address, Length], Plain(events::epoll_pwait), Full, "", &["poll", "epoll_ctl"]),
+    row(281, "epoll_pwait", &[Fd, Address, Int, Int, Address, Length], Plain(events::epoll_pwait), Full, "", &["ppoll", "epoll_ctl"]),
     row(282, "signalfd", &[Fd, Address, Length], Plain(signals::signalfd), Full, "", &[]),
     row(283, "timerfd_create", &[Int, Flags], Plain(timers::timerfd_create), Partial, "the real, monotonic and boot-time clocks", &[]),
     row(284, "eventfd", &[Int], Plain(events::eventfd), Full, "", &[]),
@@ -264,16 +264,16 @@ pub static ROWS: &[Row] = &[
     row(295, "preadv", &[Fd, Address, Length, Length], Plain(transfer::preadv), Full, "", READS),
     row(296, "pwritev", &[Fd, Address, Length, Length], Plain(transfer::pwritev), Full, "", WRITES),
     row(297, "rt_tgsigqueueinfo", &[Int, Int, Signal, Address], Plain(signals::tgsigqueueinfo), Full, "", &["tgkill"]),
-    row(299, "recvmmsg", &[Fd, Address, Length, Flags, Address], Plain(messages::recvmmsg), Partial, "as recvmsg", &["recvmsg", "poll", "epoll_ctl"]),
+    row(299, "recvmmsg", &[Fd, Address, Length, Flags, Address], Plain(messages::recvmmsg), Partial, "as recvmsg", &["recvmsg", "ppoll", "epoll_ctl"]),
     row(302, "prlimit64", &[Int, Int, Address, Address], Plain(process::prlimit), Partial, "as setrlimit", &[]),
-    row(307, "sendmmsg", &[Fd, Address, Length, Flags], Plain(messages::sendmmsg), Partial, "as sendmsg", &["sendmsg", "poll", "epoll_ctl"]),
+    row(307, "sendmmsg", &[Fd, Address, Length, Flags], Plain(messages::sendmmsg), Partial, "as sendmsg", &["sendmsg", "ppoll", "epoll_ctl"]),
     row(316, "renameat2", &[Fd, Path, Fd, Path, Flags], Plain(names::renameat2), Partial, "RENAME_NOREPLACE and RENAME_EXCHANGE", LOOKS),
     row(318, "getrandom", &[Address, Length, Flags], Plain(process::getrandom), Full, "", &["getrandom"]),
     row(319, "memfd_create", &[Path, Flags], Plain(open::memfd_create), Partial, "no huge pages", &["memfd_create"]),
     row(322, "execveat", &[Fd, Path, Address, Address, Flags], Plain(fixed::refuse), Fixed, "EPERM: another program cannot be started yet", &[]),
     row(324, "membarrier", &[Int, Flags, Int], Plain(process::membarrier), Partial, "the private expedited barrier", &["membarrier"]),
     row(325, "mlock2", &[Address, Length, Flags], Plain(memory::mlock), Fixed, "as mlock", &[]),
-    row(326, "copy_file_range", &[Fd, Address, Fd, Address, Length, Flags], Plain(copy::copy_file_range), Full, "", &["pread64", "pwrite64"]),
+    row(326, "copy_file_range", &[Fd, Address, Fd, Address, Length, Flags], Plain(copy::copy_file_range), Full, "", &["pread64", "pwritev"]),
     row(332, "statx", &[Fd, Path, Flags, Flags, Address], Plain(paths::statx), Full, "", LOOKS),
     row(334, "rseq", &[Address, Length, Flags, Word], Plain(fixed::absent), Fixed, "ENOSYS: C libraries do without", &[]),
     row(425, "io_uring_setup", &[Length, Address], Plain(fixed::absent), Fixed, "ENOSYS: runtimes do without", &[]),
@@ -281,7 +281,7 @@ pub static ROWS: &[Row] = &[
     row(436, "close_range", &[Fd, Fd, Flags], Plain(files::close_range), Full, "", &[]),
     row(437, "openat2", &[Fd, Path, Address, Length], Plain(open::openat2), Partial, "RESOLVE_BENEATH, RESOLVE_IN_ROOT and RESOLVE_NO_SYMLINKS", LOOKS),
     row(439, "faccessat2", &[Fd, Path, Int, Flags], Plain(paths::faccessat2), Full, "", LOOKS),
-    row(441, "epoll_pwait2", &[Fd, Address, Int, Address, Address, Length], Plain(events::epoll_pwait2), Full, "", &["poll", "epoll_ctl"]),
+    row(441, "epoll_pwait2", &[Fd, Address, Int, Address, Address, Length], Plain(events::epoll_pwait2), Full, "", &["ppoll", "epoll_ctl"]),
 ];
 
 #[cfg(test)]

@@ -126,7 +126,8 @@ impl File for TmpNode {
     fn put(&self, bytes: &[u8], offset: u64) -> Result<usize, Errno> {
         let data = self.data()?;
         let written = data.write_to(&self.shared, offset, bytes.len() as u64, || {
-            let count = rustix::io::pwrite(&data.fd, bytes, offset).map_err(errno)?;
+            let range = [std::io::IoSlice::new(bytes)];
+            let count = rustix::io::pwritev(&data.fd, &range, offset).map_err(errno)?;
             Ok(count as u64)
         })?;
         self.touch();

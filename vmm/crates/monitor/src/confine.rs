@@ -1,0 +1,47 @@
+//! The system calls the monitor may make from the moment on that it looks at a guest. A call that is not
+//! on the list of vmm/resources/seccomp/monitor.json ends the process.
+
+use std::io;
+
+use seccompiler::{apply_filter, sock_filter};
+
+/// For the thread that will run the guest, and all that it starts from here on.
+///
+/// # Errors
+/// What seccomp(2) says.
+pub fn guest() -> io::Result<()> {
+    install(include_bytes!(concat!(env!("OUT_DIR"), "/absent.bpf")))?;
+    install(include_bytes!(concat!(env!("OUT_DIR"), "/guest.bpf")))
+}
+
+/// Keeps libc from asking how many processors there are when a thread allocates for the first time: it would read /sys for that.
+pub fn settle_allocator() {
+    /// As many threads allocate at once without waiting for each other.
+    const ARENAS: libc::c_int = 4;
+    // SAFETY: takes numbers only, and no other thread is there yet.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, ARENAS) };
+}
+
+/// For the thread that only waits for host descriptors.
+///
+/// # Errors
+/// What seccomp(2) says.
+pub fn reactor() -> io::Result<()> {
+    install(include_bytes!(concat!(env!("OUT_DIR"), "/reactor.bpf")))
+}
+
+fn install(program: &[u8]) -> io::Result<()> {
+    let program: Vec<sock_filter> = program.chunks_exact(8).filter_map(instruction).collect();
+    apply_filter(&program).map_err(io::Error::other)
+}
+
+/// As build.rs wrote it: code, jt, jf, k in the machine's byte order.
+fn instruction(bytes: &[u8]) -> Option<sock_filter> {
+    let [c0, c1, jt, jf, k0, k1, k2, k3] = <[u8; 8]>::try_from(bytes).ok()?;
+    Some(sock_filter {
+        code: u16::from_ne_bytes([c0, c1]),
+        jt,
+        jf,
+        k: u32::from_ne_bytes([k0, k1, k2, k3]),
+    })
+}
