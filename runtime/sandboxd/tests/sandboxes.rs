@@ -312,6 +312,8 @@ fn too_much_memory_is_told_as_oom() {
 
 #[test]
 fn sandboxd_keeps_no_descriptor_of_a_sandbox_that_is_gone() {
+    /// More than what comes and goes beside sandboxes: prepared cgroups, a connection just ended.
+    const ROUNDS: usize = 24;
     let rig = Rig::start(&[]);
     let mut control = rig.control();
     let open = || {
@@ -319,14 +321,19 @@ fn sandboxd_keeps_no_descriptor_of_a_sandbox_that_is_gone() {
             .unwrap()
             .count()
     };
-    drop(rig.sandbox(json!({})));
-    control.ask(json!({"op": "drain"}));
     let before = open();
-    drop(rig.connect());
-    let (mut refused, _) = rig.create(&create(json!({})));
-    let mut rest = Vec::new();
-    refused.read_to_end(&mut rest).unwrap();
-    let _ = refused.write_all(b"x");
+    for _ in 0..ROUNDS {
+        drop(rig.sandbox(json!({})));
+    }
+    control.ask(json!({"op": "drain"}));
+    for _ in 0..ROUNDS {
+        drop(rig.connect());
+        let (mut refused, _) = rig.create(&create(json!({})));
+        let mut rest = Vec::new();
+        refused.read_to_end(&mut rest).unwrap();
+        let _ = refused.write_all(b"x");
+    }
     control.ask(json!({"op": "hello"}));
-    assert_eq!(open(), before);
+    let after = open();
+    assert!(after < before + ROUNDS, "{before} before, {after} after");
 }

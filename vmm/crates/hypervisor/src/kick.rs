@@ -1,5 +1,5 @@
 //! Getting a thread out of KVM_RUN without a race: the signal's handler sets `immediate_exit` of the
-//! very vCPU the thread runs, so a kick just before KVM_RUN counts as much as one during it.
+//! very vCPU that is bound to the thread, so a kick before KVM_RUN counts as much as one during it.
 
 use std::cell::Cell;
 use std::io;
@@ -18,8 +18,8 @@ fn kick_signal() -> libc::c_int {
 extern "C" fn on_kick(_signal: libc::c_int) {
     let flag = IMMEDIATE_EXIT.with(Cell::get);
     if !flag.is_null() {
-        // SAFETY: while it is not null the pointer is to the kvm_run page of the vCPU this thread
-        // runs; only this thread and the kernel touch that byte.
+        // SAFETY: while it is not null the pointer is to the kvm_run page of the vCPU bound to this thread,
+        // which outlives its [`Aim`]; only this thread and the kernel touch that byte.
         unsafe { ptr::write_volatile(flag, 1) };
     }
 }
@@ -45,9 +45,44 @@ pub fn install_kick_handler() -> Result<(), HypervisorError> {
     }
 }
 
-/// Says which byte a kick of this thread is to set; null for none.
-pub(crate) fn aim(flag: *mut u8) {
-    IMMEDIATE_EXIT.with(|cell| cell.set(flag));
+/// While it lives, kicks of the thread that made it set a byte.
+#[derive(Debug)]
+pub(crate) struct Aim {
+    /// Not to be sent: another thread has another handler's pointer.
+    flag: *mut u8,
+}
+
+impl Aim {
+    /// From now on and for the calling thread; an earlier aim of that thread counts no more.
+    ///
+    /// # Safety
+    /// The byte must be there to be written as long as the aim lives.
+    pub unsafe fn at(flag: *mut u8) -> Self {
+        IMMEDIATE_EXIT.with(|cell| cell.set(flag));
+        Self { flag }
+    }
+
+    /// A kicker of this thread.
+    #[expect(clippy::unused_self, reason = "without an aim a kick would be lost")]
+    pub fn kicker(&self) -> Kicker {
+        // SAFETY: both calls have no arguments and cannot fail.
+        unsafe {
+            Kicker {
+                pid: libc::getpid(),
+                tid: libc::gettid(),
+            }
+        }
+    }
+}
+
+impl Drop for Aim {
+    fn drop(&mut self) {
+        IMMEDIATE_EXIT.with(|cell| {
+            if cell.get() == self.flag {
+                cell.set(ptr::null_mut());
+            }
+        });
+    }
 }
 
 /// Kicks one host thread out of KVM_RUN and out of interruptible host calls.
@@ -58,18 +93,6 @@ pub struct Kicker {
 }
 
 impl Kicker {
-    /// A kicker of the calling thread.
-    #[must_use]
-    pub fn of_this_thread() -> Self {
-        // SAFETY: both calls have no arguments and cannot fail.
-        unsafe {
-            Self {
-                pid: libc::getpid(),
-                tid: libc::gettid(),
-            }
-        }
-    }
-
     /// Sends the kick; a thread that is gone is no error.
     pub fn kick(&self) {
         // SAFETY: tgkill(2) takes plain numbers.

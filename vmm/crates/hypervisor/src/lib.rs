@@ -5,6 +5,7 @@
 //! guest's memory; above lie the few pages of the system area (stub, descriptor tables, guest page
 //! tables), of which the guest may read and run the stub page alone.
 
+mod bound;
 mod descriptors;
 mod error;
 mod exit;
@@ -14,6 +15,7 @@ mod paging;
 mod system_area;
 mod vcpu;
 
+pub use bound::BoundVcpu;
 pub use error::HypervisorError;
 pub use exit::{Exit, ExitCounts};
 pub use kick::{Kicker, install_kick_handler};

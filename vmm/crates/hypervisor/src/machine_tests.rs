@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use vmm_abi::{Errno, Fault, Prot, Registers};
 use vmm_memory::{AddressSpace, Backing, Kind, Limits, MapRequest, Place, Window};
 
-use crate::{Exit, Kicker, Machine, Vcpu, WINDOW_BYTES, install_kick_handler};
+use crate::{BoundVcpu, Exit, Machine, WINDOW_BYTES, install_kick_handler};
 
 const CODE: u64 = 0x40_0000;
 
 struct Guest {
-    vcpu: Vcpu,
+    vcpu: BoundVcpu,
     machine: Machine,
     memory: Arc<AddressSpace>,
     registers: Registers,
@@ -29,7 +29,7 @@ fn guest(code: &[u8]) -> Guest {
     map(&memory, CODE, Prot::RW);
     memory.write(CODE, code).unwrap();
     memory.protect(CODE, 4096, Prot::READ | Prot::EXEC).unwrap();
-    let vcpu = machine.take_vcpu().unwrap();
+    let vcpu = BoundVcpu::new(machine.take_vcpu().unwrap());
     let registers = Registers {
         rip: CODE,
         ..Registers::default()
@@ -175,7 +175,7 @@ fn ports_and_privileged_instructions_are_faults() {
 #[test]
 fn a_kick_ends_a_busy_loop() {
     let mut guest = guest(&[0xeb, 0xfe]);
-    let kicker = Kicker::of_this_thread();
+    let kicker = guest.vcpu.kicker();
     let other = std::thread::spawn(move || kicker.kick());
     assert_eq!(
         guest.vcpu.run(&mut guest.registers).unwrap(),
@@ -183,6 +183,16 @@ fn a_kick_ends_a_busy_loop() {
     );
     other.join().unwrap();
     assert_eq!(guest.registers.rip, CODE);
+}
+
+#[test]
+fn a_kick_before_the_run_counts() {
+    let mut guest = guest(&[0xeb, 0xfe]);
+    guest.vcpu.kicker().kick();
+    assert_eq!(
+        guest.vcpu.run(&mut guest.registers).unwrap(),
+        Exit::Interrupted
+    );
 }
 
 #[test]
@@ -248,7 +258,7 @@ fn large_pages_are_split_where_protection_differs() {
 fn kicks_at_any_moment_lose_and_double_nothing() {
     // 0: mov eax, 7; syscall; 7: mov [rdi], al
     let mut guest = guest(&[0xb8, 7, 0, 0, 0, 0x0f, 0x05, 0x88, 0x07]);
-    let kicker = Kicker::of_this_thread();
+    let kicker = guest.vcpu.kicker();
     let over = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&over);
     let other = std::thread::spawn(move || {
@@ -357,8 +367,8 @@ fn segment_bases_that_the_guest_changed_are_found_and_left_to_nobody_else() {
         memory: _memory,
         ..
     } = guest;
-    machine.return_vcpu(vcpu);
-    let mut vcpu = machine.take_vcpu().unwrap();
+    machine.return_vcpu(vcpu.release());
+    let mut vcpu = BoundVcpu::new(machine.take_vcpu().unwrap());
     let mut registers = Registers {
         rip: CODE,
         fs_base: 0x7000,

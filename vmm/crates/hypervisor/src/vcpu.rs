@@ -8,7 +8,6 @@ use vmm_abi::{Errno, Fault, Registers};
 
 use crate::descriptors::{self, FAULT_PORT, SYSCALL_PORT, has_error_code, vector_at};
 use crate::error::kvm;
-use crate::kick;
 use crate::system_area::{STUB_PAGE, SystemArea};
 use crate::{Exit, ExitCounts, HypervisorError};
 
@@ -85,11 +84,18 @@ impl Vcpu {
         std::mem::take(&mut self.counts)
     }
 
-    /// Runs user code from `registers` until it leaves; they then hold its state.
-    ///
-    /// # Errors
-    /// [`HypervisorError`] when the machine is unusable; a guest program cannot cause one.
-    pub fn run(&mut self, registers: &mut Registers) -> Result<Exit, HypervisorError> {
+    /// Where a kick of the thread that runs it is to be noted; the page lives as long as this vCPU.
+    pub(crate) fn immediate_exit(&mut self) -> *mut u8 {
+        &raw mut self.fd.get_kvm_run().immediate_exit
+    }
+
+    /// Forgets a kick.
+    pub(crate) fn clear_immediate_exit(&mut self) {
+        self.fd.set_kvm_immediate_exit(0);
+    }
+
+    /// [`crate::BoundVcpu::run`].
+    pub(crate) fn run(&mut self, registers: &mut Registers) -> Result<Exit, HypervisorError> {
         if registers.rip >= USER_END {
             // What sigreturn(2), or a jump into the stub with a wild rcx, may ask for; iret faults so.
             let exit = Exit::Fault(Fault {
@@ -101,14 +107,12 @@ impl Vcpu {
             return Ok(exit);
         }
         self.load(registers);
-        let flag: *mut u8 = &raw mut self.fd.get_kvm_run().immediate_exit;
-        kick::aim(flag);
         let before = ticks();
         let result = self.enter();
         let spent = ticks().saturating_sub(before);
         self.counts.guest_ticks = self.counts.guest_ticks.saturating_add(spent);
-        kick::aim(std::ptr::null_mut());
-        self.fd.set_kvm_immediate_exit(0);
+        // Whoever kicked has told before what is wanted; it is looked for before the next run.
+        self.clear_immediate_exit();
         let exit = match result {
             Ok(port) => self.leave(port, registers)?,
             Err(error) => {

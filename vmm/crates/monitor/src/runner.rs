@@ -2,7 +2,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use vmm_abi::{Errno, Registers};
-use vmm_hypervisor::{Exit, HypervisorError, Kicker, Machine, Vcpu};
+use vmm_hypervisor::{BoundVcpu, Exit, HypervisorError, Machine, Vcpu};
 use vmm_kernel::{ExitStatus, Fpu, Kernel, NewThread, Spawner, Task, ThreadShared};
 
 use crate::report::Totals;
@@ -58,15 +58,15 @@ impl Threads {
 
     fn run(&self, mut task: Task, vcpu: Vcpu) {
         task.shared.parker.adopt_this_thread();
-        let kicker = Kicker::of_this_thread();
+        let mut cpu = Cpu(BoundVcpu::new(vcpu));
+        let kicker = cpu.0.kicker();
         task.shared.set_kick(move || kicker.kick());
-        let mut cpu = Cpu(vcpu);
         if let Err(error) = serve(&mut task, &mut cpu) {
             self.failure.lock().get_or_insert(error);
             task.end_process(ExitStatus::Signal(vmm_abi::SIGKILL));
         }
         self.totals.add(&cpu.0.take_counts());
-        self.machine.return_vcpu(cpu.0);
+        self.machine.return_vcpu(cpu.0.release());
         task.finish();
     }
 }
@@ -101,7 +101,7 @@ fn serve(task: &mut Task, cpu: &mut Cpu) -> Result<(), HypervisorError> {
 }
 
 /// The vCPU a guest thread runs on, as the kernel may see it.
-struct Cpu(Vcpu);
+struct Cpu(BoundVcpu);
 
 impl Fpu for Cpu {
     fn save(&mut self) -> Result<Vec<u8>, Errno> {
