@@ -6,6 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use vmm_abi::*;
 use vmm_memory::AddressSpace;
+use vmm_snapshot::PipeState;
 
 use crate::file::File;
 use crate::wait::WaitQueue;
@@ -63,6 +64,30 @@ pub fn pipe(ino: u64) -> (Arc<PipeEnd>, Arc<PipeEnd>) {
         PipeEnd::new(&pipe, true, false),
         PipeEnd::new(&pipe, false, true),
     )
+}
+
+/// A pipe that is brought back; its ends are opened one by one.
+pub struct RestoredPipe(Arc<Pipe>);
+
+impl RestoredPipe {
+    /// With what was in it.
+    #[must_use]
+    pub fn new(state: &PipeState) -> Self {
+        let pipe = new_pipe(state.ino);
+        let mut inner = pipe.state.lock();
+        let capacity = usize::try_from(state.capacity).unwrap_or(CAPACITY);
+        inner.capacity = capacity.clamp(ATOMIC, MAX_CAPACITY);
+        let room = inner.capacity;
+        inner.bytes.extend(state.bytes.iter().take(room));
+        drop(inner);
+        Self(pipe)
+    }
+
+    /// Another end.
+    #[must_use]
+    pub fn end(&self, reads: bool, writes: bool) -> Arc<PipeEnd> {
+        PipeEnd::new(&self.0, reads, writes)
+    }
 }
 
 /// A named pipe (fifo(7)).
@@ -123,6 +148,23 @@ impl PipeEnd {
             (true, false) => (state.writers_opened, state.writers > 0),
             (false, true) => (state.readers_opened, state.readers > 0),
             _ => (0, true),
+        }
+    }
+
+    /// Which way it goes: whether it reads, whether it writes.
+    #[must_use]
+    pub fn directions(&self) -> (bool, bool) {
+        (self.reads, self.writes)
+    }
+
+    /// What is in the pipe.
+    #[must_use]
+    pub fn state(&self) -> PipeState {
+        let state = self.pipe.state.lock();
+        PipeState {
+            ino: self.pipe.ino,
+            capacity: state.capacity as u64,
+            bytes: state.bytes.iter().copied().collect(),
         }
     }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 /// What `--help` prints.
 pub const HELP: &str = "\
 usage: cloister-vm run --root DIR [options] -- PROGRAM [ARGUMENT...]
+       cloister-vm restore --root DIR --snapshot-fd N [options]
        cloister-vm syscalls | host-calls
 
 Runs one Linux program in a micro-VM. Its exit status is the program's; 128 and
@@ -21,6 +22,11 @@ docs/host-calls.md, what the monitor may ask of the host for it.
   --tmp-mb N           size of the private /tmp, in MiB (64)
   --fd3 N              descriptor of this process that the program finds at 3
   --kvm-fd N           descriptor of this process that is an open /dev/kvm; without it /dev/kvm is opened
+  --snapshot-fd N      descriptor of a file: `restore` brings back what is in it; `run` writes the
+                       frozen program there and ends, once a byte comes by the socket of --control-fd
+  --control-fd N       descriptor of that socket; the answer is one JSON object
+  --snapshot-key TEXT  what the snapshot is of; must be the same again for `restore`
+  --pid N              process id that a restored program sees (1)
   --strace             writes each system call to the standard error
   --stats              writes counts of exits and system calls as JSON to the standard error
 ";
@@ -36,6 +42,11 @@ pub struct Options {
     pub tmp_mb: u64,
     pub fd3: Option<i32>,
     pub kvm_fd: Option<i32>,
+    /// A snapshot to write, or to bring back.
+    pub snapshot_fd: Option<i32>,
+    pub control_fd: Option<i32>,
+    pub snapshot_key: String,
+    pub pid: i32,
     pub strace: bool,
     pub stats: bool,
     pub argv: Vec<Vec<u8>>,
@@ -50,6 +61,7 @@ pub enum Command {
     /// Print the page about host calls.
     HostCalls,
     Run(Options),
+    Restore(Options),
 }
 
 /// What is wrong with a command line.
@@ -82,13 +94,20 @@ impl std::error::Error for CommandError {}
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, CommandError> {
     let mut args = args.into_iter();
     match args.next().as_ref().and_then(|word| word.to_str()) {
-        Some("--help" | "-h") => return Ok(Command::Help),
-        Some("syscalls") => return Ok(Command::Syscalls),
-        Some("host-calls") => return Ok(Command::HostCalls),
-        Some("run") => {}
-        Some(other) => return Err(CommandError::Unknown(other.to_owned())),
-        None => return Err(CommandError::Missing("the command `run`")),
+        Some("--help" | "-h") => Ok(Command::Help),
+        Some("syscalls") => Ok(Command::Syscalls),
+        Some("host-calls") => Ok(Command::HostCalls),
+        Some("run") => parse_options(args, false),
+        Some("restore") => parse_options(args, true),
+        Some(other) => Err(CommandError::Unknown(other.to_owned())),
+        None => Err(CommandError::Missing("the command `run`")),
     }
+}
+
+fn parse_options(
+    mut args: impl Iterator<Item = OsString>,
+    restore: bool,
+) -> Result<Command, CommandError> {
     let mut options = Options {
         roots: Vec::new(),
         binds: Vec::new(),
@@ -98,6 +117,10 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Comman
         tmp_mb: 64,
         fd3: None,
         kvm_fd: None,
+        snapshot_fd: None,
+        control_fd: None,
+        snapshot_key: String::new(),
+        pid: 1,
         strace: false,
         stats: false,
         argv: Vec::new(),
@@ -114,6 +137,18 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Comman
             "--tmp-mb" => options.tmp_mb = number("--tmp-mb", value("--tmp-mb", "N")?)?,
             "--fd3" => options.fd3 = Some(descriptor("--fd3", value("--fd3", "N")?)?),
             "--kvm-fd" => options.kvm_fd = Some(descriptor("--kvm-fd", value("--kvm-fd", "N")?)?),
+            "--snapshot-fd" => {
+                options.snapshot_fd =
+                    Some(descriptor("--snapshot-fd", value("--snapshot-fd", "N")?)?);
+            }
+            "--control-fd" => {
+                options.control_fd = Some(descriptor("--control-fd", value("--control-fd", "N")?)?);
+            }
+            "--snapshot-key" => {
+                let key = value("--snapshot-key", "TEXT")?;
+                options.snapshot_key = key.to_string_lossy().into_owned();
+            }
+            "--pid" => options.pid = process_id(value("--pid", "N")?)?,
             "--strace" => options.strace = true,
             "--stats" => options.stats = true,
             "--" => {
@@ -125,6 +160,15 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Comman
     }
     if options.roots.is_empty() {
         return Err(CommandError::Missing("--root DIR"));
+    }
+    match (restore, options.snapshot_fd, options.control_fd) {
+        (true, None, _) => return Err(CommandError::Missing("--snapshot-fd N")),
+        (false, Some(_), None) => return Err(CommandError::Missing("--control-fd N")),
+        (false, None, Some(_)) => return Err(CommandError::Missing("--snapshot-fd N")),
+        _ => {}
+    }
+    if restore {
+        return Ok(Command::Restore(options));
     }
     if options.argv.is_empty() {
         return Err(CommandError::Missing("the program behind `--`"));
@@ -151,6 +195,13 @@ fn bind(value: OsString) -> Result<(PathBuf, String), CommandError> {
 
 fn descriptor(option: &'static str, value: OsString) -> Result<i32, CommandError> {
     i32::try_from(number(option, value)?).map_err(|_| CommandError::Value(option, "N"))
+}
+
+fn process_id(value: OsString) -> Result<i32, CommandError> {
+    // PID_MAX of Linux without more than 32 processors.
+    let id = number("--pid", value)?;
+    let id = i32::try_from(id).ok().filter(|id| (1..32_768).contains(id));
+    id.ok_or(CommandError::Value("--pid", "N"))
 }
 
 fn number(option: &'static str, value: OsString) -> Result<u64, CommandError> {

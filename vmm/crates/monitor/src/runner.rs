@@ -1,14 +1,19 @@
+use std::io;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use vmm_abi::{Errno, Registers};
 use vmm_hypervisor::{BoundVcpu, Exit, HypervisorError, Machine, Vcpu};
 use vmm_kernel::{ExitStatus, Fpu, Kernel, NewThread, Spawner, Task, ThreadShared};
+use vmm_snapshot::ThreadState;
 
 use crate::report::Totals;
 
 /// Stack of a host thread that serves one guest thread; handlers do not recurse.
 const HOST_STACK_BYTES: usize = 256 << 10;
+
+/// Bytes of a floating-point state in the XSAVE format.
+const FPU_BYTES: usize = 4096;
 
 /// The host threads that run guest threads.
 #[derive(Clone)]
@@ -52,68 +57,182 @@ impl Threads {
         let fpu = self.machine.initial_fpu(&vcpu)?;
         vcpu.set_fpu(&fpu)?;
         let task = Task::new(kernel, first.shared, first.registers);
-        self.run(task, vcpu);
+        self.run(task, Beginning::With(vcpu));
         Ok(())
     }
 
-    fn run(&self, mut task: Task, vcpu: Vcpu) {
+    /// Lets threads go on from where they stood, the first of them on the calling one until it ends.
+    ///
+    /// # Errors
+    /// [`HypervisorError::Stopped`] when the host gives no more threads.
+    pub fn go_on(
+        &self,
+        threads: impl Iterator<Item = (Arc<ThreadShared>, ThreadState)>,
+    ) -> Result<(), HypervisorError> {
+        let Some(kernel) = self.kernel.upgrade() else {
+            return Ok(());
+        };
+        let mut first = None;
+        for (shared, state) in threads {
+            let task = Task::restored(Arc::clone(&kernel), shared, &state);
+            let beginning = Beginning::Saved(state.fpu);
+            if first.is_none() {
+                first = Some((task, beginning));
+            } else {
+                self.start(task, beginning)
+                    .map_err(|error| HypervisorError::Stopped(format!("no thread: {error}")))?;
+            }
+        }
+        if let Some((task, beginning)) = first {
+            self.run(task, beginning);
+        }
+        Ok(())
+    }
+
+    /// Runs a thread on a new one of the host.
+    fn start(&self, task: Task, beginning: Beginning) -> io::Result<()> {
+        let threads = self.clone();
+        std::thread::Builder::new()
+            .name(format!("guest-{}", task.shared.tid))
+            .stack_size(HOST_STACK_BYTES)
+            .spawn(move || threads.run(task, beginning))
+            .map(|_| ())
+    }
+
+    fn run(&self, mut task: Task, beginning: Beginning) {
+        let mut cpu = Cpu::Waiting(beginning);
         task.shared.parker.adopt_this_thread();
-        let mut cpu = Cpu(BoundVcpu::new(vcpu));
-        let kicker = cpu.0.kicker();
-        task.shared.set_kick(move || kicker.kick());
-        if let Err(error) = serve(&mut task, &mut cpu) {
+        if let Err(error) = self.serve(&mut task, &mut cpu) {
             self.failure.lock().get_or_insert(error);
             task.end_process(ExitStatus::Signal(vmm_abi::SIGKILL));
         }
-        self.totals.add(&cpu.0.take_counts());
-        self.machine.return_vcpu(cpu.0.release());
+        if let Some(mut vcpu) = cpu.release() {
+            self.totals.add(&vcpu.take_counts());
+            self.machine.return_vcpu(vcpu);
+        }
         task.finish();
     }
-}
 
-/// Runs guest code and serves what it leaves for, until the thread is over.
-fn serve(task: &mut Task, cpu: &mut Cpu) -> Result<(), HypervisorError> {
-    // A guest whose pages the host cannot give, however often it is asked, gets a signal.
-    const PATIENCE: u32 = 16;
-    let mut unavailable = 0u32;
-    loop {
-        task.before_guest(cpu);
-        if task.is_over() {
-            return Ok(());
+    /// Runs guest code and serves what it leaves for, until the thread is over.
+    fn serve(&self, task: &mut Task, cpu: &mut Cpu) -> Result<(), HypervisorError> {
+        // A guest whose pages the host cannot give, however often it is asked, gets a signal.
+        const PATIENCE: u32 = 16;
+        let mut unavailable = 0u32;
+        if task.take_interrupted() {
+            // What a restored thread waits for needs no virtual CPU: most of them never need one.
+            task.system_call(cpu);
         }
-        let exit = cpu.0.run(&mut task.registers)?;
-        if exit != Exit::PageUnavailable {
-            unavailable = 0;
-        }
-        match exit {
-            Exit::Syscall => task.system_call(cpu),
-            Exit::Fault(fault) => task.exception(fault, cpu),
-            Exit::Interrupted => {}
-            Exit::PageUnavailable => {
-                unavailable = unavailable.saturating_add(1);
-                if unavailable > PATIENCE {
-                    task.page_unavailable(cpu);
-                    unavailable = 0;
+        // Before anybody is told whom to kick, and before it is looked for what they may want.
+        cpu.bind(&self.machine, &task.shared)?;
+        loop {
+            task.before_guest(cpu);
+            if task.is_over() {
+                return Ok(());
+            }
+            let Cpu::Bound(vcpu) = cpu else {
+                return Err(HypervisorError::Stopped("no virtual CPU is bound".into()));
+            };
+            let exit = vcpu.run(&mut task.registers)?;
+            if exit != Exit::PageUnavailable {
+                unavailable = 0;
+            }
+            match exit {
+                Exit::Syscall => task.system_call(cpu),
+                Exit::Fault(fault) => task.exception(fault, cpu),
+                Exit::Interrupted => {}
+                Exit::PageUnavailable => {
+                    unavailable = unavailable.saturating_add(1);
+                    if unavailable > PATIENCE {
+                        task.page_unavailable(cpu);
+                        unavailable = 0;
+                    }
                 }
             }
         }
     }
 }
 
-/// The vCPU a guest thread runs on, as the kernel may see it.
-struct Cpu(BoundVcpu);
+/// What a thread begins with, wherever it will run.
+enum Beginning {
+    /// A virtual CPU that holds its floating-point state.
+    With(Vcpu),
+    /// The state alone, without the zeroes at its end.
+    Saved(Vec<u8>),
+}
+
+/// The virtual CPU of a guest thread, as the kernel may see it.
+enum Cpu {
+    Waiting(Beginning),
+    Bound(BoundVcpu),
+}
+
+impl Cpu {
+    /// Makes it the calling thread's.
+    fn bind(
+        &mut self,
+        machine: &Machine,
+        thread: &Arc<ThreadShared>,
+    ) -> Result<(), HypervisorError> {
+        let nothing = Self::Waiting(Beginning::Saved(Vec::new()));
+        let vcpu = match std::mem::replace(self, nothing) {
+            Self::Waiting(Beginning::Saved(state)) => {
+                let mut vcpu = machine.take_vcpu()?;
+                let state = machine.initial_fpu(&vcpu)?.with_bytes(&padded(state));
+                vcpu.set_fpu(&state)?;
+                vcpu
+            }
+            Self::Waiting(Beginning::With(vcpu)) => vcpu,
+            Self::Bound(vcpu) => vcpu.release(),
+        };
+        let vcpu = BoundVcpu::new(vcpu);
+        let kicker = vcpu.kicker();
+        thread.set_kick(move || kicker.kick());
+        *self = Self::Bound(vcpu);
+        Ok(())
+    }
+
+    /// The virtual CPU, for another thread.
+    fn release(self) -> Option<Vcpu> {
+        match self {
+            Self::Waiting(Beginning::Saved(_)) => None,
+            Self::Waiting(Beginning::With(vcpu)) => Some(vcpu),
+            Self::Bound(vcpu) => Some(vcpu.release()),
+        }
+    }
+}
+
+/// The whole state; its end is left out where it is kept.
+fn padded(mut state: Vec<u8>) -> Vec<u8> {
+    state.resize(FPU_BYTES, 0);
+    state
+}
 
 impl Fpu for Cpu {
     fn save(&mut self) -> Result<Vec<u8>, Errno> {
-        self.0
-            .fpu()
-            .map(|state| state.to_bytes())
-            .map_err(|_| Errno::EIO)
+        let vcpu = match self {
+            Self::Waiting(Beginning::Saved(state)) => return Ok(padded(state.clone())),
+            Self::Waiting(Beginning::With(vcpu)) => vcpu,
+            Self::Bound(vcpu) => vcpu,
+        };
+        let state = vcpu.fpu().map_err(|_| Errno::EIO)?;
+        Ok(state.to_bytes())
     }
 
     fn restore(&mut self, bytes: &[u8]) -> Result<(), Errno> {
-        let state = self.0.fpu().map_err(|_| Errno::EIO)?.with_bytes(bytes);
-        self.0.set_fpu(&state).map_err(|_| Errno::EINVAL)
+        let vcpu = match self {
+            Self::Waiting(Beginning::Saved(state)) => {
+                let mut whole = padded(std::mem::take(state));
+                for (to, from) in whole.iter_mut().zip(bytes) {
+                    *to = *from;
+                }
+                *state = whole;
+                return Ok(());
+            }
+            Self::Waiting(Beginning::With(vcpu)) => vcpu,
+            Self::Bound(vcpu) => vcpu,
+        };
+        let state = vcpu.fpu().map_err(|_| Errno::EIO)?.with_bytes(bytes);
+        vcpu.set_fpu(&state).map_err(|_| Errno::EINVAL)
     }
 }
 
@@ -128,12 +247,7 @@ impl Spawner for Threads {
         vcpu.set_fpu(&state).map_err(|_| Errno::EAGAIN)?;
         let mut task = Task::new(kernel, thread.shared, thread.registers);
         task.clear_child_tid = thread.clear_child_tid;
-        let threads = self.clone();
-        std::thread::Builder::new()
-            .name(format!("guest-{}", task.shared.tid))
-            .stack_size(HOST_STACK_BYTES)
-            .spawn(move || threads.run(task, vcpu))
-            .map(|_| ())
+        self.start(task, Beginning::With(vcpu))
             .map_err(|_| Errno::EAGAIN)
     }
 }
