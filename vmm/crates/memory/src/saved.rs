@@ -36,11 +36,12 @@ pub struct MappingState {
 
 /// The file that pages are saved to. Only its user knows how it is laid out.
 pub trait PageStore {
-    /// Sets bytes aside, a whole number of pages, all zero at first; answers where they begin.
+    /// Sets bytes aside, a whole number of pages, all zero at first; answers where they begin: `rest` bytes past
+    /// a multiple of `align`, so that large pages of guest and file coincide.
     ///
     /// # Errors
     /// ENOSPC.
-    fn reserve(&mut self, len: u64) -> Result<u64, Errno>;
+    fn reserve(&mut self, len: u64, align: u64, rest: u64) -> Result<u64, Errno>;
 
     /// Writes into what has been set aside.
     ///

@@ -163,8 +163,14 @@ struct Store<'a> {
 }
 
 impl PageStore for Store<'_> {
-    fn reserve(&mut self, len: u64) -> Result<u64, Errno> {
-        let offset = self.end;
+    fn reserve(&mut self, len: u64, align: u64, rest: u64) -> Result<u64, Errno> {
+        let over = self.end.checked_rem(align).unwrap_or(0);
+        let gap = if over <= rest {
+            rest.saturating_sub(over)
+        } else {
+            align.saturating_sub(over).saturating_add(rest)
+        };
+        let offset = self.end.saturating_add(gap);
         self.end = offset.checked_add(len).ok_or(Errno::ENOSPC)?;
         Ok(offset)
     }

@@ -148,7 +148,7 @@ fn store_file(file: &TmpNode, size: u64, store: &mut dyn PageStore) -> Result<Ve
         let pages = count.div_ceil(PAGE).saturating_mul(PAGE);
         let bytes = piece.get(..pages).unwrap_or_default();
         if bytes.iter().any(|byte| *byte != 0) {
-            let offset = store.reserve(bytes.len() as u64)?;
+            let offset = store.reserve(bytes.len() as u64, PAGE_SIZE, 0)?;
             store.write(offset, bytes)?;
             let len = bytes.len() as u64;
             extents.push(Extent { at, len, offset });

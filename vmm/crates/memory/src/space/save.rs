@@ -10,6 +10,8 @@ use crate::{Extent, Kind, MappingState, MemoryState, PageMap, PageStore, SaveErr
 const ONE_PIECE: u64 = 1 << 20;
 /// Holes up to this size are saved with what is around them.
 const SMALL_HOLE: u64 = 16 * PAGE_SIZE;
+/// Bytes of a page one level up.
+const LARGE_PAGE: u64 = 2 << 20;
 const PAGE: usize = PAGE_SIZE as usize;
 
 /// What a mapped file holds at an offset, into the buffer: fewer bytes at its end. `None` for a file that cannot be
@@ -60,7 +62,11 @@ impl AddressSpace {
                 }
                 let (known, differing) = self.differing(vma, name, pages, file)?;
                 saved.beneath = known.then(|| name.clone());
-                differing
+                if known && vma.prot.contains(Prot::EXEC) && vma.len() >= LARGE_PAGE {
+                    self.readable_pages(vma)
+                } else {
+                    differing
+                }
             }
             // One process alone: memory it shares with nobody is its own.
             Kind::SharedAnonymous => self.all_pages(vma),
@@ -178,7 +184,12 @@ fn store_pages(
     let mut left = held.iter().peekable();
     for (start, end) in pieces {
         let len = end.saturating_sub(start);
-        let offset = store.reserve(len).map_err(failed)?;
+        let (align, rest) = if len >= LARGE_PAGE {
+            (LARGE_PAGE, start % LARGE_PAGE)
+        } else {
+            (PAGE_SIZE, 0)
+        };
+        let offset = store.reserve(len, align, rest).map_err(failed)?;
         while let Some((at, bytes)) = left.next_if(|(at, _)| *at < end) {
             let place = offset.saturating_add(at.saturating_sub(start));
             store.write(place, bytes).map_err(failed)?;
