@@ -1,6 +1,7 @@
 use std::cell::OnceCell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use vmm_abi::{Errno, Fault, Prot, Registers, SIGFPE, SigInfo, SigStack};
 use vmm_memory::AddressSpace;
@@ -76,6 +77,8 @@ pub struct Task {
     pub saved_mask: Option<u64>,
     /// Set by exit(2): the thread is over, with this code.
     pub ending: Option<i32>,
+    /// Time asleep in system calls; whoever measures takes it.
+    pub slept: Duration,
     wait: Wait,
 }
 
@@ -95,6 +98,7 @@ impl Task {
             robust_list: (0, 0),
             saved_mask: None,
             ending: None,
+            slept: Duration::ZERO,
             wait: Wait::default(),
         }
     }
@@ -290,9 +294,11 @@ impl Task {
             if let Some(delivery) = self.next_delivery() {
                 return self.interrupted_by(delivery, restart, number, fpu);
             }
+            let began = Instant::now();
             if !self.shared.parker.park(self.wait.deadline_ns) {
                 self.wait.expired = true;
             }
+            self.slept = self.slept.saturating_add(began.elapsed());
         }
     }
 

@@ -6,12 +6,13 @@ use std::path::PathBuf;
 /// What `--help` prints.
 pub const HELP: &str = "\
 usage: cloister-vm run --root DIR [options] -- PROGRAM [ARGUMENT...]
-       cloister-vm syscalls | host-calls
+       cloister-vm syscalls [--json] | host-calls
 
 Runs one Linux program in a micro-VM. Its exit status is the program's; 128 and
 the signal's number when a signal ended it; 125 when the micro-VM could not run.
-`syscalls` prints docs/syscalls.md, what a guest may ask; `host-calls` prints
-docs/host-calls.md, what the monitor may ask of the host for it.
+`syscalls` prints docs/syscalls.md, what a guest may ask (with --json: names by
+number); `host-calls` prints docs/host-calls.md, what the monitor may ask of the
+host for it.
 
   --root DIR           folder to show as /; several lie over each other, the first on top
   --bind SRC:DST:ro    shows a file or folder of the host at DST, read-only
@@ -21,6 +22,7 @@ docs/host-calls.md, what the monitor may ask of the host for it.
   --tmp-mb N           size of the private /tmp, in MiB (64)
   --fd3 N              descriptor of this process that the program finds at 3
   --kvm-fd N           descriptor of this process that is an open /dev/kvm; without it /dev/kvm is opened
+  --counters-fd N      file of one page, open at N, to count in (vmm/README.md)
   --strace             writes each system call to the standard error
   --stats              writes counts of exits and system calls as JSON to the standard error
 ";
@@ -35,6 +37,8 @@ pub struct Options {
     pub memory_mb: u64,
     pub tmp_mb: u64,
     pub fd3: Option<i32>,
+    /// A file to count in.
+    pub counters_fd: Option<i32>,
     pub kvm_fd: Option<i32>,
     pub strace: bool,
     pub stats: bool,
@@ -47,6 +51,8 @@ pub enum Command {
     Help,
     /// Print the page about system calls.
     Syscalls,
+    /// Print the names of system calls by number, as JSON.
+    SyscallNames,
     /// Print the page about host calls.
     HostCalls,
     Run(Options),
@@ -83,7 +89,13 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Comman
     let mut args = args.into_iter();
     match args.next().as_ref().and_then(|word| word.to_str()) {
         Some("--help" | "-h") => return Ok(Command::Help),
-        Some("syscalls") => return Ok(Command::Syscalls),
+        Some("syscalls") => {
+            return match args.next() {
+                None => Ok(Command::Syscalls),
+                Some(word) if word == "--json" => Ok(Command::SyscallNames),
+                Some(word) => Err(CommandError::Unknown(word.to_string_lossy().into_owned())),
+            };
+        }
         Some("host-calls") => return Ok(Command::HostCalls),
         Some("run") => {}
         Some(other) => return Err(CommandError::Unknown(other.to_owned())),
@@ -97,6 +109,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Comman
         memory_mb: 256,
         tmp_mb: 64,
         fd3: None,
+        counters_fd: None,
         kvm_fd: None,
         strace: false,
         stats: false,
@@ -114,6 +127,10 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Comman
             "--tmp-mb" => options.tmp_mb = number("--tmp-mb", value("--tmp-mb", "N")?)?,
             "--fd3" => options.fd3 = Some(descriptor("--fd3", value("--fd3", "N")?)?),
             "--kvm-fd" => options.kvm_fd = Some(descriptor("--kvm-fd", value("--kvm-fd", "N")?)?),
+            "--counters-fd" => {
+                let number = descriptor("--counters-fd", value("--counters-fd", "N")?)?;
+                options.counters_fd = Some(number);
+            }
             "--strace" => options.strace = true,
             "--stats" => options.stats = true,
             "--" => {
@@ -169,7 +186,8 @@ mod tests {
     #[test]
     fn everything_behind_the_dashes_is_the_program() {
         let command =
-            parse_words("run --root /r --bind /a:/fn:ro --fd3 9 -- node --root x").unwrap();
+            parse_words("run --root /r --bind /a:/fn:ro --fd3 9 --counters-fd 5 -- node --root x")
+                .unwrap();
         let Command::Run(options) = command else {
             panic!("{command:?}")
         };
@@ -179,6 +197,7 @@ mod tests {
         );
         assert_eq!(options.binds, [(PathBuf::from("/a"), "/fn".to_owned())]);
         assert_eq!((options.fd3, options.memory_mb), (Some(9), 256));
+        assert_eq!(options.counters_fd, Some(5));
     }
 
     #[test]

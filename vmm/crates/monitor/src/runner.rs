@@ -1,4 +1,6 @@
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use vmm_abi::{Errno, Registers};
@@ -16,6 +18,8 @@ pub struct Threads {
     kernel: Weak<Kernel>,
     machine: Arc<Machine>,
     totals: Arc<Totals>,
+    /// Traces are asked for from the start, whatever the counters' page says.
+    strace: bool,
     failure: Arc<Mutex<Option<HypervisorError>>>,
 }
 
@@ -26,11 +30,17 @@ pub struct First {
 }
 
 impl Threads {
-    pub fn new(kernel: &Arc<Kernel>, machine: &Arc<Machine>, totals: &Arc<Totals>) -> Self {
+    pub fn new(
+        kernel: &Arc<Kernel>,
+        machine: &Arc<Machine>,
+        totals: &Arc<Totals>,
+        strace: bool,
+    ) -> Self {
         Self {
             kernel: Arc::downgrade(kernel),
             machine: Arc::clone(machine),
             totals: Arc::clone(totals),
+            strace,
             failure: Arc::default(),
         }
     }
@@ -61,41 +71,61 @@ impl Threads {
         let mut cpu = Cpu(BoundVcpu::new(vcpu));
         let kicker = cpu.0.kicker();
         task.shared.set_kick(move || kicker.kick());
-        if let Err(error) = serve(&mut task, &mut cpu) {
+        if let Err(error) = self.serve(&mut task, &mut cpu) {
             self.failure.lock().get_or_insert(error);
             task.end_process(ExitStatus::Signal(vmm_abi::SIGKILL));
         }
-        self.totals.add(&cpu.0.take_counts());
+        self.totals.add_thread();
         self.machine.return_vcpu(cpu.0.release());
         task.finish();
     }
-}
 
-/// Runs guest code and serves what it leaves for, until the thread is over.
-fn serve(task: &mut Task, cpu: &mut Cpu) -> Result<(), HypervisorError> {
-    // A guest whose pages the host cannot give, however often it is asked, gets a signal.
-    const PATIENCE: u32 = 16;
-    let mut unavailable = 0u32;
-    loop {
-        task.before_guest(cpu);
-        if task.is_over() {
-            return Ok(());
-        }
-        let exit = cpu.0.run(&mut task.registers)?;
-        if exit != Exit::PageUnavailable {
-            unavailable = 0;
-        }
-        match exit {
-            Exit::Syscall => task.system_call(cpu),
-            Exit::Fault(fault) => task.exception(fault, cpu),
-            Exit::Interrupted => {}
-            Exit::PageUnavailable => {
-                unavailable = unavailable.saturating_add(1);
-                if unavailable > PATIENCE {
-                    task.page_unavailable(cpu);
-                    unavailable = 0;
+    /// Runs guest code and serves what it leaves for, until the thread is over.
+    fn serve(&self, task: &mut Task, cpu: &mut Cpu) -> Result<(), HypervisorError> {
+        // A guest whose pages the host cannot give, however often it is asked, gets a signal.
+        const PATIENCE: u32 = 16;
+        let counters = self.totals.counters;
+        let mut unavailable = 0u32;
+        let mut left = Instant::now();
+        loop {
+            task.before_guest(cpu);
+            if task.is_over() {
+                return Ok(());
+            }
+            let entered = Instant::now();
+            let slept = std::mem::take(&mut task.slept);
+            counters.served(entered.duration_since(left).saturating_sub(slept));
+            let exit = cpu.0.run(&mut task.registers)?;
+            left = Instant::now();
+            // Before the call is served: what it sends may be what makes somebody look.
+            counters.exit(&exit, left.duration_since(entered));
+            if exit != Exit::PageUnavailable {
+                unavailable = 0;
+            }
+            match exit {
+                Exit::Syscall => {
+                    counters.call(task.registers.rax);
+                    self.follow_trace(&task.kernel);
+                    task.system_call(cpu);
+                }
+                Exit::Fault(fault) => task.exception(fault, cpu),
+                Exit::Interrupted => {}
+                Exit::PageUnavailable => {
+                    unavailable = unavailable.saturating_add(1);
+                    if unavailable > PATIENCE {
+                        task.page_unavailable(cpu);
+                        unavailable = 0;
+                    }
                 }
             }
+        }
+    }
+
+    /// Traces system calls while somebody outside wants it.
+    fn follow_trace(&self, kernel: &Kernel) {
+        let wanted = self.strace || self.totals.counters.traces();
+        if kernel.strace.load(Ordering::Relaxed) != wanted {
+            kernel.strace.store(wanted, Ordering::Relaxed);
         }
     }
 }
