@@ -21,6 +21,7 @@ export {
   type ServingSandbox,
   type StartPhases,
 } from "./sandbox.ts";
+export type { WorkReading } from "./sandbox-meter.ts";
 export type { SandboxdHello } from "./sandboxd-control.ts";
 export { SandboxdLauncher, type SandboxdLauncherOptions } from "./sandboxd-launcher.ts";
 export { type WholeAnswer, type WholeRequest, wholeAnswer } from "./whole-answer.ts";

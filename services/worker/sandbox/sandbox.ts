@@ -4,7 +4,7 @@ import { exitError, type SandboxExit } from "./exit.ts";
 import type { FrameSocket } from "./frame-socket.ts";
 import type { BundleRef, InitMessage } from "./loaded-function.ts";
 import { type AnswerHandler, RunnerLink, type RunnerStream } from "./runner-link.ts";
-import { SandboxMeter, type StatFiles } from "./sandbox-meter.ts";
+import { SandboxMeter, type StatFiles, type WorkReading } from "./sandbox-meter.ts";
 
 /** Phases of a start, ms. Absent: did not happen. */
 export interface StartPhases {
@@ -217,6 +217,7 @@ export class CreatedSandbox extends Stage {
       );
     }
     core.phases.runtime_ms = performance.now() - began;
+    core.meter.findRunner();
     return new BootedSandbox(core);
   }
 }
@@ -345,6 +346,15 @@ export class ServingSandbox extends Stage {
 
   memoryPeakBytes(): number | undefined {
     return this.core.meter.memoryPeakBytes();
+  }
+
+  /** What has been done so far, for `workSince`. */
+  work(): WorkReading {
+    return this.core.meter.work();
+  }
+
+  workSince(before: WorkReading): ReturnType<SandboxMeter["workSince"]> {
+    return this.core.meter.workSince(before);
   }
 }
 

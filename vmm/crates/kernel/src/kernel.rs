@@ -15,7 +15,6 @@ use crate::limits::ResourceLimits;
 use crate::loader::GuestClock;
 use crate::signal::{Actions, Pending, bit};
 use crate::socket::Network;
-use crate::syscalls::ROWS;
 use crate::timer::Alarms;
 use crate::vfs::Vfs;
 use crate::wait::{Parker, WaitQueue, Wake};
@@ -137,8 +136,6 @@ pub struct Kernel {
     pub started_ns: u64,
     /// Whether each system call is written to the standard error.
     pub strace: AtomicBool,
-    /// How often each row of the system-call table was called; the last is for unknown numbers.
-    pub call_counts: Vec<AtomicU64>,
     /// Makes all threads stand still.
     pub(crate) freezer: Freezer,
     threads: Mutex<Threads>,
@@ -186,7 +183,6 @@ impl Kernel {
             clock: OnceLock::new(),
             started_ns: crate::clock::monotonic_ns(),
             strace: AtomicBool::new(false),
-            call_counts: (0..=ROWS.len()).map(|_| AtomicU64::new(0)).collect(),
             freezer: Freezer::default(),
             spawner: OnceLock::new(),
             exit: Mutex::new(None),

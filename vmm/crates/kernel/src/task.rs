@@ -1,6 +1,7 @@
 use std::cell::OnceCell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use vmm_abi::{Errno, Fault, Prot, Registers, SIGFPE, SigInfo, SigStack};
 use vmm_memory::AddressSpace;
@@ -79,6 +80,8 @@ pub struct Task {
     pub ending: Option<i32>,
     /// See [`Task::take_interrupted`].
     interrupted: bool,
+    /// Time asleep in system calls; whoever measures takes it.
+    pub slept: Duration,
     wait: Wait,
 }
 
@@ -99,6 +102,7 @@ impl Task {
             saved_mask: None,
             ending: None,
             interrupted: false,
+            slept: Duration::ZERO,
             wait: Wait::default(),
         }
     }
@@ -353,9 +357,11 @@ impl Task {
                 return self.interrupted_by(delivery, restart, number, fpu);
             }
             self.stand_still(Some(number), fpu);
+            let began = Instant::now();
             if !self.shared.parker.park(self.wait.deadline_ns) {
                 self.wait.expired = true;
             }
+            self.slept = self.slept.saturating_add(began.elapsed());
         }
     }
 

@@ -7,12 +7,13 @@ use std::path::PathBuf;
 pub const HELP: &str = "\
 usage: cloister-vm run --root DIR [options] -- PROGRAM [ARGUMENT...]
        cloister-vm restore --root DIR --snapshot-fd N [options]
-       cloister-vm syscalls | host-calls
+       cloister-vm syscalls [--json] | host-calls
 
 Runs one Linux program in a micro-VM. Its exit status is the program's; 128 and
 the signal's number when a signal ended it; 125 when the micro-VM could not run.
-`syscalls` prints docs/syscalls.md, what a guest may ask; `host-calls` prints
-docs/host-calls.md, what the monitor may ask of the host for it.
+`syscalls` prints docs/syscalls.md, what a guest may ask (with --json: names by
+number); `host-calls` prints docs/host-calls.md, what the monitor may ask of the
+host for it.
 
   --root DIR           folder to show as /; several lie over each other, the first on top
   --bind SRC:DST:ro    shows a file or folder of the host at DST, read-only
@@ -22,10 +23,12 @@ docs/host-calls.md, what the monitor may ask of the host for it.
   --tmp-mb N           size of the private /tmp, in MiB (64)
   --fd3 N              descriptor of this process that the program finds at 3
   --kvm-fd N           descriptor of this process that is an open /dev/kvm; without it /dev/kvm is opened
+  --counters-fd N      file of one page, open at N, to count in (vmm/README.md)
   --snapshot-fd N      descriptor of a file: `restore` brings back what is in it; `run` writes the
                        frozen program there and ends, once a byte comes by the socket of --control-fd
   --control-fd N       descriptor of that socket; the answer is one JSON object
   --snapshot-key TEXT  what the snapshot is of; must be the same again for `restore`
+  --verify             reads the whole snapshot first and compares its checksum
   --pid N              process id that a restored program sees (1)
   --strace             writes each system call to the standard error
   --stats              writes counts of exits and system calls as JSON to the standard error
@@ -41,11 +44,15 @@ pub struct Options {
     pub memory_mb: u64,
     pub tmp_mb: u64,
     pub fd3: Option<i32>,
+    /// A file to count in.
+    pub counters_fd: Option<i32>,
     pub kvm_fd: Option<i32>,
     /// A snapshot to write, or to bring back.
     pub snapshot_fd: Option<i32>,
     pub control_fd: Option<i32>,
     pub snapshot_key: String,
+    /// Whether the pages of a snapshot are to be checked too.
+    pub verify: bool,
     pub pid: i32,
     pub strace: bool,
     pub stats: bool,
@@ -58,6 +65,8 @@ pub enum Command {
     Help,
     /// Print the page about system calls.
     Syscalls,
+    /// Print the names of system calls by number, as JSON.
+    SyscallNames,
     /// Print the page about host calls.
     HostCalls,
     Run(Options),
@@ -95,7 +104,11 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Comman
     let mut args = args.into_iter();
     match args.next().as_ref().and_then(|word| word.to_str()) {
         Some("--help" | "-h") => Ok(Command::Help),
-        Some("syscalls") => Ok(Command::Syscalls),
+        Some("syscalls") => match args.next() {
+            None => Ok(Command::Syscalls),
+            Some(word) if word == "--json" => Ok(Command::SyscallNames),
+            Some(word) => Err(CommandError::Unknown(word.to_string_lossy().into_owned())),
+        },
         Some("host-calls") => Ok(Command::HostCalls),
         Some("run") => parse_options(args, false),
         Some("restore") => parse_options(args, true),
@@ -116,10 +129,12 @@ fn parse_options(
         memory_mb: 256,
         tmp_mb: 64,
         fd3: None,
+        counters_fd: None,
         kvm_fd: None,
         snapshot_fd: None,
         control_fd: None,
         snapshot_key: String::new(),
+        verify: false,
         pid: 1,
         strace: false,
         stats: false,
@@ -137,6 +152,10 @@ fn parse_options(
             "--tmp-mb" => options.tmp_mb = number("--tmp-mb", value("--tmp-mb", "N")?)?,
             "--fd3" => options.fd3 = Some(descriptor("--fd3", value("--fd3", "N")?)?),
             "--kvm-fd" => options.kvm_fd = Some(descriptor("--kvm-fd", value("--kvm-fd", "N")?)?),
+            "--counters-fd" => {
+                let number = descriptor("--counters-fd", value("--counters-fd", "N")?)?;
+                options.counters_fd = Some(number);
+            }
             "--snapshot-fd" => {
                 options.snapshot_fd =
                     Some(descriptor("--snapshot-fd", value("--snapshot-fd", "N")?)?);
@@ -148,6 +167,7 @@ fn parse_options(
                 let key = value("--snapshot-key", "TEXT")?;
                 options.snapshot_key = key.to_string_lossy().into_owned();
             }
+            "--verify" => options.verify = true,
             "--pid" => options.pid = process_id(value("--pid", "N")?)?,
             "--strace" => options.strace = true,
             "--stats" => options.stats = true,
@@ -220,7 +240,8 @@ mod tests {
     #[test]
     fn everything_behind_the_dashes_is_the_program() {
         let command =
-            parse_words("run --root /r --bind /a:/fn:ro --fd3 9 -- node --root x").unwrap();
+            parse_words("run --root /r --bind /a:/fn:ro --fd3 9 --counters-fd 5 -- node --root x")
+                .unwrap();
         let Command::Run(options) = command else {
             panic!("{command:?}")
         };
@@ -230,6 +251,7 @@ mod tests {
         );
         assert_eq!(options.binds, [(PathBuf::from("/a"), "/fn".to_owned())]);
         assert_eq!((options.fd3, options.memory_mb), (Some(9), 256));
+        assert_eq!(options.counters_fd, Some(5));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use vmm_memory::{AddressSpace, Limits, MemoryError, PageMap, Window};
 
 use crate::command::Options;
 use crate::confine;
+use crate::counters::Counters;
 use crate::report::Totals;
 use crate::runner::{self, Threads};
 use crate::snapshot::{self, SnapshotError, Writer};
@@ -142,6 +143,9 @@ pub fn restore(options: &Options) -> Result<u8, GuestError> {
     let file = take_descriptor(options.snapshot_fd.unwrap_or(-1))?;
     let machine = snapshot::machine_id()?;
     let empty = prepare(options)?;
+    if options.verify {
+        snapshot::verify_pages(&file)?;
+    }
     let snapshot = snapshot::read(&file, &options.snapshot_key, &machine)?;
     let threads = empty
         .kernel
@@ -191,6 +195,7 @@ fn prepare(options: &Options) -> Result<Empty, GuestError> {
     confine::settle_allocator();
     install_kick_handler()?;
     let kvm = options.kvm_fd.map(take_descriptor).transpose()?;
+    let counters = open_counters(options)?;
     let window = Window::reserve(WINDOW_BYTES)?;
     // SAFETY: the kernel holds the window by its address space. Both it and the machine live until
     // every thread has ended, or until this process does.
@@ -239,8 +244,8 @@ fn prepare(options: &Options) -> Result<Empty, GuestError> {
     }
     start_reactor(confine::reactor).map_err(GuestError::Confine)?;
     confine::guest().map_err(GuestError::Confine)?;
-    let totals = Arc::new(Totals::new());
-    let threads = Threads::new(&kernel, &machine, &totals);
+    let totals = Arc::new(Totals::new(counters));
+    let threads = Threads::new(&kernel, &machine, &totals, options.strace);
     kernel.set_spawner(Arc::new(threads.clone()));
     Ok(Empty {
         kernel,
@@ -256,6 +261,20 @@ fn take_descriptor(number: i32) -> Result<OwnedFd, GuestError> {
     let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
     rustix::io::fcntl_dupfd_cloexec(borrowed, 10).map_err(|error| {
         GuestError::Given(format!("descriptor {number}"), Errno(error.raw_os_error()))
+    })
+}
+
+fn open_counters(options: &Options) -> Result<Counters, GuestError> {
+    let Some(number) = options.counters_fd else {
+        return Ok(Counters::private());
+    };
+    let file = take_descriptor(number)?;
+    // From the guest's first instruction on nothing but the mapping is left, by which no file grows or shrinks.
+    // SAFETY: the number was given to be used here, and the copy is what is used.
+    unsafe { libc::close(number) };
+    Counters::in_file(&file).map_err(|error| {
+        let errno = Errno(error.raw_os_error().unwrap_or(libc::EINVAL));
+        GuestError::Given("--counters-fd".into(), errno)
     })
 }
 

@@ -2,6 +2,8 @@
 
 mod command;
 mod confine;
+mod counters;
+mod cpu;
 mod guest;
 mod host_calls;
 mod report;
@@ -18,6 +20,10 @@ fn main() -> ExitCode {
         }
         Ok(command::Command::Syscalls) => {
             print!("{}", vmm_kernel::syscalls::page());
+            ExitCode::SUCCESS
+        }
+        Ok(command::Command::SyscallNames) => {
+            println!("{}", report::syscall_names());
             ExitCode::SUCCESS
         }
         Ok(command::Command::HostCalls) => match host_calls::page() {

@@ -1,19 +1,19 @@
 use std::io;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use vmm_abi::{Errno, Registers};
-use vmm_hypervisor::{BoundVcpu, Exit, HypervisorError, Machine, Vcpu};
-use vmm_kernel::{ExitStatus, Fpu, Kernel, NewThread, Spawner, Task, ThreadShared};
+use vmm_hypervisor::{Exit, HypervisorError, Machine};
+use vmm_kernel::{ExitStatus, Kernel, NewThread, Spawner, Task, ThreadShared};
 use vmm_snapshot::ThreadState;
 
+use crate::cpu::{Beginning, Cpu};
 use crate::report::Totals;
 
 /// Stack of a host thread that serves one guest thread; handlers do not recurse.
 const HOST_STACK_BYTES: usize = 256 << 10;
-
-/// Bytes of a floating-point state in the XSAVE format.
-const FPU_BYTES: usize = 4096;
 
 /// The host threads that run guest threads.
 #[derive(Clone)]
@@ -21,6 +21,8 @@ pub struct Threads {
     kernel: Weak<Kernel>,
     machine: Arc<Machine>,
     totals: Arc<Totals>,
+    /// Traces are asked for from the start, whatever the counters' page says.
+    strace: bool,
     failure: Arc<Mutex<Option<HypervisorError>>>,
 }
 
@@ -31,11 +33,17 @@ pub struct First {
 }
 
 impl Threads {
-    pub fn new(kernel: &Arc<Kernel>, machine: &Arc<Machine>, totals: &Arc<Totals>) -> Self {
+    pub fn new(
+        kernel: &Arc<Kernel>,
+        machine: &Arc<Machine>,
+        totals: &Arc<Totals>,
+        strace: bool,
+    ) -> Self {
         Self {
             kernel: Arc::downgrade(kernel),
             machine: Arc::clone(machine),
             totals: Arc::clone(totals),
+            strace,
             failure: Arc::default(),
         }
     }
@@ -106,8 +114,8 @@ impl Threads {
             self.failure.lock().get_or_insert(error);
             task.end_process(ExitStatus::Signal(vmm_abi::SIGKILL));
         }
-        if let Some(mut vcpu) = cpu.release() {
-            self.totals.add(&vcpu.take_counts());
+        self.totals.add_thread();
+        if let Some(vcpu) = cpu.release() {
             self.machine.return_vcpu(vcpu);
         }
         task.finish();
@@ -117,13 +125,19 @@ impl Threads {
     fn serve(&self, task: &mut Task, cpu: &mut Cpu) -> Result<(), HypervisorError> {
         // A guest whose pages the host cannot give, however often it is asked, gets a signal.
         const PATIENCE: u32 = 16;
+        let counters = self.totals.counters;
         let mut unavailable = 0u32;
         if task.take_interrupted() {
             // What a restored thread waits for needs no virtual CPU: most of them never need one.
             task.system_call(cpu);
+            if task.is_over() {
+                return Ok(());
+            }
         }
         // Before anybody is told whom to kick, and before it is looked for what they may want.
         cpu.bind(&self.machine, &task.shared)?;
+        task.slept = Duration::ZERO;
+        let mut left = Instant::now();
         loop {
             task.before_guest(cpu);
             if task.is_over() {
@@ -132,12 +146,22 @@ impl Threads {
             let Cpu::Bound(vcpu) = cpu else {
                 return Err(HypervisorError::Stopped("no virtual CPU is bound".into()));
             };
+            let entered = Instant::now();
+            let slept = std::mem::take(&mut task.slept);
+            counters.served(entered.duration_since(left).saturating_sub(slept));
             let exit = vcpu.run(&mut task.registers)?;
+            left = Instant::now();
+            // Before the call is served: what it sends may be what makes somebody look.
+            counters.exit(&exit, left.duration_since(entered));
             if exit != Exit::PageUnavailable {
                 unavailable = 0;
             }
             match exit {
-                Exit::Syscall => task.system_call(cpu),
+                Exit::Syscall => {
+                    counters.call(task.registers.rax);
+                    self.follow_trace(&task.kernel);
+                    task.system_call(cpu);
+                }
                 Exit::Fault(fault) => task.exception(fault, cpu),
                 Exit::Interrupted => {}
                 Exit::PageUnavailable => {
@@ -150,89 +174,13 @@ impl Threads {
             }
         }
     }
-}
 
-/// What a thread begins with, wherever it will run.
-enum Beginning {
-    /// A virtual CPU that holds its floating-point state.
-    With(Vcpu),
-    /// The state alone, without the zeroes at its end.
-    Saved(Vec<u8>),
-}
-
-/// The virtual CPU of a guest thread, as the kernel may see it.
-enum Cpu {
-    Waiting(Beginning),
-    Bound(BoundVcpu),
-}
-
-impl Cpu {
-    /// Makes it the calling thread's.
-    fn bind(
-        &mut self,
-        machine: &Machine,
-        thread: &Arc<ThreadShared>,
-    ) -> Result<(), HypervisorError> {
-        let nothing = Self::Waiting(Beginning::Saved(Vec::new()));
-        let vcpu = match std::mem::replace(self, nothing) {
-            Self::Waiting(Beginning::Saved(state)) => {
-                let mut vcpu = machine.take_vcpu()?;
-                let state = machine.initial_fpu(&vcpu)?.with_bytes(&padded(state));
-                vcpu.set_fpu(&state)?;
-                vcpu
-            }
-            Self::Waiting(Beginning::With(vcpu)) => vcpu,
-            Self::Bound(vcpu) => vcpu.release(),
-        };
-        let vcpu = BoundVcpu::new(vcpu);
-        let kicker = vcpu.kicker();
-        thread.set_kick(move || kicker.kick());
-        *self = Self::Bound(vcpu);
-        Ok(())
-    }
-
-    /// The virtual CPU, for another thread.
-    fn release(self) -> Option<Vcpu> {
-        match self {
-            Self::Waiting(Beginning::Saved(_)) => None,
-            Self::Waiting(Beginning::With(vcpu)) => Some(vcpu),
-            Self::Bound(vcpu) => Some(vcpu.release()),
+    /// Traces system calls while somebody outside wants it.
+    fn follow_trace(&self, kernel: &Kernel) {
+        let wanted = self.strace || self.totals.counters.traces();
+        if kernel.strace.load(Ordering::Relaxed) != wanted {
+            kernel.strace.store(wanted, Ordering::Relaxed);
         }
-    }
-}
-
-/// The whole state; its end is left out where it is kept.
-fn padded(mut state: Vec<u8>) -> Vec<u8> {
-    state.resize(FPU_BYTES, 0);
-    state
-}
-
-impl Fpu for Cpu {
-    fn save(&mut self) -> Result<Vec<u8>, Errno> {
-        let vcpu = match self {
-            Self::Waiting(Beginning::Saved(state)) => return Ok(padded(state.clone())),
-            Self::Waiting(Beginning::With(vcpu)) => vcpu,
-            Self::Bound(vcpu) => vcpu,
-        };
-        let state = vcpu.fpu().map_err(|_| Errno::EIO)?;
-        Ok(state.to_bytes())
-    }
-
-    fn restore(&mut self, bytes: &[u8]) -> Result<(), Errno> {
-        let vcpu = match self {
-            Self::Waiting(Beginning::Saved(state)) => {
-                let mut whole = padded(std::mem::take(state));
-                for (to, from) in whole.iter_mut().zip(bytes) {
-                    *to = *from;
-                }
-                *state = whole;
-                return Ok(());
-            }
-            Self::Waiting(Beginning::With(vcpu)) => vcpu,
-            Self::Bound(vcpu) => vcpu,
-        };
-        let state = vcpu.fpu().map_err(|_| Errno::EIO)?.with_bytes(bytes);
-        vcpu.set_fpu(&state).map_err(|_| Errno::EINVAL)
     }
 }
 

@@ -4,6 +4,8 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
+    clippy::panic,
+    clippy::arithmetic_side_effects,
     reason = "a failed step of a test is to end it"
 )]
 
@@ -12,6 +14,7 @@ mod runner;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
@@ -56,12 +59,16 @@ impl Freezable {
         }
     }
 
-    /// The snapshot; the runner is gone then.
-    fn freeze(mut self) -> File {
+    fn answer(&mut self) -> Value {
         self.control.write_all(b"s").unwrap();
         let mut answer = String::new();
         self.control.read_to_string(&mut answer).unwrap();
-        let answer: Value = serde_json::from_str(&answer).unwrap();
+        serde_json::from_str(&answer).unwrap()
+    }
+
+    /// The snapshot; the runner is gone then.
+    fn freeze(mut self) -> File {
+        let answer = self.answer();
         assert_eq!(answer["ok"], true, "{answer}");
         assert!(self.runner.process.wait().unwrap().success());
         self.file
@@ -73,20 +80,35 @@ fn restored(image: &str, bundle: &Path, snapshot: &File, pid: u32) -> Runner {
     let mut command = monitor("restore", image, bundle);
     option(&mut command, "--snapshot-fd", &file);
     command.args(["--snapshot-key", "test", "--pid", &pid.to_string()]);
-    Runner::spawn(command, None)
+    let mut runner = Runner::spawn(command, None);
+    runner.renew(pid);
+    runner
 }
 
 const NODE: &str = "
+    import { randomBytes, randomInt, randomUUID } from 'node:crypto';
+    // Every store of random numbers is filled before the snapshot, and kept by those who know no better.
+    const { random } = Math;
+    const drawn = () => [random(), Math.random(), randomUUID(), crypto.randomUUID(), randomInt(2 ** 47),
+        randomBytes(8).toString('hex'), crypto.getRandomValues(new Uint32Array(2)).join()];
+    drawn();
     let calls = 0;
     export async function handler(event) {
+        if (event.say === 'random') return drawn();
         return { calls: ++calls, said: event.say, pid: process.pid };
     }
 ";
 const PYTHON: &str = "
-import os
+import os, random, secrets, ssl, tempfile, uuid
+def drawn():
+    return [random.random(), random.getrandbits(60), str(uuid.uuid4()), secrets.token_hex(8),
+            ssl.RAND_bytes(8).hex(), os.path.basename(tempfile.mktemp()), str(uuid.uuid1())]
+drawn()
 calls = 0
 def handler(event, context):
     global calls
+    if event['say'] == 'random':
+        return drawn()
     calls += 1
     return {'calls': calls, 'said': event['say'], 'pid': os.getpid()}
 ";
@@ -132,7 +154,88 @@ fn a_function_is_brought_back(image: &str, entry: &str, source: &str) {
             );
         }
     }
+    let mut drawn: Vec<Value> = Vec::new();
+    for runner in &mut clones {
+        let answer = call(runner, 4, "random");
+        drawn.extend(
+            answer
+                .as_array()
+                .unwrap_or_else(|| panic!("{answer}"))
+                .clone(),
+        );
+    }
+    let all = drawn.len();
+    assert_eq!(all, 21);
+    drawn.sort_by_key(Value::to_string);
+    drawn.dedup();
+    assert_eq!(drawn.len(), all, "clones drew the same: {drawn:?}");
     clones.into_iter().for_each(Runner::finish);
+}
+
+/// What a monitor says that does not bring a snapshot back.
+fn refusal(snapshot: &File, more: &[&str]) -> String {
+    let empty = tempfile::tempdir().unwrap();
+    let file = inherited(snapshot);
+    let mut command = monitor("restore", "python3", empty.path());
+    option(&mut command, "--snapshot-fd", &file);
+    let output = command.args(more).output().unwrap();
+    assert_eq!(output.status.code(), Some(125), "{output:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+/// A copy of a file, changed.
+fn changed(file: &File, change: impl FnOnce(&mut Vec<u8>)) -> File {
+    let mut bytes = vec![0; usize::try_from(file.metadata().unwrap().len()).unwrap()];
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    change(&mut bytes);
+    let copy = tempfile::tempfile().unwrap();
+    copy.write_all_at(&bytes, 0).unwrap();
+    copy
+}
+
+#[test]
+fn what_is_damaged_or_of_something_else_is_refused() {
+    let empty = tempfile::tempdir().unwrap();
+    let whole = Freezable::start("python3", empty.path()).freeze();
+    let key = ["--snapshot-key", "test"];
+    let said = refusal(&whole, &["--snapshot-key", "another"]);
+    assert!(
+        said.contains("of another function: test, not another"),
+        "{said}"
+    );
+    for less in [1, 48, 49, 5000] {
+        let cut = changed(&whole, |bytes| bytes.truncate(bytes.len() - less));
+        let said = refusal(&cut, &key);
+        assert!(said.contains("cut short or no snapshot"), "{less}: {said}");
+    }
+    let nothing = tempfile::tempfile().unwrap();
+    assert!(refusal(&nothing, &key).contains("cut short or no snapshot"));
+    let state = changed(&whole, |bytes| {
+        let at = bytes.len() - 100;
+        bytes[at] ^= 4;
+    });
+    assert!(refusal(&state, &key).contains("its state is damaged"));
+    let pages = changed(&whole, |bytes| bytes[5000] ^= 4);
+    let said = refusal(&pages, &["--snapshot-key", "test", "--verify"]);
+    assert!(said.contains("its pages are damaged"), "{said}");
+}
+
+#[test]
+fn what_a_snapshot_cannot_hold_is_named_and_nothing_is_written() {
+    let source = "
+import socket
+kept = socket.socketpair()
+def handler(event, context):
+    return 1
+";
+    let bundle = bundle("main.py", source);
+    let mut freezable = Freezable::start("python3", bundle.path());
+    freezable.runner.init("main.py");
+    let answer = freezable.answer();
+    let reason = json!("the program holds a socket open");
+    assert_eq!(answer, json!({"ok": false, "reason": reason}));
+    let said = refusal(&freezable.file, &["--snapshot-key", "test"]);
+    assert!(said.contains("cut short or no snapshot"), "{said}");
 }
 
 #[test]

@@ -137,6 +137,7 @@ pub fn decode(trailer: &Trailer, bytes: &[u8]) -> Result<Snapshot, FileError> {
 #[allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
     reason = "a failed step of a test is to end it"
 )]
 mod tests {
