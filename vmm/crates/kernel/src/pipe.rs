@@ -27,6 +27,17 @@ struct State {
     writers_opened: u64,
 }
 
+impl State {
+    /// How often the other end has been opened, and whether it is open now.
+    fn other_end(&self, reads: bool, writes: bool) -> (u64, bool) {
+        match (reads, writes) {
+            (true, false) => (self.writers_opened, self.writers > 0),
+            (false, true) => (self.readers_opened, self.readers > 0),
+            _ => (0, true),
+        }
+    }
+}
+
 /// What both ends share.
 struct Pipe {
     state: Mutex<State>,
@@ -39,6 +50,8 @@ pub struct PipeEnd {
     pipe: Arc<Pipe>,
     reads: bool,
     writes: bool,
+    /// How often the other end had been opened when this one was, and whether it was open then.
+    met: (u64, bool),
 }
 
 fn new_pipe(ino: u64) -> Arc<Pipe> {
@@ -124,6 +137,7 @@ impl Fifo {
 impl PipeEnd {
     fn new(pipe: &Arc<Pipe>, reads: bool, writes: bool) -> Arc<Self> {
         let mut state = pipe.state.lock();
+        let met = state.other_end(reads, writes);
         if reads {
             state.readers = state.readers.saturating_add(1);
             state.readers_opened = state.readers_opened.wrapping_add(1);
@@ -137,18 +151,15 @@ impl PipeEnd {
             pipe: Arc::clone(pipe),
             reads,
             writes,
+            met,
         })
     }
 
-    /// How often the other end has been opened, and whether it is open now.
+    /// Whether the other end has been open at any time since this one was opened. It may be closed again.
     #[must_use]
-    pub fn other_end(&self) -> (u64, bool) {
-        let state = self.pipe.state.lock();
-        match (self.reads, self.writes) {
-            (true, false) => (state.writers_opened, state.writers > 0),
-            (false, true) => (state.readers_opened, state.readers > 0),
-            _ => (0, true),
-        }
+    pub fn has_met_other(&self) -> bool {
+        let (opened, there) = self.met;
+        there || self.pipe.state.lock().other_end(self.reads, self.writes).0 != opened
     }
 
     /// Which way it goes: whether it reads, whether it writes.

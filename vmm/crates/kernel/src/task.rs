@@ -52,8 +52,8 @@ struct Wait {
     futex: Option<Arc<Waiter>>,
     /// Bytes (or messages) that the call has moved before it blocked.
     progress: u64,
-    /// An end of a FIFO that waits for the other, and how often that had been opened.
-    fifo: Option<(Arc<dyn File>, u64)>,
+    /// An end of a FIFO that waits for the other.
+    fifo: Option<Arc<dyn File>>,
 }
 
 impl std::fmt::Debug for Wait {
@@ -233,7 +233,7 @@ impl Task {
     }
 
     /// The end of a FIFO that open(2) holds while it waits.
-    pub fn waiting_fifo(&mut self) -> &mut Option<(Arc<dyn File>, u64)> {
+    pub fn waiting_fifo(&mut self) -> &mut Option<Arc<dyn File>> {
         &mut self.wait.fifo
     }
 

@@ -4,6 +4,7 @@
 mod attributes;
 mod copy;
 mod events;
+mod extended;
 mod files;
 mod fixed;
 mod memory;

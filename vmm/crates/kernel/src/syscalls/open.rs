@@ -154,28 +154,26 @@ fn finish(
 
 /// Opens a FIFO, which waits until the other end has been opened too.
 fn open_fifo(task: &mut Task, node: &Arc<dyn Node>, path: String, flags: u32) -> SysResult {
-    let end = |file: &Arc<dyn File>| {
+    let complete = |file: &Arc<dyn File>| {
         let end = file.as_any().downcast_ref::<PipeEnd>();
-        end.map_or((0, true), PipeEnd::other_end)
+        flags & O_NONBLOCK != 0 || end.is_none_or(PipeEnd::has_met_other)
     };
-    let (file, before) = match task.waiting_fifo().take() {
+    let file = match task.waiting_fifo().take() {
         Some(waiting) => waiting,
         None => {
             let file = node.open(flags)?;
-            let (opened, there) = end(&file);
-            if there || flags & O_NONBLOCK != 0 {
-                return finish(task, file, node, path, flags);
-            }
-            if let Some(queue) = file.queue() {
+            if !complete(&file)
+                && let Some(queue) = file.queue()
+            {
                 task.watch(queue);
             }
-            (file, opened)
+            file
         }
     };
-    if end(&file).0 != before {
+    if complete(&file) {
         return finish(task, file, node, path, flags);
     }
-    *task.waiting_fifo() = Some((file, before));
+    *task.waiting_fifo() = Some(file);
     Ok(Ret::Block(Restart::IfAsked))
 }
 
