@@ -24,9 +24,7 @@ fn guest(code: &[u8]) -> Guest {
     let window = Window::reserve(WINDOW_BYTES).unwrap();
     // SAFETY: the address space keeps the window; fields drop in order, the vCPU and machine first.
     let machine = unsafe { Machine::new(window.base(), None) }.unwrap();
-    let limits = Limits {
-        committed_bytes: 64 << 20,
-    };
+    let limits = Limits { bytes: 64 << 20 };
     let memory = Arc::new(AddressSpace::new(window, machine.mapper(), limits));
     map(&memory, CODE, Prot::RW);
     memory.write(CODE, code).unwrap();

@@ -13,7 +13,7 @@ mod window;
 
 pub use error::MemoryError;
 pub use mapper::{Mapper, NoMapper};
-pub use space::{AddressSpace, Backing, Limits, MapRequest, Place};
+pub use space::{AddressSpace, Backing, Limits, MapRequest, Meter, Place};
 pub use vma::{Kind, Vma, VmaSet};
 pub use window::Window;
 

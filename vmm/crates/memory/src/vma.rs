@@ -36,7 +36,7 @@ pub struct Vma {
     /// What mprotect(2) may make of it.
     pub allowed: Prot,
     pub kind: Kind,
-    /// Whether these pages count against the memory limit (private and writable once).
+    /// Whether it has to fit under the memory limit while it is writable.
     pub charged: bool,
 }
 
@@ -45,6 +45,16 @@ impl Vma {
     #[must_use]
     pub fn len(&self) -> u64 {
         self.end.saturating_sub(self.start)
+    }
+
+    /// Bytes that have to fit under the memory limit.
+    #[must_use]
+    pub fn charge(&self) -> u64 {
+        if self.charged && self.prot.contains(Prot::WRITE) {
+            self.len()
+        } else {
+            0
+        }
     }
 
     /// Whether nothing is mapped; never true for a mapping in a set.

@@ -7,6 +7,7 @@ mod guest;
 mod host_calls;
 mod report;
 mod runner;
+mod usage;
 
 use std::process::ExitCode;
 

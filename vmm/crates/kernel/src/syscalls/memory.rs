@@ -60,9 +60,12 @@ pub fn mmap(task: &mut Task, args: Args) -> SysResult {
         } else {
             Kind::Anonymous
         },
-        // Stacks and reserves are large and mostly untouched: what is touched of them is limited by
-        // the sandbox's cgroup.
-        charged: flags & (MAP_NORESERVE | MAP_STACK) == 0,
+        // Stacks, and reserves that may be written from the start, are large and mostly untouched: what is
+        // touched of them stands in the way of what is asked for later. A reserve that may not be written
+        // is charged when mprotect(2) makes parts of it writable, as runtimes do.
+        charged: shared
+            || flags & MAP_STACK == 0
+                && (flags & MAP_NORESERVE == 0 || !prot.contains(Prot::WRITE)),
     };
     if flags & MAP_ANONYMOUS != 0 {
         return memory.map(&request).map(Into::into);
