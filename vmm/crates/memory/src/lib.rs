@@ -14,7 +14,7 @@ mod window;
 pub use error::MemoryError;
 pub use mapper::{Mapper, NoMapper};
 pub use space::{AddressSpace, Backing, Limits, MapRequest, Meter, Place};
-pub use vma::{Kind, Vma, VmaSet};
+pub use vma::{Charge, Kind, Vma, VmaSet};
 pub use window::Window;
 
 /// Rounds up to a whole page; `None` past the end of the address space.

@@ -10,7 +10,7 @@ use parking_lot::RwLock;
 use vmm_abi::{Errno, Fault, PAGE_SIZE, Prot};
 
 use self::host::host_protection;
-use crate::{Kind, Mapper, Vma, VmaSet, Window, page_down, page_up};
+use crate::{Charge, Kind, Mapper, Vma, VmaSet, Window, page_down, page_up};
 
 /// Lowest address that may be mapped (vm.mmap_min_addr of Linux), so that null pointers fault.
 const LOWEST: u64 = 0x1_0000;
@@ -66,8 +66,7 @@ pub struct MapRequest<'a> {
     pub allowed: Prot,
     pub backing: Backing<'a>,
     pub kind: Kind,
-    /// Whether it has to fit under the limit as soon as it is writable.
-    pub charged: bool,
+    pub charge: Charge,
 }
 
 #[derive(Debug, Default)]
@@ -75,9 +74,9 @@ struct Layout {
     vmas: VmaSet,
     heap_start: u64,
     heap_end: u64,
-    /// Bytes of charged mappings that are writable, touched or not.
+    /// Bytes promised to writable mappings, touched or not.
     committed: u64,
-    /// Those of them that are shared anonymous memory, which the meter does not see.
+    /// Those of them that are for shared anonymous memory, which the meter does not see.
     shared: u64,
 }
 
@@ -138,7 +137,7 @@ impl AddressSpace {
         self.pid
     }
 
-    /// Bytes of charged mappings that are writable, touched or not.
+    /// Bytes promised to writable mappings, touched or not.
     #[must_use]
     pub fn committed_bytes(&self) -> u64 {
         self.layout.read().committed
@@ -196,9 +195,9 @@ impl AddressSpace {
             prot: request.prot,
             allowed: request.allowed,
             kind: request.kind.clone(),
-            charged: request.charged,
+            charge: request.charge,
         };
-        self.admit(layout, vma.charge())?;
+        self.admit(layout, vma.committed())?;
         self.clear(layout, start, end)?;
         if layout.vmas.len() >= MAX_MAPPINGS {
             return Err(Errno::ENOMEM);
@@ -280,7 +279,7 @@ impl AddressSpace {
                 prot,
                 ..part.clone()
             };
-            self.admit(&layout, changed.charge().saturating_sub(part.charge()))?;
+            self.admit(&layout, self.gain(&part, &changed))?;
             self.change(&part, prot)?;
             layout.remove(part.start, part.end);
             layout.add(changed);
@@ -413,6 +412,19 @@ impl AddressSpace {
         (address == page_down(address) && end <= self.window.size()).then_some(end)
     }
 
+    /// Bytes that have to fit under the limit when a mapping changes its protection.
+    fn gain(&self, from: &Vma, to: &Vma) -> u64 {
+        /// Larger parts of the limit are reserves: V8 makes all of its code range writable at once.
+        const RESERVE_SHARE: u64 = 8;
+        let gains = to.prot.contains(Prot::WRITE) && !from.prot.contains(Prot::WRITE);
+        let part = to.len() <= self.limits.bytes / RESERVE_SHARE;
+        match to.charge {
+            Charge::Always if gains => to.len(),
+            Charge::InParts if gains && part => to.len(),
+            _ => 0,
+        }
+    }
+
     /// Whether that many more writable bytes fit under the limit beside what is in use. Bytes that were
     /// given before and never touched stand in nobody's way.
     fn admit(&self, layout: &Layout, bytes: u64) -> Result<(), Errno> {
@@ -434,9 +446,9 @@ impl AddressSpace {
 
 impl Layout {
     fn add(&mut self, vma: Vma) {
-        self.committed = self.committed.saturating_add(vma.charge());
+        self.committed = self.committed.saturating_add(vma.committed());
         if vma.kind == Kind::SharedAnonymous {
-            self.shared = self.shared.saturating_add(vma.charge());
+            self.shared = self.shared.saturating_add(vma.committed());
         }
         self.vmas.insert(vma);
     }
@@ -444,9 +456,9 @@ impl Layout {
     fn remove(&mut self, start: u64, end: u64) -> Vec<Vma> {
         let parts = self.vmas.remove(start, end);
         for part in &parts {
-            self.committed = self.committed.saturating_sub(part.charge());
+            self.committed = self.committed.saturating_sub(part.committed());
             if part.kind == Kind::SharedAnonymous {
-                self.shared = self.shared.saturating_sub(part.charge());
+                self.shared = self.shared.saturating_sub(part.committed());
             }
         }
         parts

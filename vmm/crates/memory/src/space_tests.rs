@@ -18,7 +18,7 @@ fn anonymous(place: Place, len: u64, prot: Prot) -> MapRequest<'static> {
         prot,
         backing: Backing::Anonymous,
         kind: Kind::Anonymous,
-        charged: true,
+        charge: Charge::Always,
     }
 }
 
@@ -138,4 +138,25 @@ fn the_break_moves_both_ways() {
     );
     assert_eq!(space.set_break(0x40_0000), 0x40_0000);
     assert_eq!(space.write(0x40_0000, b"x"), Err(Errno::EFAULT));
+}
+
+#[test]
+fn a_reserve_is_free_and_so_is_a_large_part_of_it_but_not_a_small_one() {
+    const MIB: u64 = 1 << 20;
+    let full = Box::new(|| Some(8 * MIB));
+    let space = space(8 * MIB).with_meter(full);
+    let reserve = MapRequest {
+        charge: Charge::InParts,
+        ..anonymous(Place::Anywhere(0), 64 * MIB, Prot::RW)
+    };
+    space.map(&reserve).unwrap();
+    let at = space
+        .map(&MapRequest {
+            prot: Prot::empty(),
+            ..reserve
+        })
+        .unwrap();
+    assert_eq!(space.protect(at, MIB, Prot::RW), Err(Errno::ENOMEM));
+    space.protect(at, 64 * MIB, Prot::RW).unwrap();
+    assert_eq!(space.refusals(), 1);
 }

@@ -33,19 +33,21 @@ fn private_bytes(statm: &File) -> Option<u64> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a failed step of a test is to end it")]
 mod tests {
+    use std::hint::black_box;
+
     use super::*;
 
     #[test]
     fn what_is_touched_counts_and_what_is_only_mapped_does_not() {
         const BYTES: usize = 64 << 20;
         let meter = meter().unwrap();
-        let untouched: Vec<u8> = Vec::with_capacity(BYTES);
+        let untouched: Vec<u8> = black_box(Vec::with_capacity(BYTES));
         let before = meter().unwrap();
-        let touched = vec![1u8; BYTES];
+        let touched = black_box(vec![1u8; BYTES]);
         let after = meter().unwrap();
         drop((untouched, touched));
         // The kernel's count may lag by some pages per processor.
-        assert!(before < 8 << 20, "{before}");
-        assert!(after >= 56 << 20, "{after}");
+        let gained = after.saturating_sub(before);
+        assert!(before < 32 << 20 && gained >= 56 << 20, "{before} {after}");
     }
 }

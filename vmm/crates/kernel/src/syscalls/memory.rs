@@ -1,7 +1,7 @@
 //! mmap and its family.
 
 use vmm_abi::*;
-use vmm_memory::{Backing, Kind, MapRequest, Place};
+use vmm_memory::{Backing, Charge, Kind, MapRequest, Place};
 
 use crate::args::{Args, DONE, SysResult};
 use crate::task::Task;
@@ -60,12 +60,16 @@ pub fn mmap(task: &mut Task, args: Args) -> SysResult {
         } else {
             Kind::Anonymous
         },
-        // Stacks, and reserves that may be written from the start, are large and mostly untouched: what is
-        // touched of them stands in the way of what is asked for later. A reserve that may not be written
-        // is charged when mprotect(2) makes parts of it writable, as runtimes do.
-        charged: shared
-            || flags & MAP_STACK == 0
-                && (flags & MAP_NORESERVE == 0 || !prot.contains(Prot::WRITE)),
+        // Stacks and reserves are large and mostly untouched.
+        charge: if shared {
+            Charge::Always
+        } else if flags & MAP_STACK != 0 {
+            Charge::Never
+        } else if flags & MAP_NORESERVE != 0 {
+            Charge::InParts
+        } else {
+            Charge::Always
+        },
     };
     if flags & MAP_ANONYMOUS != 0 {
         return memory.map(&request).map(Into::into);
@@ -93,7 +97,11 @@ pub fn mmap(task: &mut Task, args: Args) -> SysResult {
         allowed,
         backing: Backing::File { fd, offset, shared },
         // What a shared mapping writes belongs to the file, whose size is charged already.
-        charged: request.charged && !shared,
+        charge: if shared {
+            Charge::Never
+        } else {
+            request.charge
+        },
         kind: Kind::File {
             name: open.path.clone(),
             offset,

@@ -62,7 +62,7 @@ impl AddressSpace {
             prot: part.prot,
             backing: Backing::Anonymous,
             kind: part.kind.clone(),
-            charged: part.charged,
+            charge: part.charge,
         };
         if target.is_none() {
             let grown = self.map_locked(&mut layout, &growth(old));
