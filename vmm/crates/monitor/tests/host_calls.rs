@@ -232,11 +232,8 @@ fn every_rule_is_needed_and_every_need_has_a_rule() {
         seen.extend(calls_of(&mut command));
     }
     seen.extend(calls_of_streams(&tests, folder.path()));
-    let list = std::fs::read(
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../resources/seccomp/monitor.json"),
-    )
-    .unwrap();
-    let filters: HashMap<String, Filter> = serde_json::from_slice(&list).unwrap();
+    let list = include_str!("../../../resources/seccomp/monitor.json");
+    let filters: HashMap<String, Filter> = serde_json::from_str(list).unwrap();
     let numbers = numbers();
     let mut needless = Vec::new();
     for role in ["guest", "reactor"] {
