@@ -92,6 +92,47 @@ export default { async fetch() {
     for (let n = 0; n < 3; n++) assert.equal(await (await call(instance, "fresh")).text(), "1");
   });
 
+  test("micro-VMs are brought back from a snapshot of the booted runner, and none draws what another drew", async () => {
+    for (const [name, runtime, files] of [
+      [
+        "drawn-by-node",
+        "node24",
+        {
+          "index.mjs": `import { randomUUID } from "node:crypto";
+            export default { fetch: () => Response.json([process.pid, Math.random(), randomUUID()]) };`,
+        },
+      ],
+      [
+        "drawn-by-python",
+        "python3",
+        {
+          "main.py": `import os, random, uuid
+def handler(event, context):
+    return [os.getpid(), random.random(), str(uuid.uuid4())]
+`,
+        },
+      ],
+    ] as const) {
+      await vm(name, { runtime, files, reuse: "fresh", memoryMb: 192 });
+      const drawn = new Set<string>();
+      let restored = 0;
+      // The first ones boot; the snapshot is made meanwhile.
+      for (let calls = 0; calls < 60 && restored < 5; calls++) {
+        const response = await call(instance, name);
+        assert.equal(response.status, 200, await response.clone().text());
+        const start = response.headers.get("cloister-start");
+        const answer = await response.text();
+        if (start !== "restored") continue;
+        restored++;
+        const [pid, ...numbers] = JSON.parse(answer) as [number, ...unknown[]];
+        assert.ok(pid > 1, answer);
+        for (const number of [pid, ...numbers]) drawn.add(`${number}`);
+      }
+      assert.equal(restored, 5, "no micro-VM was brought back");
+      assert.equal(drawn.size, 15, [...drawn].join());
+    }
+  });
+
   test("a record tells what the machine did; a container's tells none of it", async () => {
     const files = {
       "index.mjs":

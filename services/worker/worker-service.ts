@@ -18,7 +18,7 @@ import { SandboxPool } from "./pool/sandbox-pool.ts";
 import { type RecordSink, RecordWriter } from "./records/record-writer.ts";
 import { logsOf } from "./records/sandbox-logs.ts";
 import { ReplyLinks } from "./reply/reply-links.ts";
-import { SandboxdLauncher } from "./sandbox/index.ts";
+import { RestoringLauncher, SandboxdLauncher } from "./sandbox/index.ts";
 
 /** What the worker reads and writes; services/lib/db is behind it. */
 export interface WorkerDatabase extends RecordSink {
@@ -56,6 +56,7 @@ export class WorkerService {
   readonly #log: Logger;
   readonly #startedAtMs = Date.now();
   readonly #launcher: SandboxdLauncher;
+  readonly #restoring: RestoringLauncher;
   readonly #consumer: InvocationConsumer;
   readonly #redis: Redis;
   readonly #subscriber: Subscriber;
@@ -106,10 +107,12 @@ export class WorkerService {
       onLost: (error) => {
         log.error({ err: error.message }, "sandboxd is lost; its sandboxes are gone");
         this.#sandboxdUp = Promise.withResolvers<void>();
+        this.#restoring.clear();
         // Other nodes may have what waits; this one takes jobs again when sandboxd is back.
         void this.#consumer.pause();
       },
     });
+    this.#restoring = new RestoringLauncher(this.#launcher, { onProblem: problem("snapshots") });
     this.#metrics = new WorkerMetrics({
       pool: () => this.#stats(),
       records: this.#records,
@@ -125,7 +128,7 @@ export class WorkerService {
       read: (digest) => database.readBundle(digest),
     });
     const pool = new SandboxPool({
-      launcher: this.#launcher,
+      launcher: this.#restoring,
       bundles,
       memoryMb: settings.memoryMb,
       idleMs: settings.idleMs,

@@ -49,6 +49,17 @@ pub struct Monitor<'a> {
     pub kvm: BorrowedFd<'a>,
     /// A file of one page that the monitor counts in (vmm/README.md); it finds it at descriptor 5.
     pub counters: BorrowedFd<'a>,
+    /// The file of a snapshot, at descriptor 6.
+    pub snapshot: Option<BorrowedFd<'a>>,
+    /// The socket by which the snapshot is asked for, at descriptor 7; only together with the file.
+    pub control: Option<BorrowedFd<'a>>,
+}
+
+impl Monitor<'_> {
+    fn snapshot_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let control = self.control.filter(|_| self.snapshot.is_some());
+        self.snapshot.into_iter().chain(control)
+    }
 }
 
 /// What the runner finds open; nothing else of the caller's reaches it.
@@ -151,6 +162,10 @@ pub fn spawn(instance: &Instance, spec: &Spec<'_>, stdio: Stdio) -> Result<Sandb
                 empty_file: shared.templates.empty_file().to_string_lossy().into_owned(),
                 has_bundle: tree.is_some(),
                 has_monitor: spec.monitor.is_some(),
+                snapshot_fds: spec
+                    .monitor
+                    .as_ref()
+                    .map_or(0, |monitor| monitor.snapshot_fds().count()),
             };
             let mut fds = vec![
                 stdio.fd3.as_fd(),
@@ -159,11 +174,10 @@ pub fn spawn(instance: &Instance, spec: &Spec<'_>, stdio: Stdio) -> Result<Sandb
                 root.as_fd(),
             ];
             fds.extend(tree.as_ref().map(AsFd::as_fd));
-            fds.extend(
-                spec.monitor
-                    .iter()
-                    .flat_map(|monitor| [monitor.program, monitor.kvm, monitor.counters]),
-            );
+            if let Some(monitor) = &spec.monitor {
+                fds.extend([monitor.program, monitor.kvm, monitor.counters]);
+                fds.extend(monitor.snapshot_fds());
+            }
             send(cradle.socket.as_fd(), &order, &fds).map_err(SpawnError::setup("order"))
         });
     drop(stdio);

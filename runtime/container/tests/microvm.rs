@@ -52,6 +52,8 @@ fn run(ground: &Ground, words: &[&str]) -> (Run, Vec<u64>) {
         program: program.as_fd(),
         kvm: kvm.as_fd(),
         counters: counters.as_fd(),
+        snapshot: None,
+        control: None,
     });
     let run = ground.start(&spec).finish();
     let mut page = vec![0; PAGE as usize];

@@ -70,7 +70,7 @@ export class Engine {
         return;
       case RESTORED:
         if (stream !== 0) throw new ProtocolError("RESTORED on a stream");
-        renew(parseObject(payload));
+        renew(parseObject(payload), this.begun);
         // Whoever restored it has not heard the first one.
         this.#sayReady(true);
         return;

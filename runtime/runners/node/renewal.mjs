@@ -29,8 +29,9 @@ export function guardRandom() {
  * After a restore from a snapshot: what is drawn from now on is this process's own. OpenSSL sees by the process id that it is another
  * process, and draws anew by itself.
  * @param {{ seed?: unknown, pid?: unknown }} restored the payload of RESTORED
+ * @param {boolean} mayHaveDrawn whether code of a function has run; the runner's own draws nothing
  */
-export function renew({ seed, pid }) {
+export function renew({ seed, pid }, mayHaveDrawn) {
   if (Number.isInteger(pid) && pid > 0)
     Object.defineProperty(process, "pid", { value: pid, enumerable: true, configurable: true });
   const state = randomFillSync(new Uint32Array(4));
@@ -38,7 +39,8 @@ export function renew({ seed, pid }) {
   for (let at = 0; at + 4 <= Math.min(given.length, 16); at += 4)
     state[at / 4] ^= given.readUInt32LE(at);
   draw = generator(state);
-  // What was drawn beforehand lies in every clone: it is used up.
+  if (!mayHaveDrawn) return;
+  // What node drew beforehand lies in every clone: it is used up.
   for (let count = 0; count < UUID_BATCH; count++) randomUUID();
   for (let count = 0; count < INT_BATCH; count++) randomInt(2);
 }

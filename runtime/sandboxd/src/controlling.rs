@@ -42,6 +42,15 @@ impl Daemon {
                     self.answer(asker, &refusal);
                 }
             }
+            Request::Snapshot(id) => {
+                if let Err(refusal) = self.freeze(asker, &id) {
+                    self.answer(asker, &refusal);
+                }
+            }
+            Request::Forget(id) => match self.snapshots.forget(&id) {
+                Ok(()) => self.answer(asker, &json!({"ok": true})),
+                Err(refusal) => self.answer(asker, &refusal),
+            },
             Request::Kill(id) => self.kill(asker, &id),
             Request::List(after) => self.list(asker, after.as_deref()),
             Request::Drain => {

@@ -18,7 +18,7 @@ use crate::bundles::Bundle;
 use crate::connection::Connection;
 use crate::counters::CounterFile;
 use crate::daemon::Daemon;
-use crate::hypervisor::{Hypervisor, monitor_argv};
+use crate::hypervisor::{Hypervisor, Machine, monitor_argv};
 use crate::images::Image;
 use crate::jobs::{Job, SpawnJob, duplicate};
 use crate::output::OutputPipe;
@@ -26,6 +26,7 @@ use crate::peer::{self, PeerProcess};
 use crate::refusal::{Code, Refusal};
 use crate::request::{Create, Kind};
 use crate::sandboxes::Entry;
+use crate::snapshots::{Freezer, Shape, Snapshot};
 use crate::watch::Source;
 
 const MIB: u64 = 1 << 20;
@@ -36,6 +37,7 @@ const COUNTERS_FORMAT: &str = "vm1";
 struct Ground {
     /// For a micro-VM.
     hypervisor: Option<Arc<Hypervisor>>,
+    snapshot: Option<Arc<Snapshot>>,
     image: Arc<Image>,
     bundle: Option<Bundle>,
     peer: PeerProcess,
@@ -95,9 +97,15 @@ impl Daemon {
         if self.sandboxes.len() >= self.options.max_sandboxes as usize {
             return Err(too_many());
         }
+        let image = self.images.get(&create.image)?;
+        let snapshot = match &create.snapshot {
+            Some(id) => Some(self.snapshots.get(id, &Shape::of(&image, create))?),
+            None => None,
+        };
         Ok(Ground {
             hypervisor,
-            image: self.images.get(&create.image)?,
+            snapshot,
+            image,
             bundle: match &create.bundle {
                 Some(digest) => Some(self.bundles.get(digest)?),
                 None => None,
@@ -126,14 +134,20 @@ impl Daemon {
         let fd3 = duplicate(socket.as_fd())?;
         let reply_to = duplicate(socket.as_fd())?;
         let id = new_id()?;
-        let machine = match &ground.hypervisor {
-            Some(hypervisor) => {
-                let counters = Arc::new(self.counters.file(&id)?);
-                Some((Arc::clone(hypervisor), counters))
-            }
-            None => None,
-        };
         let key = self.new_key();
+        let (mut machine, mut counted, mut freezer) = (None, None, None);
+        if let Some(hypervisor) = &ground.hypervisor {
+            let counters = Arc::new(self.counters.file(&id)?);
+            counted = Some(Arc::clone(&counters));
+            let given = match create.freezable {
+                true => Some(Freezer::new(Shape::of(&ground.image, &create))?),
+                false => None,
+            };
+            let (kept, by) = given.unzip();
+            freezer = kept;
+            let made = Machine::new(Arc::clone(hypervisor), counters);
+            machine = Some(made.of_snapshot(ground.snapshot).freezable(by));
+        }
         let joined = self.clients.join(ground.peer, key);
         let client = joined.client;
         let watched = match joined.watch {
@@ -145,7 +159,7 @@ impl Daemon {
             return Err(error);
         }
         let argv = match &ground.hypervisor {
-            Some(_) => monitor_argv(&ground.image, &create),
+            Some(_) => monitor_argv(&ground.image, &create, guest_pid(key)),
             None => ground.image.argv(create.memory_mb, &create.argv_extra),
         };
         self.sandboxes.insert(
@@ -170,7 +184,9 @@ impl Daemon {
                     OutputPipe::new(stderr, 2, now),
                 ],
                 account: self.held.account(),
-                counters: machine.as_ref().map(|(_, counters)| Arc::clone(counters)),
+                guest_pid: create.snapshot.is_some().then(|| guest_pid(key)),
+                counters: counted,
+                freezer,
             },
         );
         self.jobs.start_job(Job::Spawn(Box::new(SpawnJob {
@@ -226,6 +242,7 @@ impl Daemon {
             ok: true,
             sandbox: &entry.id,
             pid: entry.pid,
+            guest_pid: entry.guest_pid,
             stat: stat(&sandbox, entry.counters.as_deref()),
             phases: sandbox.phases().iter().copied().collect(),
         };
@@ -252,6 +269,15 @@ impl Daemon {
     }
 }
 
+/// Clones of one snapshot have different ones; below PID_MAX, and never that of an init.
+fn guest_pid(key: u64) -> u32 {
+    const FIRST: u64 = 300;
+    const COUNT: u64 = 32_000;
+    u32::try_from(key % COUNT)
+        .unwrap_or(0)
+        .saturating_add(FIRST as u32)
+}
+
 fn ended() -> Refusal {
     Refusal::new(
         Code::Draining,
@@ -273,6 +299,8 @@ struct Created<'a> {
     ok: bool,
     sandbox: &'a str,
     pid: i32,
+    #[serde(rename = "guestPid", skip_serializing_if = "Option::is_none")]
+    guest_pid: Option<u32>,
     stat: Value,
     phases: BTreeMap<&'static str, f64>,
 }

@@ -28,6 +28,7 @@ use crate::refusal::Refusal;
 use crate::request::{self, Request};
 use crate::sandboxes::Sandboxes;
 use crate::slots::Slots;
+use crate::snapshots::Snapshots;
 use crate::watch::{Source, Watch};
 
 const MAX_CONNECTIONS: usize = 1024;
@@ -51,6 +52,7 @@ pub struct Daemon {
     pub(crate) sandboxes: Sandboxes,
     pub(crate) clients: Clients,
     pub(crate) slots: Slots,
+    pub(crate) snapshots: Snapshots,
     pub(crate) held: Held,
     /// Output pipes that rest, until when; in that order.
     pub(crate) resting: VecDeque<(Instant, u64, u8)>,
@@ -101,6 +103,7 @@ impl Daemon {
             jobs: Jobs::start()?,
             sandboxes: Sandboxes::default(),
             clients: Clients::default(),
+            snapshots: Snapshots::default(),
             held: Held::default(),
             resting: VecDeque::new(),
             draining: false,
@@ -172,6 +175,11 @@ impl Daemon {
                 outcome,
                 asker,
             } => self.assign_done(key, outcome, asker),
+            Done::Frozen {
+                key,
+                outcome,
+                asker,
+            } => self.frozen(key, outcome, asker),
             Done::Killed { key, outcome } => self.kill_done(key, outcome),
             Done::Reaped { key, report } => self.reaped(key, &report),
             Done::Listed { lines, more, asker } => self.list_done(&lines, more, asker),

@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use cloister_container::Monitor;
 
 use crate::counters::CounterFile;
 use crate::images::Image;
 use crate::request::Create;
+use crate::snapshots::Snapshot;
 
 /// Any program there is on every machine; it needs the loader, files and an end.
 const TRIED: &str = "/bin/true";
@@ -59,14 +61,6 @@ impl Hypervisor {
         })
     }
 
-    pub fn monitor<'a>(&'a self, counters: &'a CounterFile) -> Monitor<'a> {
-        Monitor {
-            program: self.program.as_fd(),
-            kvm: self.kvm.as_fd(),
-            counters: counters.file().as_fd(),
-        }
-    }
-
     pub fn calls(&self) -> &BTreeMap<u16, String> {
         &self.calls
     }
@@ -88,11 +82,60 @@ fn ask(program: &Path, arguments: &[&str]) -> Result<Vec<u8>, NoHypervisor> {
     Err(NoHypervisor::Trial(format!("{} {said}", answer.status)))
 }
 
-/// The monitor's command line: it stands in the image's root, and shows that to its guest.
-pub fn monitor_argv(image: &Image, create: &Create) -> Vec<String> {
+/// What one micro-VM's monitor is given.
+pub struct Machine {
+    hypervisor: Arc<Hypervisor>,
+    counters: Arc<CounterFile>,
+    snapshot: Option<Arc<Snapshot>>,
+    /// Where the monitor is to write a snapshot, and its end of the socket by which it is asked.
+    freezable: Option<(File, OwnedFd)>,
+}
+
+impl Machine {
+    pub fn new(hypervisor: Arc<Hypervisor>, counters: Arc<CounterFile>) -> Self {
+        Self {
+            hypervisor,
+            counters,
+            snapshot: None,
+            freezable: None,
+        }
+    }
+
+    /// One that is brought back.
+    pub fn of_snapshot(mut self, snapshot: Option<Arc<Snapshot>>) -> Self {
+        self.snapshot = snapshot;
+        self
+    }
+
+    /// One that may be frozen.
+    pub fn freezable(mut self, by: Option<(File, OwnedFd)>) -> Self {
+        self.freezable = by;
+        self
+    }
+
+    pub fn monitor(&self) -> Monitor<'_> {
+        let written = self.freezable.as_ref();
+        let snapshot = self
+            .snapshot
+            .as_ref()
+            .map(|snapshot| snapshot.file().as_fd());
+        Monitor {
+            program: self.hypervisor.program.as_fd(),
+            kvm: self.hypervisor.kvm.as_fd(),
+            counters: self.counters.file().as_fd(),
+            snapshot: snapshot.or_else(|| written.map(|(file, _)| file.as_fd())),
+            control: written.map(|(_, control)| control.as_fd()),
+        }
+    }
+}
+
+/// The monitor's command line: it stands in the image's root, and shows that to its guest. A restored guest sees `pid` as its own id.
+pub fn monitor_argv(image: &Image, create: &Create, pid: u32) -> Vec<String> {
+    let restored = create.snapshot.is_some();
+    let verb = if restored { "restore" } else { "run" };
     let words = [
         "cloister-vm",
-        "run",
+        verb,
         "--root",
         "/",
         "--kvm-fd",
@@ -105,6 +148,17 @@ pub fn monitor_argv(image: &Image, create: &Create) -> Vec<String> {
     let mut argv: Vec<String> = words.map(str::to_owned).to_vec();
     argv.extend(["--memory-mb".to_owned(), create.memory_mb.to_string()]);
     argv.extend(["--tmp-mb".to_owned(), create.tmp_mb.to_string()]);
+    if restored || create.freezable {
+        argv.extend(["--snapshot-fd", "6", "--snapshot-key"].map(str::to_owned));
+        argv.push(image.digest.clone());
+    }
+    if restored {
+        argv.extend(["--pid".to_owned(), pid.to_string()]);
+        return argv;
+    }
+    if create.freezable {
+        argv.extend(["--control-fd", "7"].map(str::to_owned));
+    }
     for (name, value) in &image.env {
         argv.extend(["--env".to_owned(), format!("{name}={value}")]);
     }

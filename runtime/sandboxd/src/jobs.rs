@@ -14,11 +14,11 @@ use rustix::event::{EventfdFlags, eventfd};
 use serde::Serialize;
 
 use crate::bundles::Bundle;
-use crate::counters::CounterFile;
-use crate::hypervisor::Hypervisor;
+use crate::hypervisor::Machine;
 use crate::images::Image;
 use crate::peer;
 use crate::refusal::{Code, Refusal};
+use crate::snapshots::{Freezer, Frozen};
 
 /// A spawn waits for the kernel to attach it to its cgroups more than it computes.
 const SPAWN_THREADS: usize = 8;
@@ -39,7 +39,7 @@ pub struct SpawnJob {
     pub image: Arc<Image>,
     pub argv: Vec<String>,
     /// For a micro-VM; `argv` is then its monitor's.
-    pub machine: Option<(Arc<Hypervisor>, Arc<CounterFile>)>,
+    pub machine: Option<Machine>,
     pub host_id: u32,
     pub limits: Limits,
     pub bundle: Option<Bundle>,
@@ -83,6 +83,11 @@ pub struct Listed {
 pub enum Job {
     Spawn(Box<SpawnJob>),
     Assign(AssignJob),
+    Freeze {
+        key: u64,
+        freezer: Freezer,
+        asker: Asker,
+    },
     Kill {
         key: u64,
         sandbox: Arc<Sandbox>,
@@ -108,6 +113,11 @@ pub enum Done {
     Assigned {
         key: u64,
         outcome: Result<Phases, Refusal>,
+        asker: Asker,
+    },
+    Frozen {
+        key: u64,
+        outcome: Result<Frozen, Refusal>,
         asker: Asker,
     },
     Killed {
@@ -169,6 +179,8 @@ impl Jobs {
         let pool = match job {
             Job::Spawn(_) => &self.spawns,
             Job::Assign(_) => &self.assigns,
+            // Seldom, and slow: an assign must not wait for it.
+            Job::Freeze { .. } => &self.spawns,
             Job::Kill { .. } | Job::Reap { .. } | Job::List { .. } => &self.ends,
         };
         // The threads never end, so somebody always receives.
@@ -208,6 +220,15 @@ fn run(job: Job) -> Done {
                 asker,
             }
         }
+        Job::Freeze {
+            key,
+            freezer,
+            asker,
+        } => Done::Frozen {
+            key,
+            outcome: freezer.freeze(),
+            asker,
+        },
         Job::Kill { key, sandbox } => Done::Killed {
             key,
             outcome: sandbox.kill(),
@@ -242,10 +263,7 @@ fn run_spawn(job: SpawnJob) -> Done {
         host_id: job.host_id,
         limits: job.limits,
         bundle: bundle.as_deref(),
-        monitor: job
-            .machine
-            .as_ref()
-            .map(|(hypervisor, counters)| hypervisor.monitor(counters)),
+        monitor: job.machine.as_ref().map(Machine::monitor),
     };
     let outcome = spawn(&job.instance, &spec, job.stdio)
         .map_err(|error| refusal(error.code(), &error, error.remedy()));

@@ -19,6 +19,7 @@ mod refusal;
 mod request;
 mod sandboxes;
 mod slots;
+mod snapshots;
 mod socket;
 mod watch;
 

@@ -17,6 +17,8 @@ pub enum Code {
     SetupFailed,
     Draining,
     TooManySandboxes,
+    UnknownSnapshot,
+    SnapshotRefused,
 }
 
 /// A reply with `ok: false`.

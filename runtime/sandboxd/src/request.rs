@@ -20,6 +20,10 @@ pub enum Request {
     /// The sandboxes after that one.
     List(Option<String>),
     Drain,
+    /// Freezes a sandbox.
+    Snapshot(String),
+    /// Throws a snapshot away.
+    Forget(String),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -53,6 +57,11 @@ pub struct Create {
     pub label: String,
     #[serde(default)]
     pub argv_extra: Vec<String>,
+    /// A micro-VM that may be frozen.
+    #[serde(default)]
+    pub freezable: bool,
+    /// A micro-VM that is brought back instead of booted.
+    pub snapshot: Option<String>,
 }
 
 #[derive(Debug, PartialEq, Deserialize)]
@@ -70,6 +79,12 @@ pub struct Assign {
 #[serde(deny_unknown_fields)]
 struct Named {
     sandbox: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NamedSnapshot {
+    snapshot: String,
 }
 
 #[derive(Deserialize)]
@@ -115,13 +130,15 @@ fn known(mut fields: Map<String, Value>) -> Result<Request, Refusal> {
             Ok(Request::Assign(assign))
         }
         "kill" => read::<Named>(fields).map(|named| Request::Kill(named.sandbox)),
+        "snapshot" => read::<Named>(fields).map(|named| Request::Snapshot(named.sandbox)),
+        "forget" => read::<NamedSnapshot>(fields).map(|named| Request::Forget(named.snapshot)),
         "list" => read::<After>(fields).map(|list| Request::List(list.after)),
         "hello" => read::<Nothing>(fields).map(|_| Request::Hello),
         "drain" => read::<Nothing>(fields).map(|_| Request::Drain),
         _ => Err(Refusal::new(
             Code::UnknownOp,
             "There is no such op.",
-            "Use create, hello, assign, kill, list or drain.",
+            "Use create, hello, assign, kill, list, snapshot, forget or drain.",
         )),
     }
 }
@@ -143,6 +160,14 @@ fn check_create(create: &Create) -> Result<(), Refusal> {
         check_digest(bundle)?;
     }
     check_label(&create.label)?;
+    if create.kind != Kind::Microvm && (create.freezable || create.snapshot.is_some()) {
+        return Err(Refusal::bad(
+            "Only a micro-VM can be frozen and brought back.",
+        ));
+    }
+    if create.freezable && create.snapshot.is_some() {
+        return Err(Refusal::bad("What is brought back cannot be frozen again."));
+    }
     let extra = &create.argv_extra;
     let fits = |word: &String| word.len() <= MAX_ARGUMENT_BYTES && !word.contains('\0');
     if extra.len() > MAX_EXTRA_ARGUMENTS || !extra.iter().all(fits) {

@@ -10,6 +10,7 @@ use crate::counters::CounterFile;
 use crate::jobs::Asker;
 use crate::output::{Account, OutputPipe};
 use crate::request::Kind;
+use crate::snapshots::Freezer;
 
 /// One sandbox, from its request until its processes are gone.
 pub struct Entry {
@@ -36,8 +37,12 @@ pub struct Entry {
     pub killers: Vec<Asker>,
     pub pipes: Vec<OutputPipe>,
     pub account: Account,
+    /// What a restored runner is to see as its own process id.
+    pub guest_pid: Option<u32>,
     /// Of a micro-VM.
     pub counters: Option<Arc<CounterFile>>,
+    /// Of a micro-VM that may be frozen, until it is.
+    pub freezer: Option<Freezer>,
 }
 
 impl Entry {

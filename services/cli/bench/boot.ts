@@ -5,7 +5,7 @@ import { type HostFacts, hostFacts } from "../host/facts.ts";
 import type { BootMode } from "./boot-mode.ts";
 import { type Distribution, distribution } from "./distribution.ts";
 import { type Ground, layGround } from "./ground.ts";
-import { coldMode, preparedMode, processMode, warmMode } from "./own-modes.ts";
+import { coldMode, preparedMode, processMode, restoredMode, warmMode } from "./own-modes.ts";
 import { bwrapMode, ociMode } from "./peer-modes.ts";
 
 interface KnownMode {
@@ -32,7 +32,7 @@ const MODES: Record<string, KnownMode> = {
   "container-warm": own(warmMode, "container", always),
   "microvm-cold": own(coldMode, "microvm", kvm),
   "microvm-prepared": own(preparedMode, "microvm", kvm),
-  "microvm-restored": notYet,
+  "microvm-restored": own(restoredMode, "microvm", kvm),
   "microvm-pooled": notYet,
   "microvm-reset": notYet,
   "microvm-warm": own(warmMode, "microvm", kvm),

@@ -2,6 +2,7 @@ import type { Path } from "#contracts/function";
 import {
   type BootedSandbox,
   ProcessLauncher,
+  RestoringLauncher,
   type ServingSandbox,
 } from "../../worker/sandbox/index.ts";
 import { answer, type BootMode, firstAnswer } from "./boot-mode.ts";
@@ -61,6 +62,35 @@ export function preparedMode(ground: Ground, kind: Path): BootMode {
     async after() {
       await cell?.end();
       cell = undefined;
+    },
+  };
+}
+
+/** From the request for a sandbox to the first answer, out of a snapshot of the booted runner without a function. */
+export function restoredMode(ground: Ground): BootMode {
+  const shape = { ...ground.shape, kind: "microvm" as const };
+  const failures: Error[] = [];
+  const launcher = new RestoringLauncher(ground.launcher, {
+    onProblem: (error) => void failures.push(error),
+  });
+  let serving: ServingSandbox | undefined;
+  return {
+    name: "microvm-restored",
+    async before() {
+      await launcher.freeze(shape);
+    },
+    async measured() {
+      const assigned = await launcher.launch(shape, "bench", ground.bundle);
+      // A sandbox that was booted after all is no measurement of this mode.
+      if (!assigned.restored) {
+        await assigned.end();
+        throw failures.pop() ?? new Error("the sandbox was booted");
+      }
+      serving = await firstAnswer(assigned, ground);
+    },
+    async after() {
+      await serving?.end();
+      serving = undefined;
     },
   };
 }

@@ -421,7 +421,7 @@ export class SandboxPool {
           throw error;
         });
         const assigned = await booted.assign(hold, labelOf(owner.spec));
-        await this.#serve(owner, assigned, reservation, hold, kind);
+        await this.#serve(owner, assigned, reservation, hold, startOf(assigned, kind));
       } else {
         const reservation = reserved as Reservation;
         let assigned: AssignedSandbox;
@@ -441,7 +441,7 @@ export class SandboxPool {
         }
         this.#releaseWhenGone(assigned, reservation);
         this.#admit();
-        await this.#serve(owner, assigned, reservation, hold, "cold");
+        await this.#serve(owner, assigned, reservation, hold, startOf(assigned, "cold"));
       }
     } catch (error) {
       hold?.release();
@@ -506,3 +506,7 @@ export class SandboxPool {
 
 /** What `ps` and sandboxd's list call it. */
 const labelOf = (spec: VersionSpec): string => `${spec.name.slice(0, 48)}@${spec.version}`;
+
+/** What its first invocation is told: one that was brought back is `restored`, whether it waited for its function or not. */
+const startOf = (sandbox: AssignedSandbox, otherwise: StartKind): StartKind =>
+  sandbox.restored ? "restored" : otherwise;

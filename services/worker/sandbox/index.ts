@@ -11,6 +11,7 @@ export {
   shapeOf,
 } from "./launcher.ts";
 export { ProcessLauncher } from "./process-launcher.ts";
+export { RestoringLauncher, type RestoringLauncherOptions } from "./restoring-launcher.ts";
 export type { AnswerHandler, RunnerStream } from "./runner-link.ts";
 export {
   type AssignedSandbox,

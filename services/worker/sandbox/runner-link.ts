@@ -137,6 +137,11 @@ export class RunnerLink implements FrameReceiver {
     return this.#streams.has(stream);
   }
 
+  /** Tells a restored runner what it is now; it says READY again. */
+  restored(message: object): void {
+    if (!this.#isDown) this.#socket.sendJson(FRAME.RESTORED, 0, message);
+  }
+
   /** Sends INIT; resolves with INIT_DONE's payload, rejects when the runner goes away first. */
   init(message: object): Promise<Record<string, unknown>> {
     this.#initDone = Promise.withResolvers();

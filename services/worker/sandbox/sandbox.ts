@@ -43,6 +43,8 @@ export class SandboxCore {
   readonly link: RunnerLink;
   readonly meter: SandboxMeter;
   readonly phases: StartPhases = {};
+  /** It was brought back from a snapshot. */
+  restored = false;
   /** Where the runner finds the function's files. */
   root = "/fn";
   /** The connection is gone: nothing can be asked of it any more. */
@@ -176,6 +178,10 @@ abstract class Stage {
   }
   get phases(): StartPhases {
     return this.core.phases;
+  }
+  /** Whether it was brought back from a snapshot instead of booted. */
+  get restored(): boolean {
+    return this.core.restored;
   }
   get down(): Promise<void> {
     return this.core.down;

@@ -1,3 +1,4 @@
+import { randomBytes } from "node:crypto";
 import { z } from "zod";
 import { CloisterError } from "#errors/catalogue";
 import type { SandboxExit } from "./exit.ts";
@@ -27,6 +28,7 @@ const countersSchema = z.object({ path: z.string().startsWith("/"), format: z.li
 const createdSchema = z.object({
   sandbox: z.string().min(1).max(64),
   pid: z.number().int().positive().optional().catch(undefined),
+  guestPid: z.number().int().positive().optional().catch(undefined),
   stat: z
     .object({
       cpu: statSchema.optional(),
@@ -36,6 +38,8 @@ const createdSchema = z.object({
     .optional()
     .catch(undefined),
 });
+
+const snapshotSchema = z.object({ snapshot: z.string().min(1).max(64) });
 
 const CREATE_TIMEOUT_MS = 10_000;
 /** Exits heard before the reply of their `create` was read. */
@@ -103,8 +107,16 @@ export class SandboxdLauncher implements SandboxLauncher, SandboxHolder {
     return (await created.booted()).alreadyAssigned();
   }
 
-  /** The first stage alone: resolves when sandboxd has made the process. */
-  async create(shape: SandboxShape, label: string, bundle?: BundleRef): Promise<CreatedSandbox> {
+  /**
+   * The first stage alone: resolves when sandboxd has made the process. A micro-VM may be made `freezable`, or be brought back
+   * from a `snapshot`.
+   */
+  async create(
+    shape: SandboxShape,
+    label: string,
+    bundle?: BundleRef,
+    frozen: { freezable?: true; snapshot?: string } = {},
+  ): Promise<CreatedSandbox> {
     if (!this.#control.hello) throw unreachable();
     const began = performance.now();
     const { promise, resolve, reject } = Promise.withResolvers<SandboxCore>();
@@ -152,6 +164,7 @@ export class SandboxdLauncher implements SandboxLauncher, SandboxHolder {
         tmpMb: shape.tmpMb,
         label: label.slice(0, 64),
         ...(bundle ? { bundle: bundle.digest } : {}),
+        ...frozen,
       });
       const core = await promise;
       core.phases.create_ms = performance.now() - began;
@@ -162,6 +175,17 @@ export class SandboxdLauncher implements SandboxLauncher, SandboxHolder {
     } finally {
       clearTimeout(timer);
     }
+  }
+
+  /** Freezes a micro-VM that was made freezable, which ends with that; gives the snapshot's id. */
+  async freeze(id: string): Promise<string> {
+    const reply = await this.#control.request({ op: "snapshot", sandbox: id });
+    return snapshotSchema.parse(reply).snapshot;
+  }
+
+  /** Throws a snapshot away. */
+  async forget(snapshot: string): Promise<void> {
+    await this.#control.request({ op: "forget", snapshot });
   }
 
   async assign(id: string, bundle: BundleRef, label: string): Promise<void> {
@@ -199,7 +223,7 @@ export class SandboxdLauncher implements SandboxLauncher, SandboxHolder {
   /** The REPLY of a create: from here on the connection is the runner's. Throws sandboxd's refusal. */
   #adopt(frames: FrameSocket, reply: Record<string, unknown>): SandboxCore {
     if (reply.ok !== true) throw refusal(reply);
-    const { sandbox, pid, stat } = createdSchema.parse(reply);
+    const { sandbox, pid, guestPid, stat } = createdSchema.parse(reply);
     const calls = this.#control.hello?.calls ?? {};
     const core = new SandboxCore(sandbox, frames, this, {
       ...(stat?.cpu ? { cpu: stat.cpu } : {}),
@@ -208,6 +232,11 @@ export class SandboxdLauncher implements SandboxLauncher, SandboxHolder {
       ...(pid === undefined ? {} : { pid }),
     });
     this.#cores.set(sandbox, core);
+    if (guestPid !== undefined) {
+      core.restored = true;
+      const seed = randomBytes(32).toString("base64");
+      core.link.restored({ seed, nowMs: Date.now(), pid: guestPid });
+    }
     void core.ended.then(() => this.#cores.delete(sandbox));
     return core;
   }

@@ -15,7 +15,7 @@ mod title;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
-use cloister_container::order::{Ended, MAX_FDS, Order, Report, receive, send};
+use cloister_container::order::{Ended, MAX_FDS, MAX_SNAPSHOT_FDS, Order, Report, receive, send};
 use failure::{Failure, Step};
 use lockdown::Filter;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -221,6 +221,8 @@ struct Monitor {
     program: OwnedFd,
     kvm: OwnedFd,
     counters: OwnedFd,
+    /// Its file, then the socket by which it is asked for.
+    snapshot: Vec<OwnedFd>,
 }
 
 impl Descriptors {
@@ -242,6 +244,9 @@ impl Descriptors {
                 program: next()?,
                 kvm: next()?,
                 counters: next()?,
+                snapshot: (0..order.snapshot_fds.min(MAX_SNAPSHOT_FDS))
+                    .map(|_| next())
+                    .collect::<Result<_, _>>()?,
             })
         } else {
             None

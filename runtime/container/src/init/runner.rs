@@ -2,7 +2,7 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use cloister_container::order::Order;
+use cloister_container::order::{MAX_SNAPSHOT_FDS, Order};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Pid;
@@ -16,11 +16,13 @@ const SCRATCH: libc::c_int = 64;
 const KVM: libc::c_int = 4;
 /// The file that the monitor counts in.
 const COUNTERS: libc::c_int = 5;
+/// The file of a snapshot, and the socket by which one is asked for.
+const SNAPSHOT: [libc::c_int; MAX_SNAPSHOT_FDS] = [6, 7];
 /// Where the runner tells of a failed exec; closed by a successful one.
-const STATUS: libc::c_int = 6;
+const STATUS: libc::c_int = 8;
 /// The monitor's program, closed by its exec.
-const PROGRAM: libc::c_int = 7;
-const FIRST_CLOSED: libc::c_uint = 8;
+const PROGRAM: libc::c_int = 9;
+const FIRST_CLOSED: libc::c_uint = 10;
 /// exec failed, as in a shell.
 const EXIT_EXEC: i32 = 127;
 
@@ -98,21 +100,28 @@ fn become_runner(fds: &Descriptors, tell: &OwnedFd) -> Result<(), Failure> {
     ];
     let tell = copy(tell.as_fd())?;
     let monitor = match &fds.monitor {
-        Some(monitor) => Some([
-            copy(monitor.kvm.as_fd())?,
-            copy(monitor.counters.as_fd())?,
-            copy(monitor.program.as_fd())?,
-        ]),
+        Some(monitor) => {
+            let snapshot = monitor.snapshot.iter().map(|fd| copy(fd.as_fd()));
+            Some((
+                copy(monitor.kvm.as_fd())?,
+                copy(monitor.counters.as_fd())?,
+                snapshot.collect::<Result<Vec<_>, _>>()?,
+                copy(monitor.program.as_fd())?,
+            ))
+        }
         None => None,
     };
     for (number, source) in (0..).zip(&sources) {
         place(source.as_fd(), number, 0)?;
     }
-    for number in [KVM, COUNTERS, PROGRAM] {
+    for number in [KVM, COUNTERS, PROGRAM].into_iter().chain(SNAPSHOT) {
         // SAFETY: what stood there has been copied; exec or exit follows.
         unsafe { libc::close(number) };
     }
-    if let Some([kvm, counters, program]) = &monitor {
+    if let Some((kvm, counters, snapshot, program)) = &monitor {
+        for (number, fd) in SNAPSHOT.into_iter().zip(snapshot) {
+            place(fd.as_fd(), number, 0)?;
+        }
         place(kvm.as_fd(), KVM, 0)?;
         place(counters.as_fd(), COUNTERS, 0)?;
         place(program.as_fd(), PROGRAM, libc::O_CLOEXEC)?;

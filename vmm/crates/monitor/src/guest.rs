@@ -228,7 +228,7 @@ fn prepare(options: &Options) -> Result<Empty, GuestError> {
     let kernel = Kernel::new(memory, identity, |kernel| {
         let mut vfs = Vfs::new(root);
         vfs.mount("/dev", dev_tree());
-        vfs.mount("/proc", proc_tree(&kernel));
+        vfs.mount("/proc", proc_tree(&kernel, options.pid));
         vfs.mount("/sys", sys_tree(shown_cpus));
         vfs.mount("/tmp", tmp);
         vfs.mount("/dev/shm", shared_memory);

@@ -33,7 +33,7 @@ fn link(
 
 /// The tree to mount at /proc.
 #[must_use]
-pub fn proc_tree(kernel: &Weak<Kernel>) -> Arc<dyn Node> {
+pub fn proc_tree(kernel: &Weak<Kernel>, pid: i32) -> Arc<dyn Node> {
     let own = own_tree(kernel);
     let fixed = |ino, text: &'static str| TextNode::file(ino, move || Ok(text.as_bytes().to_vec()));
     let kernel_tree = StaticDir::with(
@@ -72,7 +72,7 @@ pub fn proc_tree(kernel: &Weak<Kernel>) -> Arc<dyn Node> {
                 "self",
                 link(kernel, 19, |k| Ok(k.identity.pid.to_string().into_bytes())),
             ),
-            (PID, own),
+            (&pid.to_string(), own),
             ("thread-self", thread),
             ("meminfo", text(kernel, 10, meminfo)),
             ("cpuinfo", text(kernel, 11, cpuinfo)),
@@ -100,13 +100,13 @@ const MOUNTS: &str = "image / image ro 0 0\ntmpfs /tmp tmpfs rw 0 0\ntmpfs /dev/
 
 /// The name of the process: that of its first thread.
 fn command(kernel: &Kernel) -> String {
-    let first = kernel.thread(kernel.identity.pid);
-    let name = first.map(|thread| thread.name.lock().clone());
+    // A restored process has a new id, its first thread the one it had.
+    let name = kernel
+        .threads()
+        .first()
+        .map(|thread| thread.name.lock().clone());
     String::from_utf8_lossy(&name.unwrap_or_default()).into_owned()
 }
-
-/// Id of the one process there is.
-const PID: &str = "1";
 
 fn own_tree(kernel: &Weak<Kernel>) -> Arc<dyn Node> {
     let program = |k: &Kernel| k.program.get().cloned().ok_or(Errno::ENOENT);
@@ -129,10 +129,7 @@ fn own_tree(kernel: &Weak<Kernel>) -> Arc<dyn Node> {
             ),
             (
                 "comm",
-                text(kernel, 25, |k| {
-                    let name = k.thread(k.identity.pid).map(|t| t.name.lock().clone());
-                    Ok([name.unwrap_or_default().as_slice(), b"\n"].concat())
-                }),
+                text(kernel, 25, |k| Ok(format!("{}\n", command(k)).into_bytes())),
             ),
             (
                 "environ",

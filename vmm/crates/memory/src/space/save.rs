@@ -62,11 +62,7 @@ impl AddressSpace {
                 }
                 let (known, differing) = self.differing(vma, name, pages, file)?;
                 saved.beneath = known.then(|| name.clone());
-                if known && vma.prot.contains(Prot::EXEC) && vma.len() >= LARGE_PAGE {
-                    self.readable_pages(vma)
-                } else {
-                    differing
-                }
+                differing
             }
             // One process alone: memory it shares with nobody is its own.
             Kind::SharedAnonymous => self.all_pages(vma),

@@ -1,0 +1,233 @@
+//! Frozen micro-VMs. They live in memory and go with sandboxd: whoever needs one after a restart makes it anew.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::Duration;
+use std::{fs, io};
+
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::controlling::unknown;
+use crate::daemon::Daemon;
+use crate::images::Image;
+use crate::jobs::{Asker, Job};
+use crate::refusal::{Code, Refusal};
+use crate::request::Create;
+
+/// Most snapshots, and most bytes of all together.
+const MOST: usize = 64;
+const MOST_BYTES: u64 = 2 << 30;
+/// A monitor answers long before; one that does not has been stopped from outside.
+const ANSWER_BOUND: Duration = Duration::from_secs(30);
+const MOST_ANSWER: u64 = 4096;
+
+/// What must be the same where a snapshot is brought back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shape {
+    image: String,
+    digest: String,
+    memory_mb: u32,
+    tmp_mb: u32,
+    argv_extra: Vec<String>,
+}
+
+impl Shape {
+    pub fn of(image: &Image, create: &Create) -> Self {
+        Self {
+            image: create.image.clone(),
+            digest: image.digest.clone(),
+            memory_mb: create.memory_mb,
+            tmp_mb: create.tmp_mb,
+            argv_extra: create.argv_extra.clone(),
+        }
+    }
+}
+
+/// A frozen micro-VM. Nobody can write to its file any more.
+#[derive(Debug)]
+pub struct Snapshot {
+    shape: Shape,
+    file: File,
+    bytes: u64,
+}
+
+impl Snapshot {
+    /// Its file, open for reading.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+}
+
+/// What asks a running micro-VM's monitor for a snapshot; once.
+#[derive(Debug)]
+pub struct Freezer {
+    shape: Shape,
+    control: UnixStream,
+    file: File,
+}
+
+/// A snapshot that has just been made, and what the monitor said of it.
+pub struct Frozen {
+    snapshot: Snapshot,
+    still_ms: f64,
+    write_ms: f64,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer {
+    ok: bool,
+    #[serde(default)]
+    reason: String,
+    #[serde(default)]
+    still_ms: f64,
+    #[serde(default)]
+    write_ms: f64,
+}
+
+impl Freezer {
+    /// It, and the monitor's part: the file to write, and its end of the socket.
+    pub fn new(shape: Shape) -> io::Result<(Self, (File, OwnedFd))> {
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let file = File::from(memfd_create("snapshot", flags)?);
+        let (control, theirs) = UnixStream::pair()?;
+        let given = (file.try_clone()?, OwnedFd::from(theirs));
+        let freezer = Self {
+            shape,
+            control,
+            file,
+        };
+        Ok((freezer, given))
+    }
+
+    /// Has the monitor write the snapshot; it ends with that.
+    pub fn freeze(mut self) -> Result<Frozen, Refusal> {
+        let answer = self.ask().map_err(|error| {
+            refused(format!(
+                "the micro-VM ended before it was frozen, or did not answer ({error})"
+            ))
+        })?;
+        if !answer.ok {
+            return Err(refused(answer.reason));
+        }
+        let sealed = self.seal();
+        let (file, bytes) = sealed.map_err(|error| refused(format!("its file: {error}")))?;
+        Ok(Frozen {
+            snapshot: Snapshot {
+                shape: self.shape,
+                file,
+                bytes,
+            },
+            still_ms: answer.still_ms,
+            write_ms: answer.write_ms,
+        })
+    }
+
+    fn ask(&mut self) -> io::Result<Answer> {
+        self.control.set_read_timeout(Some(ANSWER_BOUND))?;
+        self.control.write_all(b"s")?;
+        let mut text = Vec::new();
+        (&self.control).take(MOST_ANSWER).read_to_end(&mut text)?;
+        Ok(serde_json::from_slice(&text)?)
+    }
+
+    /// Nobody may write any more, the monitor that wrote it included; opened anew, for reading only.
+    fn seal(&self) -> io::Result<(File, u64)> {
+        let all = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
+        fcntl_add_seals(&self.file, all)?;
+        let file = File::open(format!("/proc/self/fd/{}", self.file.as_raw_fd()))?;
+        let bytes = fs::File::metadata(&file)?.len();
+        Ok((file, bytes))
+    }
+}
+
+fn refused(reason: impl std::fmt::Display) -> Refusal {
+    Refusal::new(
+        Code::SnapshotRefused,
+        format!("There is no snapshot: {reason}."),
+        "Make the sandbox without one.",
+    )
+}
+
+/// All snapshots, by id.
+#[derive(Default)]
+pub struct Snapshots {
+    by_id: BTreeMap<String, Arc<Snapshot>>,
+    made: u64,
+}
+
+impl Snapshots {
+    /// One that fits what is to be made of it.
+    pub fn get(&self, id: &str, shape: &Shape) -> Result<Arc<Snapshot>, Refusal> {
+        let fits = |snapshot: &&Arc<Snapshot>| snapshot.shape == *shape;
+        self.by_id
+            .get(id)
+            .filter(fits)
+            .cloned()
+            .ok_or_else(|| none(id))
+    }
+
+    pub fn forget(&mut self, id: &str) -> Result<(), Refusal> {
+        self.by_id.remove(id).map(drop).ok_or_else(|| none(id))
+    }
+
+    fn add(&mut self, snapshot: Snapshot) -> Result<String, Refusal> {
+        let held = self.by_id.values().map(|snapshot| snapshot.bytes);
+        let held = held.fold(snapshot.bytes, u64::saturating_add);
+        if self.by_id.len() >= MOST || held > MOST_BYTES {
+            return Err(refused("there are as many as there may be; forget some"));
+        }
+        self.made = self.made.saturating_add(1);
+        let id = format!("snap_{:016x}", self.made);
+        self.by_id.insert(id.clone(), Arc::new(snapshot));
+        Ok(id)
+    }
+}
+
+fn none(id: &str) -> Refusal {
+    let shown: String = id.chars().take(64).collect();
+    Refusal::new(
+        Code::UnknownSnapshot,
+        format!("There is no snapshot {shown:?} of such a sandbox."),
+        "Make one, or make the sandbox without.",
+    )
+}
+
+impl Daemon {
+    /// `snapshot`: freezes a sandbox, which ends with that.
+    pub(crate) fn freeze(&mut self, asker: Asker, id: &str) -> Result<(), Refusal> {
+        let key = self.sandboxes.key(id).ok_or_else(|| unknown(id))?;
+        let entry = self.sandboxes.get_mut(key).ok_or_else(|| unknown(id))?;
+        if entry.sandbox.is_none() || entry.killed || entry.exited {
+            return Err(unknown(id));
+        }
+        let freezer = entry.freezer.take();
+        let freezer = freezer.ok_or_else(|| refused("the sandbox was not made freezable"))?;
+        entry.jobs = entry.jobs.saturating_add(1);
+        self.jobs.start_job(Job::Freeze {
+            key,
+            freezer,
+            asker,
+        });
+        Ok(())
+    }
+
+    pub(crate) fn frozen(&mut self, key: u64, outcome: Result<Frozen, Refusal>, asker: Asker) {
+        let added = outcome.and_then(|frozen| {
+            let bytes = frozen.snapshot.bytes;
+            let id = self.snapshots.add(frozen.snapshot)?;
+            Ok(json!({"ok": true, "snapshot": id, "bytes": bytes, "stillMs": frozen.still_ms, "writeMs": frozen.write_ms}))
+        });
+        match added {
+            Ok(reply) => self.answer(asker, &reply),
+            Err(refusal) => self.answer(asker, &refusal),
+        }
+        self.job_done(key);
+    }
+}
