@@ -1,6 +1,8 @@
 mod heap;
 mod host;
 mod remap;
+mod restore;
+mod save;
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
