@@ -106,9 +106,11 @@ impl RestoredPipe {
         let pipe = new_pipe(state.ino);
         let mut inner = pipe.state.lock();
         let capacity = usize::try_from(state.capacity).unwrap_or(CAPACITY);
-        inner.capacity = capacity.clamp(ATOMIC, MAX_CAPACITY);
-        let room = inner.capacity;
-        inner.bytes.extend(state.bytes.iter().take(room));
+        let capacity = capacity.clamp(ATOMIC, MAX_CAPACITY);
+        if hold(0, capacity) {
+            inner.capacity = capacity;
+            inner.bytes.extend(state.bytes.iter().take(capacity));
+        }
         drop(inner);
         Self(pipe)
     }
@@ -154,14 +156,9 @@ impl Fifo {
 impl PipeEnd {
     fn new(pipe: &Arc<Pipe>, reads: bool, writes: bool) -> Arc<Self> {
         let mut state = pipe.state.lock();
-        if state.readers == 0 && state.writers == 0 {
-            // One that is brought back has its size already.
-            let wanted = match state.capacity {
-                0 => CAPACITY,
-                size => size,
-            };
-            state.capacity = if hold(0, wanted) {
-                wanted
+        if state.capacity == 0 {
+            state.capacity = if hold(0, CAPACITY) {
+                CAPACITY
             } else {
                 hold(0, LITTLE);
                 LITTLE

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use vmm_abi::{Errno, PAGE_SIZE};
+use vmm_abi::{Errno, PAGE_SIZE, Prot};
 
 use super::host::host_protection;
 use super::{AddressSpace, Layout};
@@ -43,6 +43,16 @@ impl AddressSpace {
             }
         }
         (layout.heap_start, layout.heap_end) = state.heap;
+        let writable = |mapping: &&MappingState| mapping.vma.prot.contains(Prot::WRITE);
+        let extents = state
+            .mappings
+            .iter()
+            .filter(writable)
+            .flat_map(|mapping| &mapping.extents);
+        let held = extents.fold(0u64, |sum, extent| sum.saturating_add(extent.len));
+        if held > self.limits.bytes {
+            return Err(SaveError::Limit);
+        }
         Ok(())
     }
 
@@ -54,8 +64,6 @@ impl AddressSpace {
         file: WithFile<'_>,
     ) -> Result<(), SaveError> {
         let vma = &mapping.vma;
-        self.admit(layout, vma.committed())
-            .map_err(|_| SaveError::Limit)?;
         let failed = |errno| SaveError::Host("mmap", errno);
         let protection = host_protection(vma.prot);
         let whole = matches!(mapping.extents.as_slice(), [one] if (one.at, one.len) == (vma.start, vma.len()));
