@@ -5,11 +5,14 @@ export const EXIT = { ok: 0, failed: 1, usage: 2, interrupted: 130 } as const;
 export class Failure extends Error {
   readonly remedy: string;
   readonly exitCode: number;
-  constructor(message: string, remedy: string, exitCode: number = EXIT.failed) {
+  /** The service's, when it was the service that refused. */
+  readonly code: string | undefined;
+  constructor(message: string, remedy: string, exitCode: number = EXIT.failed, code?: string) {
     super(message);
     this.name = "Failure";
     this.remedy = remedy;
     this.exitCode = exitCode;
+    this.code = code;
   }
 }
 

@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::daemon::Daemon;
 use crate::jobs::{Asker, AssignJob, Job, Listed, Phases};
 use crate::refusal::{Code, Refusal};
-use crate::request::{Assign, Request};
+use crate::request::{Assign, Request, Trace};
 
 /// So many lines of `list` fit one frame for certain: each is below 300 bytes.
 const LIST_LINES: usize = 800;
@@ -52,6 +52,10 @@ impl Daemon {
                 Err(refusal) => self.answer(asker, &refusal),
             },
             Request::Kill(id) => self.kill(asker, &id),
+            Request::Trace(trace) => match self.trace(&trace) {
+                Ok(()) => self.answer(asker, &json!({"ok": true})),
+                Err(refusal) => self.answer(asker, &refusal),
+            },
             Request::List(after) => self.list(asker, after.as_deref()),
             Request::Drain => {
                 self.drainers.push(asker);
@@ -123,6 +127,33 @@ impl Daemon {
             limits,
             asker,
         }));
+        Ok(())
+    }
+
+    /// What the monitor has written so far goes out before the reply.
+    fn trace(&mut self, trace: &Trace) -> Result<(), Refusal> {
+        const STDERR: u8 = 2;
+        let key = self.sandboxes.key(&trace.sandbox);
+        let (key, entry) = key
+            .and_then(|key| Some((key, self.sandboxes.get_mut(key)?)))
+            .ok_or_else(|| unknown(&trace.sandbox))?;
+        let counters = entry.counters.as_ref().ok_or_else(|| {
+            Refusal::new(
+                Code::IsolationUnavailable,
+                "The sandbox is a container, whose system calls are not seen.",
+                "Trace a micro-VM.",
+            )
+        })?;
+        counters
+            .set_trace(trace.mark.unwrap_or(0))
+            .map_err(|error| {
+                Refusal::new(
+                    Code::SetupFailed,
+                    format!("The counters cannot be written: {error}."),
+                    "See sandboxd's log.",
+                )
+            })?;
+        self.read_output_now(key, STDERR);
         Ok(())
     }
 

@@ -2,13 +2,16 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, open};
 
 /// Bytes of a file.
 const PAGE_BYTES: u64 = 4096;
+
+/// Where the mark of a trace stands: slot 16.
+const TRACE_AT: u64 = 16 * 8;
 
 /// The folder of an instance's files, beside its socket and open to the same group.
 pub struct Counters {
@@ -69,6 +72,11 @@ impl CounterFile {
     pub fn file(&self) -> &File {
         &self.file
     }
+
+    /// Has the monitor trace system calls under a mark; 0 ends that.
+    pub fn set_trace(&self, mark: u64) -> io::Result<()> {
+        self.file.write_all_at(&mark.to_le_bytes(), TRACE_AT)
+    }
 }
 
 impl Drop for CounterFile {
@@ -102,6 +110,12 @@ mod tests {
         let file = counters.file("sb_1").unwrap();
         assert_eq!(fs::read(file.path()).unwrap(), [0; PAGE_BYTES as usize]);
         assert!(counters.file("sb_1").is_err());
+        file.set_trace(0x0102).unwrap();
+        let page = fs::read(file.path()).unwrap();
+        assert_eq!(
+            (page.len() as u64, page[128], page[129]),
+            (PAGE_BYTES, 2, 1)
+        );
         drop(file);
         assert_eq!(fs::read_dir(&left).unwrap().count(), 0);
         drop(counters);

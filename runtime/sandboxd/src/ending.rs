@@ -253,6 +253,12 @@ impl Daemon {
     }
 
     fn read_last_output(&mut self, key: u64, number: u8) {
+        self.read_output_now(key, number);
+        self.pass_on(key, number, "");
+    }
+
+    /// Reads what is in a pipe now, also while it rests, a bounded number of times.
+    pub(crate) fn read_output_now(&mut self, key: u64, number: u8) {
         for _ in 0..LAST_READS {
             let entry = self.sandboxes.get_mut(key);
             let pipe = entry.and_then(|entry| entry.pipes.iter_mut().find(|p| p.number == number));
@@ -261,7 +267,6 @@ impl Daemon {
             };
             self.pass_on(key, number, &text);
         }
-        self.pass_on(key, number, "");
     }
 
     /// Sends a text, if there is room; before it, the note on what found none. An empty text sends the note alone.

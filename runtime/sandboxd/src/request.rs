@@ -17,6 +17,7 @@ pub enum Request {
     Hello,
     Assign(Assign),
     Kill(String),
+    Trace(Trace),
     /// The sandboxes after that one.
     List(Option<String>),
     Drain,
@@ -73,6 +74,20 @@ pub struct Assign {
     pub memory_mb: Option<u32>,
     pub cpu_milli: Option<u32>,
     pub pids: Option<u32>,
+}
+
+/// Starts the trace of a micro-VM's system calls, or ends it when there is no mark.
+#[derive(Debug, PartialEq)]
+pub struct Trace {
+    pub sandbox: String,
+    pub mark: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TraceFields {
+    sandbox: String,
+    mark: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -132,13 +147,16 @@ fn known(mut fields: Map<String, Value>) -> Result<Request, Refusal> {
         "kill" => read::<Named>(fields).map(|named| Request::Kill(named.sandbox)),
         "snapshot" => read::<Named>(fields).map(|named| Request::Snapshot(named.sandbox)),
         "forget" => read::<NamedSnapshot>(fields).map(|named| Request::Forget(named.snapshot)),
+        "trace" => read::<TraceFields>(fields)
+            .and_then(check_trace)
+            .map(Request::Trace),
         "list" => read::<After>(fields).map(|list| Request::List(list.after)),
         "hello" => read::<Nothing>(fields).map(|_| Request::Hello),
         "drain" => read::<Nothing>(fields).map(|_| Request::Drain),
         _ => Err(Refusal::new(
             Code::UnknownOp,
             "There is no such op.",
-            "Use create, hello, assign, kill, list, snapshot, forget or drain.",
+            "Use create, hello, assign, kill, snapshot, forget, trace, list or drain.",
         )),
     }
 }
@@ -146,6 +164,25 @@ fn known(mut fields: Map<String, Value>) -> Result<Request, Refusal> {
 fn read<T: DeserializeOwned>(fields: Map<String, Value>) -> Result<T, Refusal> {
     serde_json::from_value(Value::Object(fields))
         .map_err(|error| Refusal::bad(format!("The request is wrong: {error}.")))
+}
+
+fn check_trace(fields: TraceFields) -> Result<Trace, Refusal> {
+    /// Means lines without a mark.
+    const PLAIN: u64 = u64::MAX;
+    let mark = match fields.mark {
+        None => None,
+        Some(text) => {
+            let digits = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+            let number = u64::from_str_radix(&text, 16)
+                .ok()
+                .filter(|mark| digits && *mark != 0 && *mark != PLAIN);
+            Some(number.ok_or_else(|| Refusal::bad("mark is not 16 hex digits, or is 0."))?)
+        }
+    };
+    Ok(Trace {
+        sandbox: fields.sandbox,
+        mark,
+    })
 }
 
 fn check_create(create: &Create) -> Result<(), Refusal> {

@@ -27,6 +27,19 @@ export const registerBench = (program: Command): void => {
     )
     .option("--json", "print JSON for scripts")
     .action(boot);
+  bench
+    .command("memory")
+    .description(
+      "private memory of micro-VMs of examples/hello that serve at once: the monitor's own, and the guest's",
+    )
+    .option(
+      "--count <machines>",
+      "how many, at least 2 so that what is shared is told apart",
+      count,
+      2,
+    )
+    .option("--json", "print JSON for scripts")
+    .action(memory);
   for (const name of ["overhead", "density", "throughput"]) {
     bench
       .command(name, { hidden: true })
@@ -36,11 +49,31 @@ export const registerBench = (program: Command): void => {
       .action(() => {
         throw new Failure(
           `./cloister bench ${name} is not in this version.`,
-          "Use ./cloister bench boot.",
+          "Use ./cloister bench boot or bench memory.",
         );
       });
   }
 };
+
+async function memory(options: { count: number; json?: boolean }): Promise<void> {
+  const { benchMemory } = await import("../bench/memory.ts");
+  const report = await benchMemory(options.count);
+  if (options.json) {
+    printJson(report);
+    return;
+  }
+  const columns = [
+    { title: "MICRO-VM (KiB)" },
+    { title: "monitor", right: true },
+    { title: "guest", right: true },
+  ];
+  const rows = report.machines.map((one, index) => [
+    String(index + 1),
+    String(one.monitor_private_kib),
+    String(one.guest_private_kib),
+  ]);
+  process.stdout.write(table(columns, rows));
+}
 
 async function boot(options: BootCommandOptions): Promise<void> {
   const { benchBoot, MODE_NAMES, WARM_UP_ROUNDS } = await import("../bench/boot.ts");

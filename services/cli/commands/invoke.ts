@@ -3,7 +3,7 @@ import { type Command, Option } from "commander";
 import { pathSchema } from "#contracts/function";
 import { Failure, messageOf } from "../failure.ts";
 import { failureOf, segment } from "../http/api.ts";
-import { invocationLogs } from "../http/logs.ts";
+import { invocationLogs, invocationTrace, type LogLine } from "../http/logs.ts";
 import { withProgress } from "../terminal/progress.ts";
 import { printJson } from "../terminal/table.ts";
 import { apiOf, forService } from "./service-options.ts";
@@ -13,6 +13,7 @@ interface InvokeOptions {
   isolation?: string;
   async?: boolean;
   log?: boolean;
+  trace?: boolean;
   dataDir?: string;
   json?: boolean;
 }
@@ -28,7 +29,8 @@ export const registerInvoke = (program: Command): void => {
         new Option("--isolation <path>", "ask for this path").choices([...pathSchema.options]),
       )
       .option("--async", "not in this version")
-      .option("--log", "show what the function printed, on stderr"),
+      .option("--log", "show what the function printed, on stderr")
+      .option("--trace", "show the system calls of the call, on stderr; in a micro-VM only"),
   ).action(async (name: string, options: InvokeOptions) => {
     if (options.async) {
       throw new Failure("Asynchronous invocations are not in this version.", "Leave out --async.");
@@ -41,13 +43,17 @@ export const registerInvoke = (program: Command): void => {
         headers: {
           "content-type": "application/json",
           ...(options.isolation ? { "cloister-isolation": options.isolation } : {}),
+          ...(options.trace ? { "cloister-trace": "1" } : {}),
         },
       }),
     );
     const id = response.headers.get("cloister-invocation-id");
     if (!response.ok) {
       const failure = await failureOf(response);
-      if (options.log && id) await showLog(api, name, id);
+      if (options.log && id) show(await invocationLogs(api, name, id));
+      // The others were refused before anything ran.
+      if (options.trace && id && response.status >= 500 && failure.code?.startsWith("function_"))
+        show(await invocationTrace(api, name, id));
       throw failure;
     }
     const text = await response.text();
@@ -62,18 +68,13 @@ export const registerInvoke = (program: Command): void => {
         answer: asJson(text),
       });
     } else process.stdout.write(text.endsWith("\n") ? text : `${text}\n`);
-    if (options.log && id) await showLog(api, name, id);
+    if (options.log && id) show(await invocationLogs(api, name, id));
+    if (options.trace && id) show(await invocationTrace(api, name, id));
   });
 };
 
-async function showLog(
-  api: Parameters<typeof invocationLogs>[0],
-  name: string,
-  id: string,
-): Promise<void> {
-  for (const entry of await invocationLogs(api, name, id)) {
-    process.stderr.write(entry.text.endsWith("\n") ? entry.text : `${entry.text}\n`);
-  }
+function show(lines: LogLine[]): void {
+  for (const { text } of lines) process.stderr.write(text.endsWith("\n") ? text : `${text}\n`);
 }
 
 function asJson(text: string): unknown {

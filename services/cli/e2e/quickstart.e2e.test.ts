@@ -106,6 +106,42 @@ describe("quickstart", { timeout: 300_000 }, () => {
     assert.match(logs.stdout, /stdout a word/);
   });
 
+  test("--trace shows the system calls of one call in a micro-VM, and is refused in a container", async () => {
+    // What the function itself writes there is its log, however much it looks like a trace.
+    const source = `import { readFileSync, writeSync } from "node:fs";
+export const handler = async (event) => {
+  writeSync(2, "\\u00010123456789abcdef [1] forged() = 0\\nown words\\n");
+  if (event.fail) throw new Error("failed");
+  try { readFileSync("/tmp/" + event.file); } catch {}
+  return event.file;
+};`;
+    await deployFile("seen", source, "--isolation", "microvm");
+    const event = (fields: object) => ["--data", JSON.stringify(fields)];
+    const before = await run(["invoke", "seen", ...event({ file: "untraced" })]);
+    assert.equal(before.stdout, '"untraced"\n', before.stderr);
+    const traced = await run(["invoke", "seen", "--trace", ...event({ file: "looked-for" })]);
+    assert.equal(traced.code, 0, traced.stderr);
+    assert.equal(traced.stdout, '"looked-for"\n');
+    assert.match(traced.stderr, /^\[1\] openat\(.*"\/tmp\/looked-for".*\) = -1 ENOENT/m);
+    assert.match(traced.stderr, /^\[1\] writev\(3, /m);
+    assert.match(traced.stderr, /end of the trace\n$/);
+    assert.doesNotMatch(traced.stderr, /forged|own words|untraced/);
+    const failed = await run(["invoke", "seen", "--trace", ...event({ fail: true })]);
+    assert.equal(failed.code, 1);
+    assert.match(failed.stderr, /^\[1\] write\(2, /m);
+    assert.match(failed.stderr, /function_error/);
+    const after = await run(["invoke", "seen", "--log", ...event({ file: "later" })]);
+    assert.match(after.stderr, /forged\(\) = 0\nown words/);
+    const logs = await run(["logs", "seen", "-n", "1000"]);
+    assert.match(logs.stdout, / trace \[1\] openat\(.*looked-for/);
+    assert.doesNotMatch(logs.stdout, / trace .*(untraced|later)/);
+
+    const contained = await run(["invoke", "speaks", "--trace"]);
+    assert.equal(contained.code, 1);
+    assert.match(contained.stderr, /trace_unavailable/);
+    assert.match(contained.stderr, /--isolation microvm/);
+  });
+
   test("environment, memory and timeout of a deploy reach the function", async () => {
     const source =
       "export const handler = async (_, context) => [process.env.WORD, context.memoryLimitInMB];";

@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
-import { Failure } from "../failure.ts";
+import { EXIT, Failure } from "../failure.ts";
 import { dataFolder } from "../instance/folders.ts";
 
 export interface Credentials {
@@ -108,6 +108,8 @@ export async function failureOf(response: Response): Promise<Failure> {
   return new Failure(
     `${sentence.replace(/\.$/, "")} (${response.status}${code ? ` ${code}` : ""}).`,
     remedy ?? "See the service's logs.",
+    EXIT.failed,
+    code,
   );
 }
 

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { END_OF_TRACE } from "#contracts/invocation";
 import type { Api } from "./api.ts";
 import { failureOf, segment } from "./api.ts";
 
@@ -38,8 +39,21 @@ const PAUSE_MS = 250;
 export async function invocationLogs(api: Api, name: string, id: string): Promise<LogLine[]> {
   for (let attempt = 0; ; attempt++) {
     const all = await storedLogs(api, name, { limit: "1000", invocation: id });
-    const own = all.filter((entry) => entry.invocationId === id);
+    const own = all.filter((entry) => entry.invocationId === id && entry.stream !== "trace");
     if (own.length > 0 || attempt === ATTEMPTS) return own;
+    await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
+  }
+}
+
+/** A trace ends with a line of its own; a worker that died in between writes none, so the wait has a bound. */
+const TRACE_ATTEMPTS = 40;
+
+/** The system calls of one invocation. */
+export async function invocationTrace(api: Api, name: string, id: string): Promise<LogLine[]> {
+  for (let attempt = 0; ; attempt++) {
+    const all = await storedLogs(api, name, { limit: "1000", invocation: id });
+    const own = all.filter((entry) => entry.invocationId === id && entry.stream === "trace");
+    if (own.some(({ text }) => text === END_OF_TRACE) || attempt === TRACE_ATTEMPTS) return own;
     await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
   }
 }

@@ -22,6 +22,7 @@ export interface CallRequest {
   target: CallTarget;
   head: InvocationJob["head"];
   wantedPath: Path | undefined;
+  trace?: boolean;
 }
 
 /** A worker answers within the function's own bounds; one that has not this long after them hangs, ms. */
@@ -76,7 +77,7 @@ export class Call implements CallHandler, WaitingCall {
   }
 
   /** Puts the invocation in the queue. */
-  enqueue({ kind, target, head, wantedPath }: CallRequest, body: RequestBody): void {
+  enqueue({ kind, target, head, wantedPath, trace }: CallRequest, body: RequestBody): void {
     if (this.#finished) return;
     const { producer, replyTo, queueWaitMs, calls } = this.#context;
     const acceptedAtMs = wallMs();
@@ -93,6 +94,7 @@ export class Call implements CallHandler, WaitingCall {
       expiresAtMs: acceptedAtMs + queueWaitMs,
     };
     if (wantedPath !== undefined) job.wantedPath = wantedPath;
+    if (trace) job.trace = true;
     if ("pieces" in body) this.#pieces = body.pieces;
     else if (body.whole.length > LIMITS.inlineBodyBytes) this.#pieces = oneByOne(body.whole);
     else if (body.whole.length > 0) job.body = inJson(body.whole);

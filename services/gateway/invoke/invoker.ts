@@ -14,7 +14,7 @@ import {
   parseFunctionAddress,
 } from "./function-resolver.ts";
 import { takeBody } from "./request-body.ts";
-import { functionHeaders, hostOf, wantedPath } from "./request-headers.ts";
+import { functionHeaders, hostOf, wantedPath, wantsTrace } from "./request-headers.ts";
 
 export interface InvokerOptions {
   context: CallContext;
@@ -53,6 +53,11 @@ export class Invoker {
       this.#refuseUpgrade(request);
       const address = parseCallAddress(target);
       const path = wantedPath(request.headers["cloister-isolation"]);
+      if (wantsTrace(request.headers["cloister-trace"]))
+        throw new CloisterError(
+          "bad_request",
+          "Cloister-Trace is for POST /v1/functions/{name}/invocations",
+        );
       const url = `${this.#options.scheme}://${hostOf(request)}${address.path}`;
       const token = bearerToken(request.headers.authorization);
       const own = isCloisterToken(token);
@@ -87,6 +92,7 @@ export class Invoker {
       this.#refuseUpgrade(request);
       const address = parseFunctionAddress(decodeSegment(segment));
       const path = wantedPath(headers["cloister-isolation"]);
+      const trace = wantsTrace(headers["cloister-trace"]);
       const url = `${this.#options.scheme}://${hostOf(request)}/`;
       if (/(?:^|,)\s*respond-async\s*(?:,|;|$)/i.test(String(headers.prefer ?? "")))
         throw new CloisterError(
@@ -106,6 +112,7 @@ export class Invoker {
           target: found,
           head,
           wantedPath: path,
+          trace,
         });
       };
       const found = this.#ofCaller(bearerToken(headers.authorization), address);

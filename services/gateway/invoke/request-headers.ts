@@ -63,6 +63,13 @@ export function hostOf(request: IncomingMessage): string {
   return host;
 }
 
+/** Whether a caller asks for its system calls by `Cloister-Trace: 1`. Throws `bad_request` for any other word. */
+export function wantsTrace(value: string | string[] | undefined): boolean {
+  if (value === undefined) return false;
+  if (value === "1") return true;
+  throw new CloisterError("bad_request", "Cloister-Trace must be 1");
+}
+
 /** The path a caller asks for by `Cloister-Isolation`. Throws `bad_request` for any other word. */
 export function wantedPath(value: string | string[] | undefined): Path | undefined {
   if (value === undefined) return undefined;

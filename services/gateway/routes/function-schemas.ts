@@ -85,7 +85,7 @@ export const logPageSchema = z
         invocationId: z.string().optional(),
         version: z.number().int(),
         atMs: z.number(),
-        stream: z.enum(["stdout", "stderr", "system"]),
+        stream: z.enum(["stdout", "stderr", "system", "trace"]),
         text: z.string(),
       }),
     ),

@@ -18,6 +18,12 @@ const isolationHeader = z.object({
   "cloister-isolation": pathSchema.optional().openapi({ description: "ask for this path" }),
 });
 
+const eventHeaders = isolationHeader.extend({
+  "cloister-trace": z.literal("1").optional().openapi({
+    description: "of a micro-VM: each system call is in the log, in the stream `trace`",
+  }),
+});
+
 const functionErrors = problems(
   ...(["bad_request", "function_not_found", "version_not_found", "body_too_large"] as const),
   ...(["isolation_not_allowed", "function_error", "function_init_error"] as const),
@@ -55,10 +61,14 @@ export function registerOpenApi(app: OpenAPIHono<GatewayEnv>, publicUrl: string)
     security: [{ key: [] }],
     request: {
       params: z.object({ name: z.string().openapi({ description: "name, or name@version" }) }),
-      headers: isolationHeader,
+      headers: eventHeaders,
       body: { required: false, content: { "application/json": { schema: z.any() } } },
     },
-    responses: { 200: functionAnswer, ...functionErrors, ...problems("unsupported_media_type") },
+    responses: {
+      200: functionAnswer,
+      ...functionErrors,
+      ...problems("unsupported_media_type", "trace_unavailable"),
+    },
   });
   app.doc31("/openapi.json", {
     openapi: "3.1.0",

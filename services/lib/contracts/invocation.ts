@@ -26,6 +26,8 @@ export interface InvocationJob {
   expiresAtMs: number;
   /** The caller's `Cloister-Isolation` header, when there is one. */
   wantedPath?: Path;
+  /** The caller wants its system calls in the log, as lines of the stream `trace`. */
+  trace?: true;
 }
 
 /** Phases of one invocation, ms. Absent means the phase did not happen. Names are those of Server-Timing. */
@@ -106,14 +108,17 @@ export interface InvocationRecord extends Partial<MachineWork> {
   nodeId: string;
 }
 
-/** One line (or chunk of lines) a function wrote while serving an invocation. */
+/** Closes the stream `trace` of an invocation. */
+export const END_OF_TRACE = "[cloister] end of the trace";
+
+/** One line (or chunk of lines) a function wrote while serving an invocation; in `trace`, what its micro-VM's monitor wrote about it. */
 export interface LogEntry {
   tenantId: string;
   functionId: string;
   invocationId?: string;
   version: number;
   atMs: number;
-  stream: "stdout" | "stderr" | "system";
+  stream: "stdout" | "stderr" | "system" | "trace";
   text: string;
 }
 

@@ -111,6 +111,6 @@ export const functionLogs = pgTable("function_logs", {
   invocationId: text("invocation_id"),
   version: integer("version").notNull(),
   at: moment("at").notNull(),
-  stream: text("stream", { enum: ["stdout", "stderr", "system"] }).notNull(),
+  stream: text("stream", { enum: ["stdout", "stderr", "system", "trace"] }).notNull(),
   text: text("text").notNull(),
 });

@@ -21,6 +21,11 @@ export const ERRORS = {
     "The bundle cannot be used",
     "Pack the function's folder as a plain tar.gz of files and folders.",
   ),
+  trace_unavailable: entry(
+    400,
+    "The system calls of this call are not seen",
+    "Trace it in a micro-VM: add --isolation microvm, or the header Cloister-Isolation: microvm.",
+  ),
   unauthenticated: entry(
     401,
     "A valid key is needed",

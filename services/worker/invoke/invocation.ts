@@ -1,9 +1,16 @@
 import type { StartKind, VersionSpec } from "#contracts/function";
-import type { InvocationJob, InvocationStatus, Phases, ReplyMeta } from "#contracts/invocation";
+import type {
+  InvocationJob,
+  InvocationStatus,
+  LogEntry,
+  Phases,
+  ReplyMeta,
+} from "#contracts/invocation";
 import { CloisterError, type ErrorCode } from "#errors/catalogue";
 import { type Placement, place, type Tier } from "../placement/place.ts";
 import type { Lease } from "../pool/function-pool.ts";
 import type { PendingLease } from "../pool/sandbox-pool.ts";
+import { TraceLog } from "../records/trace-log.ts";
 import type { CallerHandler, ReplyLink, ReplyStream } from "../reply/reply-link.ts";
 import {
   type AnswerHandler,
@@ -56,6 +63,7 @@ export class Invocation implements AnswerHandler, CallerHandler {
   #cpuMs: number | undefined;
   #memoryPeakBytes: number | undefined;
   #workBefore: WorkReading | undefined;
+  #trace: TraceLog | undefined;
   #work: InvocationOutcome["work"] = {};
 
   constructor(context: InvocationContext, job: InvocationJob) {
@@ -118,6 +126,11 @@ export class Invocation implements AnswerHandler, CallerHandler {
         kinds: this.#context.kinds(),
       });
       this.#phases.place_ms = sinceMs(began);
+      if (this.#job.trace && this.#placement.path !== "microvm")
+        throw new CloisterError(
+          "trace_unavailable",
+          `This call runs on the path ${this.#placement.path}, where nobody sees system calls`,
+        );
       this.#acquire(spec);
     } catch (error) {
       this.#fail(error);
@@ -135,7 +148,7 @@ export class Invocation implements AnswerHandler, CallerHandler {
     const got = this.#context.pool.acquire(spec, path, latest - now);
     if (!("promise" in got)) {
       this.#phases.acquire_ms = sinceMs(began);
-      this.#invoke(spec, got);
+      this.#begin(spec, got);
       return;
     }
     this.#pending = got;
@@ -147,7 +160,7 @@ export class Invocation implements AnswerHandler, CallerHandler {
         for (const [name, ms] of Object.entries(lease.phases))
           this.#phases[name as keyof Phases] = round(ms);
         if (this.#finished) lease.release(true);
-        else this.#invoke(spec, lease);
+        else this.#begin(spec, lease);
       },
       (error: Error) => {
         this.#pending = undefined;
@@ -155,6 +168,28 @@ export class Invocation implements AnswerHandler, CallerHandler {
         this.#fail(error);
       },
     );
+  }
+
+  #begin(spec: VersionSpec, lease: Lease): void {
+    if (!this.#job.trace) {
+      this.#invoke(spec, lease);
+      return;
+    }
+    const trace = new TraceLog((stream, text) => this.#log(stream, text));
+    this.#trace = trace;
+    lease.sandbox
+      .startTrace((line) => trace.line(line))
+      .then(
+        () => {
+          this.#lease = lease;
+          if (this.#finished) this.#letGo(true);
+          else this.#invoke(spec, lease);
+        },
+        (error: Error) => {
+          lease.release(true);
+          this.#fail(error);
+        },
+      );
   }
 
   #invoke(spec: VersionSpec, lease: Lease): void {
@@ -301,6 +336,10 @@ export class Invocation implements AnswerHandler, CallerHandler {
 
   /** Output of this invocation, in frames or raw. */
   output(fd: 1 | 2, text: string): void {
+    this.#log(fd === 1 ? "stdout" : "stderr", text);
+  }
+
+  #log(stream: LogEntry["stream"], text: string): void {
     const spec = this.#spec;
     if (!spec) return;
     this.#context.records.log({
@@ -309,7 +348,7 @@ export class Invocation implements AnswerHandler, CallerHandler {
       invocationId: this.#job.id,
       version: spec.version,
       atMs: Date.now(),
-      stream: fd === 1 ? "stdout" : "stderr",
+      stream,
       text: text.endsWith("\n") ? text.slice(0, -1) : text,
     });
   }
@@ -375,7 +414,16 @@ export class Invocation implements AnswerHandler, CallerHandler {
     if (!lease) return;
     this.#lease = undefined;
     this.#meter(lease);
-    lease.release(keep);
+    const trace = this.#trace;
+    if (!trace) {
+      lease.release(keep);
+      return;
+    }
+    // Whoever has the sandbox next is not to be traced.
+    lease.sandbox.endTrace().then(() => {
+      trace.end();
+      lease.release(keep);
+    });
   }
 
   #meter({ sandbox }: Lease): void {

@@ -46,6 +46,10 @@ export class ProcessLauncher implements SandboxLauncher, SandboxHolder {
     return assigned;
   }
 
+  async trace(): Promise<void> {
+    throw new CloisterError("trace_unavailable");
+  }
+
   create(shape: SandboxShape): CreatedSandbox {
     const began = performance.now();
     const [program = "", ...args] = this.#argvOf(shape);

@@ -5,6 +5,7 @@ import type { FrameSocket } from "./frame-socket.ts";
 import type { BundleRef, InitMessage } from "./loaded-function.ts";
 import { type AnswerHandler, RunnerLink, type RunnerStream } from "./runner-link.ts";
 import { SandboxMeter, type StatFiles, type WorkReading } from "./sandbox-meter.ts";
+import { TraceFilter } from "./trace-filter.ts";
 
 /** Phases of a start, ms. Absent: did not happen. */
 export interface StartPhases {
@@ -19,6 +20,8 @@ export interface SandboxHolder {
   assign(id: string, bundle: BundleRef, label: string): Promise<void>;
   /** Resolves when the last process is gone. */
   kill(id: string): Promise<void>;
+  /** Starts the trace of a micro-VM's system calls, each line marked so, or ends it. */
+  trace(id: string, mark: string | undefined): Promise<void>;
   /** Resolves with why it ended, once its processes are gone. Never rejects. */
   exit(id: string): Promise<SandboxExit>;
 }
@@ -60,6 +63,7 @@ export class SandboxCore {
   #held: { fd: 1 | 2; text: string; source: "frames" | "raw" }[] = [];
   #heldChars = 0;
   #observer: SandboxObserver | undefined;
+  #trace: TraceFilter | undefined;
 
   constructor(id: string, socket: FrameSocket, holder: SandboxHolder, stat: StatFiles) {
     this.id = id;
@@ -83,13 +87,35 @@ export class SandboxCore {
     return this.#tail;
   }
 
-  output(fd: 1 | 2, text: string, source: "frames" | "raw"): void {
+  output(fd: 1 | 2, said: string, source: "frames" | "raw"): void {
+    const text = source === "raw" && fd === 2 && this.#trace ? this.#trace.pass(said) : said;
+    if (text === "" && said !== "") return;
     if (source === "raw") this.#tail = (this.#tail + text).slice(-OUTPUT_TAIL_CHARS);
     if (this.#observer) this.#observer.output(fd, text, source);
     else if (this.#heldChars + text.length <= OUTPUT_HELD_CHARS) {
       this.#held.push({ fd, text, source });
       this.#heldChars += text.length;
     }
+  }
+
+  /** Has each system call told as a line, once it resolves. One trace at a time. */
+  async startTrace(line: (text: string) => void): Promise<void> {
+    this.#trace ??= new TraceFilter();
+    const mark = randomBytes(8).toString("hex");
+    this.#trace.begin(mark, line);
+    try {
+      await this.#holder.trace(this.id, mark);
+    } catch (error) {
+      this.#trace.end();
+      throw error;
+    }
+  }
+
+  /** Resolves when all that was traced has been told. Never rejects. */
+  async endTrace(): Promise<void> {
+    // A sandbox that is gone has told everything.
+    await this.#holder.trace(this.id, undefined).catch(() => {});
+    this.#trace?.end();
   }
 
   observe(observer: SandboxObserver): void {
@@ -333,6 +359,14 @@ export class ServingSandbox extends Stage {
   /** Sends INVOKE and gives the stream for the request's body; the answer comes to `handler`. */
   invoke(head: object, handler: AnswerHandler): RunnerStream {
     return this.core.link.invoke(head, handler);
+  }
+
+  startTrace(line: (text: string) => void): Promise<void> {
+    return this.core.startTrace(line);
+  }
+
+  endTrace(): Promise<void> {
+    return this.core.endTrace();
   }
 
   /** Invocations under way. */

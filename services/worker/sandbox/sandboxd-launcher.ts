@@ -204,6 +204,14 @@ export class SandboxdLauncher implements SandboxLauncher, SandboxHolder {
     });
   }
 
+  async trace(id: string, mark: string | undefined): Promise<void> {
+    await this.#control.request({
+      op: "trace",
+      sandbox: id,
+      ...(mark === undefined ? {} : { mark }),
+    });
+  }
+
   exit(id: string): Promise<SandboxExit> {
     const early = this.#earlyExits.get(id);
     if (early) {

@@ -1,5 +1,5 @@
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::{Condvar, Mutex};
@@ -134,8 +134,8 @@ pub struct Kernel {
     /// Clocks that the guest reads by itself; unset where it has to ask.
     pub clock: OnceLock<GuestClock>,
     pub started_ns: u64,
-    /// Whether each system call is written to the standard error.
-    pub strace: AtomicBool,
+    /// What [`Kernel::trace_mark`] reads; it may be changed from outside at any time.
+    pub trace: OnceLock<&'static AtomicU64>,
     /// Makes all threads stand still.
     pub(crate) freezer: Freezer,
     threads: Mutex<Threads>,
@@ -154,6 +154,15 @@ impl std::fmt::Debug for Kernel {
 pub const MAX_THREADS: usize = 256;
 
 impl Kernel {
+    /// Whether system calls are written to the standard error, one line each: 0 for no, [`crate::syscalls::PLAIN_TRACE`] as they are, any
+    /// other number with it as a mark in front.
+    #[must_use]
+    pub fn trace_mark(&self) -> u64 {
+        self.trace
+            .get()
+            .map_or(0, |mark| mark.load(Ordering::Relaxed))
+    }
+
     /// A process without program, files or threads. `vfs` gets a reference back, for /proc.
     pub fn new(
         memory: Arc<AddressSpace>,
@@ -182,7 +191,7 @@ impl Kernel {
             environment: OnceLock::new(),
             clock: OnceLock::new(),
             started_ns: crate::clock::monotonic_ns(),
-            strace: AtomicBool::new(false),
+            trace: OnceLock::new(),
             freezer: Freezer::default(),
             spawner: OnceLock::new(),
             exit: Mutex::new(None),

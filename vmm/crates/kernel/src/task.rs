@@ -256,9 +256,10 @@ impl Task {
         let number = self.registers.rax;
         let r = &self.registers;
         let args = Args([r.rdi, r.rsi, r.rdx, r.r10, r.r8, r.r9]);
-        let trace = self.kernel.strace.load(Ordering::Relaxed);
+        let mark = self.kernel.trace_mark();
         let result = self.call_until_done(number, args, fpu);
-        if trace {
+        // A call that waited until the trace was over is not part of it.
+        if mark != 0 && mark == self.kernel.trace_mark() {
             syscalls::trace(self, number, args, &result);
         }
         self.drop_wait();
@@ -408,9 +409,9 @@ impl Task {
         if fault.vector == Fault::PAGE_FAULT && self.memory().allows(&fault) {
             return;
         }
-        if self.kernel.strace.load(Ordering::Relaxed) {
-            let (tid, rip) = (self.shared.tid, self.registers.rip);
-            eprintln!("[{tid}] exception at {rip:#x}: {fault:x?}");
+        if self.kernel.trace_mark() != 0 {
+            let rip = self.registers.rip;
+            syscalls::write_trace(self, &format!("exception at {rip:#x}: {fault:x?}"));
         }
         let mut info = fault::signal_of(&fault, self.registers.rip, self.memory());
         if info.signo == SIGFPE

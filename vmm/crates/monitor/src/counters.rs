@@ -23,7 +23,7 @@ const MONITOR_NS: usize = 6;
 const OTHER_CALLS: usize = 7;
 /// Mappings refused because of the memory limit.
 const REFUSED: usize = 8;
-/// Written from outside: other than 0 traces system calls.
+/// Written from outside: other than 0 traces system calls, and marks the lines with the number.
 const TRACE: usize = 16;
 /// The slot of system call 0; the others follow by number.
 const CALLS: usize = 32;
@@ -118,9 +118,9 @@ impl Counters {
         }
     }
 
-    /// Whether system calls are to be traced.
-    pub fn traces(self) -> bool {
-        self.get(TRACE) != 0
+    /// Where others say whether system calls are to be traced.
+    pub fn trace(self) -> &'static AtomicU64 {
+        &self.0[TRACE]
     }
 
     /// Exits by reason.
@@ -178,10 +178,10 @@ mod tests {
         };
         assert_eq!([0, 1, 5, 7].map(slot), [1, 1, 7, 1]);
         assert_eq!([CALLS, CALLS + 231].map(slot), [1, 2]);
-        assert!(!counters.traces());
+        assert_eq!(counters.trace().load(Ordering::Relaxed), 0);
         file.write_all_at(&1u64.to_le_bytes(), TRACE as u64 * 8)
             .unwrap();
-        assert!(counters.traces());
+        assert_eq!(counters.trace().load(Ordering::Relaxed), 1);
     }
 
     #[test]

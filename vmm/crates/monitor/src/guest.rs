@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use vmm_abi::Errno;
 use vmm_hypervisor::{HypervisorError, Machine, WINDOW_BYTES, install_kick_handler};
 use vmm_kernel::loader::{self, GuestClock, LoadError};
+use vmm_kernel::syscalls::PLAIN_TRACE;
 use vmm_kernel::vfs::{HostNode, Node, TmpLimits, Vfs, dev_tree, proc_tree, sys_tree, tmp_trees};
 use vmm_kernel::{ExitStatus, File, Files, HostStream, Identity, Kernel, OpenFile, start_reactor};
 use vmm_memory::{AddressSpace, Limits, MemoryError, PageMap, Window};
@@ -237,7 +238,10 @@ fn prepare(options: &Options) -> Result<Empty, GuestError> {
         }
         vfs
     });
-    kernel.strace.store(options.strace, Ordering::Relaxed);
+    if options.strace {
+        counters.trace().store(PLAIN_TRACE, Ordering::Relaxed);
+    }
+    let _ = kernel.trace.set(counters.trace());
     *kernel.cwd.lock() = options.cwd.as_bytes().to_vec();
     let streams = open_streams(options)?;
     let ticks_khz = machine.guest_ticks_khz()?;
@@ -248,7 +252,7 @@ fn prepare(options: &Options) -> Result<Empty, GuestError> {
     start_reactor(confine::reactor).map_err(GuestError::Confine)?;
     confine::guest().map_err(GuestError::Confine)?;
     let totals = Arc::new(Totals::new(counters));
-    let threads = Threads::new(&kernel, &machine, &totals, options.strace);
+    let threads = Threads::new(&kernel, &machine, &totals);
     kernel.set_spawner(Arc::new(threads.clone()));
     Ok(Empty {
         kernel,

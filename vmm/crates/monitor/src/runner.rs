@@ -1,5 +1,4 @@
 use std::io;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -21,8 +20,6 @@ pub struct Threads {
     kernel: Weak<Kernel>,
     machine: Arc<Machine>,
     totals: Arc<Totals>,
-    /// Traces are asked for from the start, whatever the counters' page says.
-    strace: bool,
     failure: Arc<Mutex<Option<HypervisorError>>>,
 }
 
@@ -33,17 +30,11 @@ pub struct First {
 }
 
 impl Threads {
-    pub fn new(
-        kernel: &Arc<Kernel>,
-        machine: &Arc<Machine>,
-        totals: &Arc<Totals>,
-        strace: bool,
-    ) -> Self {
+    pub fn new(kernel: &Arc<Kernel>, machine: &Arc<Machine>, totals: &Arc<Totals>) -> Self {
         Self {
             kernel: Arc::downgrade(kernel),
             machine: Arc::clone(machine),
             totals: Arc::clone(totals),
-            strace,
             failure: Arc::default(),
         }
     }
@@ -159,7 +150,6 @@ impl Threads {
             match exit {
                 Exit::Syscall => {
                     counters.call(task.registers.rax);
-                    self.follow_trace(&task.kernel);
                     task.system_call(cpu);
                     // Before the guest can act on it.
                     counters.refusals(task.kernel.memory.refusals());
@@ -174,14 +164,6 @@ impl Threads {
                     }
                 }
             }
-        }
-    }
-
-    /// Traces system calls while somebody outside wants it.
-    fn follow_trace(&self, kernel: &Kernel) {
-        let wanted = self.strace || self.totals.counters.traces();
-        if kernel.strace.load(Ordering::Relaxed) != wanted {
-            kernel.strace.store(wanted, Ordering::Relaxed);
         }
     }
 }

@@ -23,6 +23,8 @@ mod timers;
 mod transfer;
 mod waiting;
 
+use std::io::Write;
+
 use vmm_abi::Errno;
 
 use crate::args::{Args, Ret, SysResult};
@@ -33,6 +35,9 @@ pub use page::page;
 pub use table::{Arg, Level, ROWS, Row};
 pub(crate) use threads::leave_robust_futexes;
 pub(crate) use waiting::with_bands;
+
+/// [`crate::Kernel::trace_mark`] for a trace whose lines have no mark.
+pub const PLAIN_TRACE: u64 = u64::MAX;
 
 /// What serves one call. Calls that need the floating-point state get it, too.
 #[derive(Clone, Copy)]
@@ -61,7 +66,7 @@ pub(crate) fn dispatch(task: &mut Task, number: u64, args: Args, fpu: &mut dyn F
     }
 }
 
-/// Writes one finished call to the standard error, in the manner of strace(1).
+/// Writes one finished call, in the manner of strace(1).
 pub(crate) fn trace(task: &Task, number: u64, args: Args, result: &Result<Ret, Errno>) {
     let row = position(number).and_then(|index| ROWS.get(index));
     let name = row.map_or_else(|| format!("syscall_{number}"), |row| row.name.to_owned());
@@ -88,9 +93,19 @@ pub(crate) fn trace(task: &Task, number: u64, args: Args, result: &Result<Ret, E
         Ok(_) => "?".into(),
         Err(errno) => format!("-1 {errno}"),
     };
-    eprintln!(
-        "[{}] {name}({}) = {outcome}",
-        task.shared.tid,
-        shown.join(", ")
-    );
+    write_trace(task, &format!("{name}({}) = {outcome}", shown.join(", ")));
+}
+
+/// Writes a line about a thread by one write(2): shorter than what a pipe takes as a whole (PIPE_BUF), so that nothing gets between.
+///
+/// A mark stands in front as U+0001, 16 hex digits and a space. The guest, which may write to the same pipe, does not know it.
+pub(crate) fn write_trace(task: &Task, line: &str) {
+    let (mark, tid) = (task.kernel.trace_mark(), task.shared.tid);
+    let text = if mark == PLAIN_TRACE {
+        format!("[{tid}] {line}\n")
+    } else {
+        format!("\u{1}{mark:016x} [{tid}] {line}\n")
+    };
+    // Whoever reads it may be gone.
+    let _ = std::io::stderr().write_all(text.as_bytes());
 }
