@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 use vmm_abi::{Errno, Registers};
-use vmm_hypervisor::{BoundVcpu, Exit, HypervisorError, Machine, Vcpu};
+use vmm_hypervisor::{BoundVcpu, Exit, HypervisorError, Machine, Vcpu, VcpuPlace};
 use vmm_kernel::{ExitStatus, Fpu, Kernel, NewThread, Spawner, Task, ThreadShared};
 
 use crate::report::Totals;
@@ -66,14 +66,35 @@ impl Threads {
         Ok(())
     }
 
+    /// Runs a thread that starts with the floating-point state of the one that made it.
+    fn start(&self, mut task: Task, place: VcpuPlace, fpu: &[u8]) {
+        let vcpu = self.machine.take(place).and_then(|mut vcpu| {
+            let state = vcpu.fpu()?.with_bytes(fpu);
+            vcpu.set_fpu(&state)?;
+            Ok(vcpu)
+        });
+        match vcpu {
+            Ok(vcpu) => self.run(task, vcpu),
+            Err(error) => {
+                self.fail(&task, error);
+                task.finish();
+            }
+        }
+    }
+
+    /// A thread cannot go on for want of a vCPU that works: nor can the program.
+    fn fail(&self, task: &Task, error: HypervisorError) {
+        self.failure.lock().get_or_insert(error);
+        task.kernel.end(ExitStatus::Signal(vmm_abi::SIGKILL));
+    }
+
     fn run(&self, mut task: Task, vcpu: Vcpu) {
         task.shared.parker.adopt_this_thread();
         let mut cpu = Cpu(BoundVcpu::new(vcpu));
         let kicker = cpu.0.kicker();
         task.shared.set_kick(move || kicker.kick());
         if let Err(error) = self.serve(&mut task, &mut cpu) {
-            self.failure.lock().get_or_insert(error);
-            task.end_process(ExitStatus::Signal(vmm_abi::SIGKILL));
+            self.fail(&task, error);
         }
         self.totals.add_thread();
         self.machine.return_vcpu(cpu.0.release());
@@ -150,19 +171,15 @@ impl Fpu for Cpu {
 impl Spawner for Threads {
     fn spawn(&self, thread: NewThread) -> Result<(), Errno> {
         let kernel = self.kernel.upgrade().ok_or(Errno::EAGAIN)?;
-        let mut vcpu = self.machine.take_vcpu().map_err(|_| Errno::EAGAIN)?;
-        let state = vcpu
-            .fpu()
-            .map_err(|_| Errno::EAGAIN)?
-            .with_bytes(&thread.fpu);
-        vcpu.set_fpu(&state).map_err(|_| Errno::EAGAIN)?;
+        let place = self.machine.reserve_vcpu().map_err(|_| Errno::EAGAIN)?;
         let mut task = Task::new(kernel, thread.shared, thread.registers);
         task.clear_child_tid = thread.clear_child_tid;
         let threads = self.clone();
         std::thread::Builder::new()
             .name(format!("guest-{}", task.shared.tid))
             .stack_size(HOST_STACK_BYTES)
-            .spawn(move || threads.run(task, vcpu))
+            // The new thread makes its vCPU by itself, so that the one that starts it need not wait.
+            .spawn(move || threads.start(task, place, &thread.fpu))
             .map(|_| ())
             .map_err(|_| Errno::EAGAIN)
     }
