@@ -5,12 +5,14 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, Stat, fstat, openat2};
 use rustix::io::Errno;
 use serde::Deserialize;
+use tracing::{info, warn};
 
+use crate::large_pages;
 use crate::refusal::{Code, Refusal};
 use crate::request::{is_digest, is_image_name};
 
@@ -27,6 +29,7 @@ pub struct Image {
     pub layers: Vec<PathBuf>,
     argv: Vec<String>,
     pub env: Vec<(String, String)>,
+    laid_out: OnceLock<()>,
 }
 
 impl Image {
@@ -37,6 +40,24 @@ impl Image {
         own.map(|word| word.replace("{memoryMb}", &memory))
             .chain(extra.iter().cloned())
             .collect()
+    }
+
+    /// Before the first sandbox of the image: its program into large pages, which cannot be done while somebody maps small ones. Blocks as long
+    /// as the program is read; whoever comes meanwhile waits too.
+    pub fn lay_out_once(&self) {
+        self.laid_out.get_or_init(|| {
+            let Some(program) = self.argv.first() else {
+                return;
+            };
+            match large_pages::lay_out(&self.layers, program) {
+                Ok(Some(large_pages::Outcome { bytes, large })) => {
+                    info!(image = self.name, program, bytes, large, "program read");
+                }
+                Ok(None) => {}
+                // Pages are then as large as they happen to be.
+                Err(error) => warn!(image = self.name, program, %error, "program not read"),
+            }
+        });
     }
 }
 
@@ -213,6 +234,7 @@ impl Images {
                 .collect::<Result<_, _>>()?,
             argv,
             env: env.into_iter().collect(),
+            laid_out: OnceLock::new(),
         })
     }
 
