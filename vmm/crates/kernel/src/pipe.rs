@@ -6,6 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use vmm_abi::*;
 use vmm_memory::AddressSpace;
+use vmm_snapshot::PipeState;
 
 use crate::file::File;
 use crate::wait::WaitQueue;
@@ -26,6 +27,17 @@ struct State {
     writers_opened: u64,
 }
 
+impl State {
+    /// How often the other end has been opened, and whether it is open now.
+    fn other_end(&self, reads: bool, writes: bool) -> (u64, bool) {
+        match (reads, writes) {
+            (true, false) => (self.writers_opened, self.writers > 0),
+            (false, true) => (self.readers_opened, self.readers > 0),
+            _ => (0, true),
+        }
+    }
+}
+
 /// What both ends share.
 struct Pipe {
     state: Mutex<State>,
@@ -38,6 +50,8 @@ pub struct PipeEnd {
     pipe: Arc<Pipe>,
     reads: bool,
     writes: bool,
+    /// How often the other end had been opened when this one was, and whether it was open then.
+    met: (u64, bool),
 }
 
 fn new_pipe(ino: u64) -> Arc<Pipe> {
@@ -63,6 +77,30 @@ pub fn pipe(ino: u64) -> (Arc<PipeEnd>, Arc<PipeEnd>) {
         PipeEnd::new(&pipe, true, false),
         PipeEnd::new(&pipe, false, true),
     )
+}
+
+/// A pipe that is brought back; its ends are opened one by one.
+pub struct RestoredPipe(Arc<Pipe>);
+
+impl RestoredPipe {
+    /// With what was in it.
+    #[must_use]
+    pub fn new(state: &PipeState) -> Self {
+        let pipe = new_pipe(state.ino);
+        let mut inner = pipe.state.lock();
+        let capacity = usize::try_from(state.capacity).unwrap_or(CAPACITY);
+        inner.capacity = capacity.clamp(ATOMIC, MAX_CAPACITY);
+        let room = inner.capacity;
+        inner.bytes.extend(state.bytes.iter().take(room));
+        drop(inner);
+        Self(pipe)
+    }
+
+    /// Another end.
+    #[must_use]
+    pub fn end(&self, reads: bool, writes: bool) -> Arc<PipeEnd> {
+        PipeEnd::new(&self.0, reads, writes)
+    }
 }
 
 /// A named pipe (fifo(7)).
@@ -99,6 +137,7 @@ impl Fifo {
 impl PipeEnd {
     fn new(pipe: &Arc<Pipe>, reads: bool, writes: bool) -> Arc<Self> {
         let mut state = pipe.state.lock();
+        let met = state.other_end(reads, writes);
         if reads {
             state.readers = state.readers.saturating_add(1);
             state.readers_opened = state.readers_opened.wrapping_add(1);
@@ -112,17 +151,31 @@ impl PipeEnd {
             pipe: Arc::clone(pipe),
             reads,
             writes,
+            met,
         })
     }
 
-    /// How often the other end has been opened, and whether it is open now.
+    /// Whether the other end has been open at any time since this one was opened. It may be closed again.
     #[must_use]
-    pub fn other_end(&self) -> (u64, bool) {
+    pub fn has_met_other(&self) -> bool {
+        let (opened, there) = self.met;
+        there || self.pipe.state.lock().other_end(self.reads, self.writes).0 != opened
+    }
+
+    /// Which way it goes: whether it reads, whether it writes.
+    #[must_use]
+    pub fn directions(&self) -> (bool, bool) {
+        (self.reads, self.writes)
+    }
+
+    /// What is in the pipe.
+    #[must_use]
+    pub fn state(&self) -> PipeState {
         let state = self.pipe.state.lock();
-        match (self.reads, self.writes) {
-            (true, false) => (state.writers_opened, state.writers > 0),
-            (false, true) => (state.readers_opened, state.readers > 0),
-            _ => (0, true),
+        PipeState {
+            ino: self.pipe.ino,
+            capacity: state.capacity as u64,
+            bytes: state.bytes.iter().copied().collect(),
         }
     }
 

@@ -2,6 +2,8 @@ mod ahead;
 mod heap;
 mod host;
 mod remap;
+mod restore;
+mod save;
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 /// What `--help` prints.
 pub const HELP: &str = "\
 usage: cloister-vm run --root DIR [options] -- PROGRAM [ARGUMENT...]
+       cloister-vm restore --root DIR --snapshot-fd N [options]
        cloister-vm syscalls [--json] | host-calls
 
 Runs one Linux program in a micro-VM. Its exit status is the program's; 128 and
@@ -23,6 +24,12 @@ host for it.
   --fd3 N              descriptor of this process that the program finds at 3
   --kvm-fd N           descriptor of this process that is an open /dev/kvm; without it /dev/kvm is opened
   --counters-fd N      file of one page, open at N, to count in (vmm/README.md)
+  --snapshot-fd N      descriptor of a file: `restore` brings back what is in it; `run` writes the
+                       frozen program there and ends, once a byte comes by the socket of --control-fd
+  --control-fd N       descriptor of that socket; the answer is one JSON object
+  --snapshot-key TEXT  what the snapshot is of; must be the same again for `restore`
+  --verify             reads the whole snapshot first and compares its checksum
+  --pid N              process id that a restored program sees (1)
   --strace             writes each system call to the standard error
   --stats              writes counts of exits and system calls as JSON to the standard error
 ";
@@ -40,6 +47,13 @@ pub struct Options {
     /// A file to count in.
     pub counters_fd: Option<i32>,
     pub kvm_fd: Option<i32>,
+    /// A snapshot to write, or to bring back.
+    pub snapshot_fd: Option<i32>,
+    pub control_fd: Option<i32>,
+    pub snapshot_key: String,
+    /// Whether the pages of a snapshot are to be checked too.
+    pub verify: bool,
+    pub pid: i32,
     pub strace: bool,
     pub stats: bool,
     pub argv: Vec<Vec<u8>>,
@@ -56,6 +70,7 @@ pub enum Command {
     /// Print the page about host calls.
     HostCalls,
     Run(Options),
+    Restore(Options),
 }
 
 /// What is wrong with a command line.
@@ -88,19 +103,24 @@ impl std::error::Error for CommandError {}
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, CommandError> {
     let mut args = args.into_iter();
     match args.next().as_ref().and_then(|word| word.to_str()) {
-        Some("--help" | "-h") => return Ok(Command::Help),
-        Some("syscalls") => {
-            return match args.next() {
-                None => Ok(Command::Syscalls),
-                Some(word) if word == "--json" => Ok(Command::SyscallNames),
-                Some(word) => Err(CommandError::Unknown(word.to_string_lossy().into_owned())),
-            };
-        }
-        Some("host-calls") => return Ok(Command::HostCalls),
-        Some("run") => {}
-        Some(other) => return Err(CommandError::Unknown(other.to_owned())),
-        None => return Err(CommandError::Missing("the command `run`")),
+        Some("--help" | "-h") => Ok(Command::Help),
+        Some("syscalls") => match args.next() {
+            None => Ok(Command::Syscalls),
+            Some(word) if word == "--json" => Ok(Command::SyscallNames),
+            Some(word) => Err(CommandError::Unknown(word.to_string_lossy().into_owned())),
+        },
+        Some("host-calls") => Ok(Command::HostCalls),
+        Some("run") => parse_options(args, false),
+        Some("restore") => parse_options(args, true),
+        Some(other) => Err(CommandError::Unknown(other.to_owned())),
+        None => Err(CommandError::Missing("the command `run`")),
     }
+}
+
+fn parse_options(
+    mut args: impl Iterator<Item = OsString>,
+    restore: bool,
+) -> Result<Command, CommandError> {
     let mut options = Options {
         roots: Vec::new(),
         binds: Vec::new(),
@@ -111,6 +131,11 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Comman
         fd3: None,
         counters_fd: None,
         kvm_fd: None,
+        snapshot_fd: None,
+        control_fd: None,
+        snapshot_key: String::new(),
+        verify: false,
+        pid: 1,
         strace: false,
         stats: false,
         argv: Vec::new(),
@@ -131,6 +156,19 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Comman
                 let number = descriptor("--counters-fd", value("--counters-fd", "N")?)?;
                 options.counters_fd = Some(number);
             }
+            "--snapshot-fd" => {
+                options.snapshot_fd =
+                    Some(descriptor("--snapshot-fd", value("--snapshot-fd", "N")?)?);
+            }
+            "--control-fd" => {
+                options.control_fd = Some(descriptor("--control-fd", value("--control-fd", "N")?)?);
+            }
+            "--snapshot-key" => {
+                let key = value("--snapshot-key", "TEXT")?;
+                options.snapshot_key = key.to_string_lossy().into_owned();
+            }
+            "--verify" => options.verify = true,
+            "--pid" => options.pid = process_id(value("--pid", "N")?)?,
             "--strace" => options.strace = true,
             "--stats" => options.stats = true,
             "--" => {
@@ -142,6 +180,15 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Comman
     }
     if options.roots.is_empty() {
         return Err(CommandError::Missing("--root DIR"));
+    }
+    match (restore, options.snapshot_fd, options.control_fd) {
+        (true, None, _) => return Err(CommandError::Missing("--snapshot-fd N")),
+        (false, Some(_), None) => return Err(CommandError::Missing("--control-fd N")),
+        (false, None, Some(_)) => return Err(CommandError::Missing("--snapshot-fd N")),
+        _ => {}
+    }
+    if restore {
+        return Ok(Command::Restore(options));
     }
     if options.argv.is_empty() {
         return Err(CommandError::Missing("the program behind `--`"));
@@ -168,6 +215,13 @@ fn bind(value: OsString) -> Result<(PathBuf, String), CommandError> {
 
 fn descriptor(option: &'static str, value: OsString) -> Result<i32, CommandError> {
     i32::try_from(number(option, value)?).map_err(|_| CommandError::Value(option, "N"))
+}
+
+fn process_id(value: OsString) -> Result<i32, CommandError> {
+    // PID_MAX of Linux without more than 32 processors.
+    let id = number("--pid", value)?;
+    let id = i32::try_from(id).ok().filter(|id| (1..32_768).contains(id));
+    id.ok_or(CommandError::Value("--pid", "N"))
 }
 
 fn number(option: &'static str, value: OsString) -> Result<u64, CommandError> {

@@ -14,10 +14,10 @@ pub fn guest() -> io::Result<()> {
     install(include_bytes!(concat!(env!("OUT_DIR"), "/guest.bpf")))
 }
 
-/// Keeps libc from asking how many processors there are when a thread allocates for the first time: it would read /sys for that.
+/// Keeps libc from asking the host for more than memory. A second arena would make it read /sys, for the number of processors, when it is made,
+/// and /proc/sys/vm/overcommit_memory when it shrinks.
 pub fn settle_allocator() {
-    /// As many threads allocate at once without waiting for each other.
-    const ARENAS: libc::c_int = 4;
+    const ARENAS: libc::c_int = 1;
     // SAFETY: takes numbers only, and no other thread is there yet.
     unsafe { libc::mallopt(libc::M_ARENA_MAX, ARENAS) };
 }

@@ -1,12 +1,15 @@
+use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use vmm_abi::{Errno, Registers};
-use vmm_hypervisor::{BoundVcpu, Exit, HypervisorError, Machine, Vcpu, VcpuPlace};
-use vmm_kernel::{ExitStatus, Fpu, Kernel, NewThread, Spawner, Task, ThreadShared};
+use vmm_hypervisor::{Exit, HypervisorError, Machine};
+use vmm_kernel::{ExitStatus, Kernel, NewThread, Spawner, Task, ThreadShared};
+use vmm_snapshot::ThreadState;
 
+use crate::cpu::{Beginning, Cpu};
 use crate::report::Totals;
 
 /// Stack of a host thread that serves one guest thread; handlers do not recurse.
@@ -62,42 +65,59 @@ impl Threads {
         let fpu = self.machine.initial_fpu(&vcpu)?;
         vcpu.set_fpu(&fpu)?;
         let task = Task::new(kernel, first.shared, first.registers);
-        self.run(task, vcpu);
+        self.run(task, Beginning::With(vcpu));
         Ok(())
     }
 
-    /// Runs a thread that starts with the floating-point state of the one that made it.
-    fn start(&self, mut task: Task, place: VcpuPlace, fpu: &[u8]) {
-        let vcpu = self.machine.take(place).and_then(|mut vcpu| {
-            let state = vcpu.fpu()?.with_bytes(fpu);
-            vcpu.set_fpu(&state)?;
-            Ok(vcpu)
-        });
-        match vcpu {
-            Ok(vcpu) => self.run(task, vcpu),
-            Err(error) => {
-                self.fail(&task, error);
-                task.finish();
+    /// Lets threads go on from where they stood, the first of them on the calling one until it ends.
+    ///
+    /// # Errors
+    /// [`HypervisorError::Stopped`] when the host gives no more threads.
+    pub fn go_on(
+        &self,
+        threads: impl Iterator<Item = (Arc<ThreadShared>, ThreadState)>,
+    ) -> Result<(), HypervisorError> {
+        let Some(kernel) = self.kernel.upgrade() else {
+            return Ok(());
+        };
+        let mut first = None;
+        for (shared, state) in threads {
+            let task = Task::restored(Arc::clone(&kernel), shared, &state);
+            let beginning = Beginning::Saved(state.fpu, None);
+            if first.is_none() {
+                first = Some((task, beginning));
+            } else {
+                self.start(task, beginning)
+                    .map_err(|error| HypervisorError::Stopped(format!("no thread: {error}")))?;
             }
         }
+        if let Some((task, beginning)) = first {
+            self.run(task, beginning);
+        }
+        Ok(())
     }
 
-    /// A thread cannot go on for want of a vCPU that works: nor can the program.
-    fn fail(&self, task: &Task, error: HypervisorError) {
-        self.failure.lock().get_or_insert(error);
-        task.kernel.end(ExitStatus::Signal(vmm_abi::SIGKILL));
+    /// Runs a thread on a new one of the host.
+    fn start(&self, task: Task, beginning: Beginning) -> io::Result<()> {
+        let threads = self.clone();
+        std::thread::Builder::new()
+            .name(format!("guest-{}", task.shared.tid))
+            .stack_size(HOST_STACK_BYTES)
+            .spawn(move || threads.run(task, beginning))
+            .map(|_| ())
     }
 
-    fn run(&self, mut task: Task, vcpu: Vcpu) {
+    fn run(&self, mut task: Task, beginning: Beginning) {
+        let mut cpu = Cpu::Waiting(beginning);
         task.shared.parker.adopt_this_thread();
-        let mut cpu = Cpu(BoundVcpu::new(vcpu));
-        let kicker = cpu.0.kicker();
-        task.shared.set_kick(move || kicker.kick());
         if let Err(error) = self.serve(&mut task, &mut cpu) {
-            self.fail(&task, error);
+            self.failure.lock().get_or_insert(error);
+            task.end_process(ExitStatus::Signal(vmm_abi::SIGKILL));
         }
         self.totals.add_thread();
-        self.machine.return_vcpu(cpu.0.release());
+        if let Some(vcpu) = cpu.release() {
+            self.machine.return_vcpu(vcpu);
+        }
         task.finish();
     }
 
@@ -107,16 +127,29 @@ impl Threads {
         const PATIENCE: u32 = 16;
         let counters = self.totals.counters;
         let mut unavailable = 0u32;
+        if task.take_interrupted() {
+            // What a restored thread waits for needs no virtual CPU: most of them never need one.
+            task.system_call(cpu);
+            if task.is_over() {
+                return Ok(());
+            }
+        }
+        // Before anybody is told whom to kick, and before it is looked for what they may want.
+        cpu.bind(&self.machine, &task.shared)?;
+        task.slept = Duration::ZERO;
         let mut left = Instant::now();
         loop {
             task.before_guest(cpu);
             if task.is_over() {
                 return Ok(());
             }
+            let Cpu::Bound(vcpu) = cpu else {
+                return Err(HypervisorError::Stopped("no virtual CPU is bound".into()));
+            };
             let entered = Instant::now();
             let slept = std::mem::take(&mut task.slept);
             counters.served(entered.duration_since(left).saturating_sub(slept));
-            let exit = cpu.0.run(&mut task.registers)?;
+            let exit = vcpu.run(&mut task.registers)?;
             left = Instant::now();
             // Before the call is served: what it sends may be what makes somebody look.
             counters.exit(&exit, left.duration_since(entered));
@@ -151,36 +184,14 @@ impl Threads {
     }
 }
 
-/// The vCPU a guest thread runs on, as the kernel may see it.
-struct Cpu(BoundVcpu);
-
-impl Fpu for Cpu {
-    fn save(&mut self) -> Result<Vec<u8>, Errno> {
-        self.0
-            .fpu()
-            .map(|state| state.to_bytes())
-            .map_err(|_| Errno::EIO)
-    }
-
-    fn restore(&mut self, bytes: &[u8]) -> Result<(), Errno> {
-        let state = self.0.fpu().map_err(|_| Errno::EIO)?.with_bytes(bytes);
-        self.0.set_fpu(&state).map_err(|_| Errno::EINVAL)
-    }
-}
-
 impl Spawner for Threads {
     fn spawn(&self, thread: NewThread) -> Result<(), Errno> {
         let kernel = self.kernel.upgrade().ok_or(Errno::EAGAIN)?;
+        // The new thread makes its vCPU by itself, so that the one that starts it need not wait.
         let place = self.machine.reserve_vcpu().map_err(|_| Errno::EAGAIN)?;
         let mut task = Task::new(kernel, thread.shared, thread.registers);
         task.clear_child_tid = thread.clear_child_tid;
-        let threads = self.clone();
-        std::thread::Builder::new()
-            .name(format!("guest-{}", task.shared.tid))
-            .stack_size(HOST_STACK_BYTES)
-            // The new thread makes its vCPU by itself, so that the one that starts it need not wait.
-            .spawn(move || threads.start(task, place, &thread.fpu))
-            .map(|_| ())
+        self.start(task, Beginning::Saved(thread.fpu, Some(place)))
             .map_err(|_| Errno::EAGAIN)
     }
 }

@@ -4,6 +4,7 @@
 mod attributes;
 mod copy;
 mod events;
+mod extended;
 mod files;
 mod fixed;
 mod memory;
@@ -27,6 +28,7 @@ use vmm_abi::Errno;
 use crate::args::{Args, Ret, SysResult};
 use crate::task::{Fpu, Task};
 
+pub(crate) use open::named_file;
 pub use page::page;
 pub use table::{Arg, Level, ROWS, Row};
 pub(crate) use threads::leave_robust_futexes;

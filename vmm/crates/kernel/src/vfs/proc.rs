@@ -376,13 +376,15 @@ fn machine_stat(kernel: &Kernel) -> Made {
     for index in 0..kernel.identity.cpus {
         let _ = writeln!(text, "cpu{index} 0 0 0 0 0 0 0 0 0 0");
     }
-    let boot = crate::clock::realtime_ns() / 1_000_000_000;
+    let boot = crate::clock::realtime_ns().saturating_sub(crate::clock::monotonic_ns());
+    let boot = boot / 1_000_000_000;
     let _ = writeln!(text, "btime {boot}");
     Ok(text.into_bytes())
 }
 
-fn uptime(kernel: &Kernel) -> Made {
-    let up = crate::clock::monotonic_ns().saturating_sub(kernel.started_ns) / 10_000_000;
+/// As CLOCK_MONOTONIC has it, which guests read by themselves.
+fn uptime(_kernel: &Kernel) -> Made {
+    let up = crate::clock::monotonic_ns() / 10_000_000;
     Ok(format!("{}.{:02} 0.00\n", up / 100, up % 100).into_bytes())
 }
 
@@ -406,8 +408,9 @@ fn process_stat(kernel: &Kernel) -> Made {
     let size = mapped_bytes(kernel);
     let resident = kernel.memory.committed_bytes().0 / 4096;
     let name = command(kernel);
+    let started = kernel.started_ns / 10_000_000;
     Ok(format!(
-        "{pid} ({name}) R 0 {pid} {pid} 0 -1 0 0 0 0 0 0 0 0 0 20 0 {threads} 0 0 {size} {resident} \
+        "{pid} ({name}) R 0 {pid} {pid} 0 -1 0 0 0 0 0 0 0 0 0 20 0 {threads} 0 {started} {size} {resident} \
          18446744073709551615 0 0 0 0 0 0 0 0 0 0 0 0 17 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n"
     )
     .into_bytes())
