@@ -121,6 +121,40 @@ export default { async fetch() {
     assert.equal(typeof contained.pageFaults, "number");
   });
 
+  test("memory counts when it is touched, and one refusal is survived", async () => {
+    await vm("touched", {
+      runtime: "python3",
+      memoryMb: 256,
+      files: {
+        "main.py": `
+from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
+def private():
+    return mmap(-1, 200 << 20, flags=MAP_PRIVATE | MAP_ANONYMOUS)
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) >> 8
+def handler(event, context):
+    untouched = [private() for _ in range(3)]
+    before = resident()
+    for at in range(0, 100 << 20, 4096):
+        untouched[0][at] = 1
+    after = resident()
+    try:
+        untouched.append(private())
+        refused = False
+    except OSError:
+        refused = True
+    return {"before": before, "gained": after - before, "refused": refused}
+`,
+      },
+    });
+    const answer = await call(instance, "touched");
+    const seen = (await answer.json()) as Record<string, number | boolean>;
+    assert.ok(Number(seen.before) < 100, JSON.stringify(seen));
+    assert.ok(Number(seen.gained) >= 99, JSON.stringify(seen));
+    assert.equal(seen.refused, true);
+  });
+
   test("the host's files, processes and devices are not there", async () => {
     await vm("looks", {
       runtime: "python3",

@@ -8,6 +8,7 @@ import type { CallerHandler, ReplyLink, ReplyStream } from "../reply/reply-link.
 import {
   type AnswerHandler,
   functionError,
+  heldAgainstLimit,
   Pump,
   type RunnerStream,
   type WorkReading,
@@ -286,9 +287,12 @@ export class Invocation implements AnswerHandler, CallerHandler {
   }
 
   error(raw: Record<string, unknown>): void {
+    const refused = this.#lease?.sandbox.memoryRefused(this.#workBefore) === true;
     // An ERROR ends the invocation, not the sandbox, unless the runner says that it is about to exit.
     this.#letGo(raw.exiting !== true);
-    if (!this.#finished) this.#fail(functionError(raw, "function_error"));
+    if (this.#finished) return;
+    const { memoryMb } = (this.#spec as VersionSpec).config;
+    this.#fail(heldAgainstLimit(functionError(raw, "function_error"), refused, memoryMb));
   }
 
   log(fd: 1 | 2, text: Buffer): void {
@@ -321,7 +325,7 @@ export class Invocation implements AnswerHandler, CallerHandler {
     if (this.#finished) return;
     clearTimeout(this.#timer);
     lease.sandbox
-      .exitError((this.#spec as VersionSpec).config.memoryMb)
+      .exitError((this.#spec as VersionSpec).config.memoryMb, this.#workBefore)
       .then((error) => this.#fail(error));
   }
 

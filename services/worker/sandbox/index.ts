@@ -1,5 +1,5 @@
 /** The one entry to sandboxes for the worker and for benchmarks; knows neither queue nor database. */
-export { exitError, type SandboxExit } from "./exit.ts";
+export { exitError, heldAgainstLimit, type SandboxExit } from "./exit.ts";
 export { type DataSink, type DataSource, Pump, ReceiveWindow, SendWindow } from "./flow.ts";
 export {
   type BundleRef,

@@ -57,6 +57,18 @@ test("a page that tells what cannot be is not believed in any part", () => {
   assert.equal(between(wild, wild), undefined, "format");
 });
 
+test("refusals of memory are told of a machine that is gone, too", () => {
+  const path = join(folder, "refusals");
+  writeFileSync(path, page({ 8: 2n }));
+  const counters = MachineCounters.open(path, {});
+  assert.ok(counters);
+  const before = counters.read();
+  assert.equal(counters.refusalsSince(undefined), 2);
+  writeFileSync(path, page({ 8: 5n }), { flag: "r+" });
+  counters.close();
+  assert.equal(counters.refusalsSince(before), 3);
+});
+
 test("no file, or one that was cut, is no reading", () => {
   assert.equal(MachineCounters.open(join(folder, "none"), {}), undefined);
   const path = join(folder, "cut");

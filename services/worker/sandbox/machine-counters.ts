@@ -13,6 +13,7 @@ const EXITS: readonly [keyof ExitCounts, number][] = [
 const GUEST_NS = 5;
 const MONITOR_NS = 6;
 const OTHER_CALLS = 7;
+const REFUSALS = 8;
 const FIRST_CALL = 32;
 const SLOTS = PAGE_BYTES / 8;
 
@@ -30,6 +31,7 @@ export class MachineCounters {
   readonly #calls: Readonly<Record<string, string>>;
   readonly #bornAt = performance.now();
   #fd: number | undefined;
+  #refusalsAtEnd = 0;
 
   private constructor(fd: number, calls: Readonly<Record<string, string>>) {
     this.#fd = fd;
@@ -54,6 +56,13 @@ export class MachineCounters {
       return undefined;
     }
     return reading[0] === FORMAT ? reading : undefined;
+  }
+
+  /** How often memory was refused because of the limit since then, or at all; also of a machine that is gone. */
+  refusalsSince(before: CountersReading | undefined): number {
+    const now = this.read();
+    const total = now ? slotOf(now, REFUSALS) : this.#refusalsAtEnd;
+    return total - (before ? slotOf(before, REFUSALS) : 0);
   }
 
   /** What was done between two readings; undefined when one is missing or tells what cannot be. */
@@ -88,6 +97,7 @@ export class MachineCounters {
 
   close(): void {
     if (this.#fd === undefined) return;
+    this.#refusalsAtEnd = this.refusalsSince(undefined);
     closeSync(this.#fd);
     this.#fd = undefined;
   }

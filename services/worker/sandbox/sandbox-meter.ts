@@ -86,6 +86,11 @@ export class SandboxMeter {
     return this.#memoryPeak?.read();
   }
 
+  /** Whether a micro-VM refused memory because of the limit since then, or at all. */
+  memoryRefused(since?: WorkReading): boolean {
+    return (this.#counters?.refusalsSince(since?.counters) ?? 0) > 0;
+  }
+
   close(): void {
     this.#cpu?.close();
     this.#memoryPeak?.close();

@@ -1,12 +1,9 @@
 // Uses what only exists beside a host: the socket at 3, the standard streams, folders of the image. Run by host_calls.rs only.
-#define _GNU_SOURCE
 #include <dirent.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -17,27 +14,7 @@ static void *wait_for_input(void *unused) {
   return unused;
 }
 
-// Has the monitor write long texts in a thread of its own, again and again: what it allocates for them grows and shrinks.
-static void *read_maps(void *unused) {
-  enum { PAGES = 8192, PAGE = 4096 };
-  char *pages = mmap(0, PAGES * PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  char text[PAGE];
-  for (int i = 0; i < PAGES; i += 2) mprotect(pages + i * PAGE, PAGE, PROT_READ | PROT_WRITE);
-  for (int i = 0; i < 4; i++) {
-    int maps = open("/proc/self/maps", O_RDONLY);
-    while (read(maps, text, sizeof text) > 0) {
-    }
-    close(maps);
-  }
-  munmap(pages, PAGES * PAGE);
-  return unused;
-}
-
 int main(void) {
-  pthread_t reader;
-  pthread_create(&reader, 0, read_maps, 0);
-  pthread_join(reader, 0);
-
   DIR *root = opendir("/");
   while (readdir(root)) {
   }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use vmm_abi::{Errno, Fault, Prot, Registers};
-use vmm_memory::{AddressSpace, Backing, Kind, Limits, MapRequest, Place, Window};
+use vmm_memory::{AddressSpace, Backing, Charge, Kind, Limits, MapRequest, Place, Window};
 
 use crate::{BoundVcpu, Exit, Machine, WINDOW_BYTES, install_kick_handler};
 
@@ -24,9 +24,7 @@ fn guest(code: &[u8]) -> Guest {
     let window = Window::reserve(WINDOW_BYTES).unwrap();
     // SAFETY: the address space keeps the window; fields drop in order, the vCPU and machine first.
     let machine = unsafe { Machine::new(window.base(), None) }.unwrap();
-    let limits = Limits {
-        committed_bytes: 64 << 20,
-    };
+    let limits = Limits { bytes: 64 << 20 };
     let memory = Arc::new(AddressSpace::new(window, machine.mapper(), limits));
     map(&memory, CODE, Prot::RW);
     memory.write(CODE, code).unwrap();
@@ -53,7 +51,7 @@ fn map(memory: &AddressSpace, at: u64, prot: Prot) {
         prot,
         backing: Backing::Anonymous,
         kind: Kind::Anonymous,
-        charged: true,
+        charge: Charge::Always,
     };
     memory.map(&request).unwrap();
 }
@@ -228,7 +226,7 @@ fn large_pages_are_split_where_protection_differs() {
         prot: Prot::RW,
         backing: Backing::Anonymous,
         kind: Kind::Anonymous,
-        charged: true,
+        charge: Charge::Always,
     };
     guest.memory.map(&request).unwrap();
     let write = |guest: &mut Guest, at: u64| {
@@ -269,7 +267,7 @@ fn a_large_reserve_is_reached_wherever_it_is_touched_first() {
         prot: Prot::RW,
         backing: Backing::Anonymous,
         kind: Kind::Anonymous,
-        charged: false,
+        charge: Charge::Never,
     };
     guest.memory.map(&request).unwrap();
     let mut write = |memory: &dyn Fn(&AddressSpace), at: u64| {

@@ -17,8 +17,8 @@ pub use error::MemoryError;
 pub use mapper::{Mapper, NoMapper};
 pub use page_map::PageMap;
 pub use saved::{Extent, MappingState, MemoryState, PageStore, SaveError};
-pub use space::{AddressSpace, Backing, Limits, MapRequest, Place};
-pub use vma::{Kind, Vma, VmaSet};
+pub use space::{AddressSpace, Backing, Limits, MapRequest, Meter, Place};
+pub use vma::{Charge, Kind, Vma, VmaSet};
 pub use window::Window;
 
 /// Rounds up to a whole page; `None` past the end of the address space.

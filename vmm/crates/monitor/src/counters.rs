@@ -21,6 +21,8 @@ const GUEST_NS: usize = 5;
 const MONITOR_NS: usize = 6;
 /// Calls of numbers that have no slot of their own.
 const OTHER_CALLS: usize = 7;
+/// Mappings refused because of the memory limit.
+const REFUSED: usize = 8;
 /// Written from outside: other than 0 traces system calls.
 const TRACE: usize = 16;
 /// The slot of system call 0; the others follow by number.
@@ -107,6 +109,13 @@ impl Counters {
     /// The monitor worked for the guest for a time.
     pub fn served(self, time: Duration) {
         self.add(MONITOR_NS, nanoseconds(time));
+    }
+
+    /// How often memory was refused because of the limit, so far.
+    pub fn refusals(self, count: u64) {
+        if let Some(slot) = self.0.get(REFUSED) {
+            slot.store(count, Ordering::Relaxed);
+        }
     }
 
     /// Whether system calls are to be traced.

@@ -18,6 +18,7 @@ use crate::counters::Counters;
 use crate::report::Totals;
 use crate::runner::{self, Threads};
 use crate::snapshot::{self, SnapshotError, Writer};
+use crate::usage;
 
 /// Why a micro-VM did not run.
 #[derive(Debug)]
@@ -81,8 +82,6 @@ impl From<LoadError> for GuestError {
     }
 }
 
-/// Memory a program may commit above what it may use: mappings that are only partly touched.
-const OVERCOMMIT_BYTES: u64 = 256 << 20;
 /// Files, folders and links a /tmp may hold.
 const TMP_NODES: u64 = 65_536;
 
@@ -202,9 +201,13 @@ fn prepare(options: &Options) -> Result<Empty, GuestError> {
     let machine = Arc::new(unsafe { Machine::new(window.base(), kvm) }?);
     let memory_bytes = options.memory_mb.saturating_mul(1 << 20);
     let limits = Limits {
-        committed_bytes: memory_bytes.saturating_add(OVERCOMMIT_BYTES),
+        bytes: memory_bytes,
     };
-    let memory = Arc::new(AddressSpace::new(window, machine.mapper(), limits));
+    let mut memory = AddressSpace::new(window, machine.mapper(), limits);
+    if let Some(meter) = usage::meter() {
+        memory = memory.with_meter(meter);
+    }
+    let memory = Arc::new(memory);
     let cpus = std::thread::available_parallelism().map_or(1, |n| n.get());
     let identity = Identity {
         pid: options.pid,

@@ -9,6 +9,7 @@ mod host_calls;
 mod report;
 mod runner;
 mod snapshot;
+mod usage;
 
 use std::process::ExitCode;
 

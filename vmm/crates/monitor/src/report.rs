@@ -36,7 +36,7 @@ impl Totals {
     }
 
     /// `{"exits": {reason: n}, "guest_ms", "monitor_ms", "threads_cpu_ms", "syscalls": {name: n},
-    /// "committed_bytes", "peak_committed_bytes"}`. `guest_ms` is time in KVM_RUN by the clock, with what
+    /// "committed_bytes", "used_bytes", "peak_used_bytes"}`. `guest_ms` is time in KVM_RUN by the clock, with what
     /// the host does there (page faults, preemption), `monitor_ms` time between that without sleep;
     /// `threads_cpu_ms` is the processor time of all guest threads that have ended.
     pub fn to_json(&self, kernel: &Kernel) -> Value {
@@ -52,15 +52,16 @@ impl Totals {
             .map(|(name, count)| (name, count.into()))
             .collect();
         let (guest_ms, monitor_ms) = self.counters.times_ms();
-        let (now, peak) = kernel.memory.committed_bytes();
+        let (now, peak) = kernel.memory.used_bytes();
         json!({
             "exits": exits,
             "guest_ms": guest_ms,
             "monitor_ms": monitor_ms,
             "threads_cpu_ms": self.thread_cpu_ns.load(Ordering::Relaxed) / 1_000_000,
             "syscalls": calls,
-            "committed_bytes": now,
-            "peak_committed_bytes": peak,
+            "committed_bytes": kernel.memory.committed_bytes(),
+            "used_bytes": now,
+            "peak_used_bytes": peak,
         })
     }
 }

@@ -161,6 +161,8 @@ impl Threads {
                     counters.call(task.registers.rax);
                     self.follow_trace(&task.kernel);
                     task.system_call(cpu);
+                    // Before the guest can act on it.
+                    counters.refusals(task.kernel.memory.refusals());
                 }
                 Exit::Fault(fault) => task.exception(fault, cpu),
                 Exit::Interrupted => {}

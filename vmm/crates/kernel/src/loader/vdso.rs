@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::io::pwrite;
 use vmm_abi::{Errno, PAGE_SIZE, Prot};
-use vmm_memory::{AddressSpace, Backing, Kind, MapRequest, Place};
+use vmm_memory::{AddressSpace, Backing, Charge, Kind, MapRequest, Place};
 
 use crate::clock;
 
@@ -163,7 +163,7 @@ impl GuestClock {
             prot: Prot::empty(),
             backing: Backing::Anonymous,
             kind: Kind::Anonymous,
-            charged: false,
+            charge: Charge::Never,
         };
         let data = memory.map(&reserve)?;
         self.map_at(memory, data)?;
@@ -186,7 +186,7 @@ impl GuestClock {
                 shared: true,
             },
             kind: Kind::Special(Self::DATA.into()),
-            charged: false,
+            charge: Charge::Never,
         })?;
         memory.map(&MapRequest {
             allowed: Prot::all(),
@@ -199,7 +199,7 @@ impl GuestClock {
                 shared: false,
             },
             kind: Kind::Special(Self::CODE.into()),
-            charged: false,
+            charge: Charge::Never,
         })?;
         Ok(())
     }

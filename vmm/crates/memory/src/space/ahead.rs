@@ -4,6 +4,7 @@
 use vmm_abi::Prot;
 
 use super::{AddressSpace, Backing, Layout, MapRequest};
+use crate::Charge;
 
 /// Longest mapping that is filled at once. What is longer is seldom used whole.
 const FILLED_BYTES: u64 = 256 << 10;
@@ -34,7 +35,7 @@ impl AddressSpace {
     ) {
         // Memory that is not charged is a reserve, or a stack.
         let anonymous = matches!(request.backing, Backing::Anonymous);
-        if !anonymous || !request.charged || !request.prot.contains(Prot::WRITE) {
+        if !anonymous || request.charge != Charge::Always || !request.prot.contains(Prot::WRITE) {
             return;
         }
         if end.saturating_sub(start) <= FILLED_BYTES {

@@ -43,6 +43,16 @@ impl AddressSpace {
             }
         }
         (layout.heap_start, layout.heap_end) = state.heap;
+        let writable = |mapping: &&MappingState| mapping.vma.prot.contains(Prot::WRITE);
+        let extents = state
+            .mappings
+            .iter()
+            .filter(writable)
+            .flat_map(|mapping| &mapping.extents);
+        let held = extents.fold(0u64, |sum, extent| sum.saturating_add(extent.len));
+        if held > self.limits.bytes {
+            return Err(SaveError::Limit);
+        }
         Ok(())
     }
 
@@ -54,10 +64,6 @@ impl AddressSpace {
         file: WithFile<'_>,
     ) -> Result<(), SaveError> {
         let vma = &mapping.vma;
-        if vma.charged && vma.prot.contains(Prot::WRITE) {
-            self.reserve(layout, vma.len())
-                .map_err(|_| SaveError::Limit)?;
-        }
         let failed = |errno| SaveError::Host("mmap", errno);
         let protection = host_protection(vma.prot);
         let whole = matches!(mapping.extents.as_slice(), [one] if (one.at, one.len) == (vma.start, vma.len()));
@@ -93,7 +99,7 @@ impl AddressSpace {
         self.mapper
             .protect(vma.start, vma.end, vma.prot)
             .map_err(|errno| SaveError::Host("guest page tables", errno))?;
-        layout.vmas.insert(vma.clone());
+        layout.add(vma.clone());
         Ok(())
     }
 }
