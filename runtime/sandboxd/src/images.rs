@@ -20,7 +20,7 @@ use crate::request::{is_digest, is_image_name};
 const MAX_MANIFEST_BYTES: u64 = 65_536;
 const MAX_LAYERS: usize = 32;
 const MAX_ARGUMENTS: usize = 64;
-/// For so long a program that was laid out is taken to lie as it did; a look at it takes less than a millisecond.
+/// For so long a program that was laid out is taken to lie as it did; a look at it takes a millisecond or two.
 const LAID_OUT_FOR: Duration = Duration::from_secs(60);
 
 /// A manifest that was found right.
