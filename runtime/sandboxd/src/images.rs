@@ -5,18 +5,23 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, Stat, fstat, openat2};
 use rustix::io::Errno;
 use serde::Deserialize;
+use tracing::{debug, warn};
 
+use crate::large_pages;
 use crate::refusal::{Code, Refusal};
 use crate::request::{is_digest, is_image_name};
 
 const MAX_MANIFEST_BYTES: u64 = 65_536;
 const MAX_LAYERS: usize = 32;
 const MAX_ARGUMENTS: usize = 64;
+/// For so long a program that was laid out is taken to lie as it did; a look at it takes a millisecond or two.
+const LAID_OUT_FOR: Duration = Duration::from_secs(60);
 
 /// A manifest that was found right.
 #[derive(Debug)]
@@ -27,6 +32,7 @@ pub struct Image {
     pub layers: Vec<PathBuf>,
     argv: Vec<String>,
     pub env: Vec<(String, String)>,
+    laid_out: Mutex<Option<Instant>>,
 }
 
 impl Image {
@@ -37,6 +43,29 @@ impl Image {
         own.map(|word| word.replace("{memoryMb}", &memory))
             .chain(extra.iter().cloned())
             .collect()
+    }
+
+    /// Before a sandbox of the image: its program into large pages, which cannot be done while somebody maps small ones. Looked after again from
+    /// time to time, because the kernel takes back pages of which nobody makes use. Blocks as long as the program is read; whoever comes
+    /// meanwhile waits too.
+    pub fn lay_out(&self) {
+        let Ok(mut last) = self.laid_out.lock() else {
+            return;
+        };
+        if last.is_none_or(|at| at.elapsed() >= LAID_OUT_FOR) {
+            let Some(program) = self.argv.first() else {
+                return;
+            };
+            match large_pages::lay_out(&self.layers, program) {
+                Ok(Some(large_pages::Outcome { bytes, large })) => {
+                    debug!(image = self.name, program, bytes, large, "program read");
+                }
+                Ok(None) => {}
+                // Pages are then as large as they happen to be.
+                Err(error) => warn!(image = self.name, program, %error, "program not read"),
+            }
+            *last = Some(Instant::now());
+        }
     }
 }
 
@@ -213,6 +242,7 @@ impl Images {
                 .collect::<Result<_, _>>()?,
             argv,
             env: env.into_iter().collect(),
+            laid_out: Mutex::new(None),
         })
     }
 

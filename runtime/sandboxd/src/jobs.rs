@@ -253,6 +253,7 @@ fn run(job: Job) -> Done {
 }
 
 fn run_spawn(job: SpawnJob) -> Done {
+    job.image.lay_out();
     let bundle = job.bundle.as_ref().map(Bundle::path);
     let spec = Spec {
         id: &job.id,

@@ -11,6 +11,7 @@ mod ending;
 mod hypervisor;
 mod images;
 mod jobs;
+mod large_pages;
 mod logging;
 mod options;
 mod output;

@@ -1,15 +1,15 @@
 import { existsSync } from "node:fs";
 import type { Path } from "#contracts/function";
-import { Failure, messageOf } from "../failure.ts";
+import { Failure } from "../failure.ts";
 import { type HostFacts, hostFacts } from "../host/facts.ts";
-import type { BootMode } from "./boot-mode.ts";
 import { type Distribution, distribution } from "./distribution.ts";
 import { type Ground, layGround } from "./ground.ts";
 import { coldMode, preparedMode, processMode, restoredMode, warmMode } from "./own-modes.ts";
 import { bwrapMode, ociMode } from "./peer-modes.ts";
+import { type Mode, type Outcome, type Rounds, runRounds, WARM_UP_ROUNDS } from "./rounds.ts";
 
 interface KnownMode {
-  make?: (ground: Ground) => BootMode;
+  make?: (ground: Ground) => Mode;
   /** Why it cannot run; undefined when it can. */
   lacks(): string | undefined;
 }
@@ -19,7 +19,7 @@ const installed = (path: string) => (): string | undefined =>
   existsSync(path) ? undefined : `${path} is not installed`;
 const notYet = { lacks: () => "snapshots of micro-VMs are not in this version" };
 const own = (
-  make: (ground: Ground, kind: Path) => BootMode,
+  make: (ground: Ground, kind: Path) => Mode,
   kind: Path,
   lacks: KnownMode["lacks"],
 ): KnownMode => ({ make: (ground) => make(ground, kind), lacks });
@@ -43,9 +43,6 @@ const MODES: Record<string, KnownMode> = {
 };
 export const MODE_NAMES: readonly string[] = Object.keys(MODES);
 
-/** Rounds whose times are thrown away: page cache, code of the tools themselves. */
-export const WARM_UP_ROUNDS = 3;
-
 export interface BootReport {
   host: HostFacts;
   warmUpRounds: number;
@@ -55,22 +52,16 @@ export interface BootReport {
   firstFailures: Record<string, string>;
 }
 
-export interface BootOptions {
-  rounds: number;
+export interface BootOptions extends Rounds {
   /** All that can run, when absent. */
   modes?: string[];
-  signal: AbortSignal;
-  onRound(done: number, of: number): void;
 }
 
-/**
- * Every round runs each mode once, so that all meet the same weather; which goes first moves on by one each round, so that none is always behind the same
- * neighbour.
- */
+/** Measures each mode `rounds` times. */
 export async function benchBoot(options: BootOptions): Promise<BootReport> {
   const names = options.modes ?? MODE_NAMES;
   const unavailable: BootReport["unavailable"] = [];
-  const makers: ((ground: Ground) => BootMode)[] = [];
+  const makers: ((ground: Ground) => Mode)[] = [];
   for (const name of names) {
     const reason = MODES[name]?.lacks();
     const make = MODES[name]?.make;
@@ -85,56 +76,28 @@ export async function benchBoot(options: BootOptions): Promise<BootReport> {
       "Choose others with --modes.",
     );
   }
-  const ground = await layGround();
-  const times = new Map<string, number[]>();
-  const failures = new Map<string, string[]>();
-  let modes: BootMode[] = [];
+  const ground = await layGround({ image: "node24", name: "hello", folder: "examples/hello" });
+  const modes = makers.map((make) => make(ground));
+  let outcomes: Outcome[];
   try {
-    modes = makers.map((make) => make(ground));
-    for (const { name } of modes) {
-      times.set(name, []);
-      failures.set(name, []);
-    }
-    const rounds = options.rounds + WARM_UP_ROUNDS;
-    for (let round = 0; round < rounds && !options.signal.aborted; round++) {
-      for (let index = 0; index < modes.length && !options.signal.aborted; index++) {
-        const mode = modes[(index + round) % modes.length];
-        if (!mode) continue;
-        const outcome = await once(mode);
-        if (round < WARM_UP_ROUNDS) continue;
-        if (typeof outcome === "number") times.get(mode.name)?.push(outcome);
-        else failures.get(mode.name)?.push(outcome);
-      }
-      options.onRound(round + 1, rounds);
-    }
+    outcomes = await runRounds(modes, options);
   } finally {
-    for (const mode of modes) await mode.close?.().catch(() => {});
     await ground.close();
   }
+  const named = modes.map(({ name }, index) => {
+    const { times, failures } = outcomes[index] as Outcome;
+    return { name, times, failures };
+  });
   return {
     host: hostFacts(),
     warmUpRounds: WARM_UP_ROUNDS,
-    modes: modes.map(({ name }) => ({
+    modes: named.map(({ name, times, failures }) => ({
       mode: name,
-      ...distribution(times.get(name) ?? [], failures.get(name)?.length ?? 0),
+      ...distribution(times, failures.length),
     })),
     unavailable,
     firstFailures: Object.fromEntries(
-      [...failures].flatMap(([name, [first]]) => (first === undefined ? [] : [[name, first]])),
+      named.flatMap(({ name, failures: [first] }) => (first === undefined ? [] : [[name, first]])),
     ),
   };
-}
-
-/** Time of one measurement, ms, or why it failed. */
-async function once(mode: BootMode): Promise<number | string> {
-  try {
-    await mode.before?.();
-    const began = performance.now();
-    await mode.measured();
-    return performance.now() - began;
-  } catch (error) {
-    return messageOf(error);
-  } finally {
-    await mode.after?.().catch(() => {});
-  }
 }

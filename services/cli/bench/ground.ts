@@ -12,6 +12,7 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { z } from "zod";
+import type { Runtime } from "#contracts/function";
 import { PROJECT_ROOT } from "#embedded/unprivileged";
 import {
   type InitMessage,
@@ -30,7 +31,13 @@ const manifestSchema = z.looseObject({
 });
 
 const MEMORY_MB = 256;
-const IMAGE = "node24";
+/** A function to measure with, and the image it runs in. */
+export interface Measured {
+  image: Runtime;
+  /** Its name, and its folder in the project. */
+  name: string;
+  folder: string;
+}
 
 /** What every mode shares: the same image, runner, function and settings. */
 export interface Ground {
@@ -41,7 +48,7 @@ export interface Ground {
   env: Record<string, string>;
   /** The image's layers as one folder, for modes that know no layers: hard links, so it is the same page cache. */
   rootfs: string;
-  /** examples/hello, as the bundle of this digest in sandboxd's folder. */
+  /** The function, as the bundle of this digest in sandboxd's folder. */
   bundle: { digest: string; path: string };
   launcher: SandboxdLauncher;
   /** A folder for a mode's own files; goes at the end. */
@@ -50,14 +57,14 @@ export interface Ground {
 }
 
 /** Starts a sandboxd of the benchmark's own and lays out what the modes run. Throws a Failure; then nothing is left. */
-export async function layGround(): Promise<Ground> {
-  const manifestPath = join(imagesFolder(), `${IMAGE}.json`);
+export async function layGround({ image, name, folder }: Measured): Promise<Ground> {
+  const manifestPath = join(imagesFolder(), `${image}.json`);
   let manifest: z.infer<typeof manifestSchema>;
   try {
     manifest = manifestSchema.parse(JSON.parse(readFileSync(manifestPath, "utf8")));
   } catch (error) {
     throw new Failure(
-      `The image ${IMAGE} cannot be read: ${messageOf(error)}.`,
+      `The image ${image} cannot be read: ${messageOf(error)}.`,
       "Run ./cloister setup.",
     );
   }
@@ -77,9 +84,9 @@ export async function layGround(): Promise<Ground> {
     for (const layer of manifest.layers) {
       execFileSync("cp", ["-al", `${join(imagesFolder(), "layers", layer)}/.`, rootfs]);
     }
-    const source = join(PROJECT_ROOT, "examples/hello");
+    const source = join(PROJECT_ROOT, folder);
     const hash = createHash("sha256");
-    for (const name of readdirSync(source).sort()) hash.update(readFileSync(join(source, name)));
+    for (const file of readdirSync(source).sort()) hash.update(readFileSync(join(source, file)));
     const digest = hash.digest("hex");
     const path = join(folders.bundles, digest);
     cpSync(source, path, { recursive: true });
@@ -92,8 +99,8 @@ export async function layGround(): Promise<Ground> {
     await launcher.connect();
     const running = sandboxd;
     return {
-      shape: shapeFor({ runtime: IMAGE, memoryMb: MEMORY_MB }),
-      init: { function: "hello", version: 1, env: {}, memoryMb: MEMORY_MB, timeoutMs: 10_000 },
+      shape: shapeFor({ runtime: image, memoryMb: MEMORY_MB }),
+      init: { function: name, version: 1, env: {}, memoryMb: MEMORY_MB, timeoutMs: 10_000 },
       argv: manifest.runner.argv.map((word) => word.replaceAll("{memoryMb}", String(MEMORY_MB))),
       env: manifest.runner.env,
       rootfs,

@@ -5,16 +5,21 @@ import {
   RestoringLauncher,
   type ServingSandbox,
 } from "../../worker/sandbox/index.ts";
-import { answer, type BootMode, firstAnswer } from "./boot-mode.ts";
+import { answer, firstAnswer } from "./first-answer.ts";
 import type { Ground } from "./ground.ts";
+import type { Mode } from "./rounds.ts";
 
-/** The bare runner: no isolation at all, what the others are measured against. */
-export function processMode(ground: Ground): BootMode {
-  // The image's own node and runner, so that only the walls differ.
+/** Starts the image's own program and runner without any walls, so that only the walls differ. */
+export function processLauncher(ground: Ground): ProcessLauncher {
   const argv = ground.argv.map((word) =>
     word.startsWith("/usr/") || word.startsWith("/cloister/") ? `${ground.rootfs}${word}` : word,
   );
-  const launcher = new ProcessLauncher(() => argv);
+  return new ProcessLauncher(() => argv);
+}
+
+/** The bare runner: no isolation at all, what the others are measured against. */
+export function processMode(ground: Ground): Mode {
+  const launcher = processLauncher(ground);
   let serving: ServingSandbox | undefined;
   return {
     name: "process",
@@ -31,7 +36,7 @@ export function processMode(ground: Ground): BootMode {
   };
 }
 
-export function coldMode(ground: Ground, kind: Path): BootMode {
+export function coldMode(ground: Ground, kind: Path): Mode {
   const shape = { ...ground.shape, kind };
   let serving: ServingSandbox | undefined;
   return {
@@ -47,7 +52,7 @@ export function coldMode(ground: Ground, kind: Path): BootMode {
   };
 }
 
-export function preparedMode(ground: Ground, kind: Path): BootMode {
+export function preparedMode(ground: Ground, kind: Path): Mode {
   const shape = { ...ground.shape, kind };
   let cell: BootedSandbox | undefined;
   return {
@@ -67,7 +72,7 @@ export function preparedMode(ground: Ground, kind: Path): BootMode {
 }
 
 /** From the request for a sandbox to the first answer, out of a snapshot of the booted runner without a function. */
-export function restoredMode(ground: Ground): BootMode {
+export function restoredMode(ground: Ground): Mode {
   const shape = { ...ground.shape, kind: "microvm" as const };
   const failures: Error[] = [];
   const launcher = new RestoringLauncher(ground.launcher, {
@@ -98,7 +103,7 @@ export function restoredMode(ground: Ground): BootMode {
 /** Unmeasured calls before the one that is measured. */
 const CALLS_BEFORE_WARM = 20;
 
-export function warmMode(ground: Ground, kind: Path): BootMode {
+export function warmMode(ground: Ground, kind: Path): Mode {
   const shape = { ...ground.shape, kind };
   let serving: ServingSandbox | undefined;
   return {

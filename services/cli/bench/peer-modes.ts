@@ -3,8 +3,9 @@ import { existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { ProcessLauncher, type ServingSandbox } from "../../worker/sandbox/index.ts";
-import { type BootMode, firstAnswer } from "./boot-mode.ts";
+import { firstAnswer } from "./first-answer.ts";
 import type { Ground } from "./ground.ts";
+import type { Mode } from "./rounds.ts";
 
 const run = promisify(execFile);
 
@@ -18,7 +19,7 @@ function peerMode(
   ground: Ground,
   argvOf: (id: string) => string[],
   remove?: (id: string) => Promise<void>,
-): BootMode {
+): Mode {
   let next = 1;
   let id = "";
   let serving: ServingSandbox | undefined;
@@ -39,7 +40,7 @@ function peerMode(
 }
 
 /** runc or crun: what `spec` makes of it (all namespaces but user, no capabilities, seccomp off), with our image and function. */
-export function ociMode(program: "runc" | "crun", ground: Ground): BootMode {
+export function ociMode(program: "runc" | "crun", ground: Ground): Mode {
   const folder = join(ground.scratch, program);
   const state = join(folder, "state");
   mkdirSync(state, { recursive: true });
@@ -116,7 +117,7 @@ const limitsOf = ({ shape }: Ground): object => ({
 });
 
 /** All namespaces, no cgroup, no seccomp. */
-export function bwrapMode(ground: Ground): BootMode {
+export function bwrapMode(ground: Ground): Mode {
   const env = Object.entries(ground.env).flatMap(([name, value]) => ["--setenv", name, value]);
   return peerMode("bwrap", ground, () => [
     ...["/usr/bin/bwrap", "--unshare-all", "--die-with-parent", "--clearenv", ...env],

@@ -1,11 +1,19 @@
 import { type Command, InvalidArgumentError } from "commander";
+import type { Rounds } from "../bench/rounds.ts";
 import { EXIT, Failure } from "../failure.ts";
-import { ms, printJson, table } from "../terminal/table.ts";
+import type { HostFacts } from "../host/facts.ts";
+import { type Column, ms, printJson, table } from "../terminal/table.ts";
 
 interface BootCommandOptions {
   n: number;
   json?: boolean;
   modes?: string[];
+}
+
+interface OverheadCommandOptions {
+  n: number;
+  json?: boolean;
+  workloads?: string[];
 }
 
 const count = (text: string): number => {
@@ -40,7 +48,16 @@ export const registerBench = (program: Command): void => {
     )
     .option("--json", "print JSON for scripts")
     .action(memory);
-  for (const name of ["overhead", "density", "throughput"]) {
+  bench
+    .command("overhead")
+    .description(
+      "the same work on each path, rounds interleaved: computing, memory, system calls, files, starts",
+    )
+    .option("-n <rounds>", "measurements of each", count, 20)
+    .option("--workloads <list>", "separated by commas; default: all", (text) => text.split(","))
+    .option("--json", "print JSON for scripts")
+    .action(overhead);
+  for (const name of ["density", "throughput"]) {
     bench
       .command(name, { hidden: true })
       .description("not in this version")
@@ -49,7 +66,7 @@ export const registerBench = (program: Command): void => {
       .action(() => {
         throw new Failure(
           `./cloister bench ${name} is not in this version.`,
-          "Use ./cloister bench boot or bench memory.",
+          "Use ./cloister bench boot, memory or overhead.",
         );
       });
   }
@@ -76,37 +93,16 @@ async function memory(options: { count: number; json?: boolean }): Promise<void>
 }
 
 async function boot(options: BootCommandOptions): Promise<void> {
-  const { benchBoot, MODE_NAMES, WARM_UP_ROUNDS } = await import("../bench/boot.ts");
-  const unknown = options.modes?.find((name) => !MODE_NAMES.includes(name));
-  if (unknown !== undefined) {
-    throw new Failure(
-      `There is no mode ${unknown}.`,
-      `Choose from ${MODE_NAMES.join(", ")}.`,
-      EXIT.usage,
-    );
-  }
-  const abort = new AbortController();
-  for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => abort.abort());
-  const terminal = process.stderr.isTTY === true;
-  if (!options.json) {
-    process.stderr.write(
-      `${options.n} rounds, after ${WARM_UP_ROUNDS} that are not counted; each runs every mode once.\n`,
-    );
-  }
+  const { benchBoot, MODE_NAMES } = await import("../bench/boot.ts");
+  requireKnown("mode", options.modes, MODE_NAMES);
+  const rounds = await roundsOf(options);
   const report = await benchBoot({
-    rounds: options.n,
+    ...rounds,
     ...(options.modes ? { modes: options.modes } : {}),
-    signal: abort.signal,
-    onRound: (done, of) => {
-      if (terminal) process.stderr.write(`\rround ${done} of ${of}${done === of ? "\n" : ""}`);
-    },
   });
   if (options.json) printJson(report);
   else {
-    const { cpu, cores, memoryMb, kernel, cgroup, node } = report.host;
-    process.stdout.write(
-      `${cpu}, ${cores} cores, ${memoryMb} MiB, Linux ${kernel}, cgroups ${cgroup}, node ${node}\n\n`,
-    );
+    writeHost(report.host);
     const columns = ["min", "p50", "p90", "p99", "max"].map((title) => ({ title, right: true }));
     const show = (value: number | null): string => ms(value ?? undefined);
     const rows = report.modes.map((one) => [
@@ -122,15 +118,104 @@ async function boot(options: BootCommandOptions): Promise<void> {
     ];
     process.stdout.write(table([...heading, ...columns], rows));
     for (const { mode, reason } of report.unavailable) process.stdout.write(`${mode}: ${reason}\n`);
-    for (const [mode, text] of Object.entries(report.firstFailures)) {
-      process.stdout.write(`${mode}, first failure: ${text}\n`);
-    }
+    writeFailures(report.firstFailures);
   }
-  if (abort.signal.aborted)
+  finish(rounds.signal, report.firstFailures);
+}
+
+async function overhead(options: OverheadCommandOptions): Promise<void> {
+  const { benchOverhead, WORKLOAD_NAMES } = await import("../bench/overhead.ts");
+  requireKnown("workload", options.workloads, WORKLOAD_NAMES);
+  const rounds = await roundsOf(options);
+  const report = await benchOverhead({
+    ...rounds,
+    ...(options.workloads ? { workloads: options.workloads } : {}),
+  });
+  if (options.json) printJson(report);
+  else {
+    writeHost(report.host);
+    const right = (title: string): Column => ({ title, right: true });
+    const over = (ratio: number | null): string =>
+      ratio === null ? "-" : `${ratio < 1 ? "" : "+"}${((ratio - 1) * 100).toFixed(1)} %`;
+    const titles = [
+      ...["n", "failures", "process", "container", "over", "of least"],
+      ...["microvm", "over", "of least", "exits", "page faults"],
+    ];
+    const rows = report.workloads.map((one) => [
+      one.name,
+      String(one.n),
+      String(Object.values(one.failures).reduce((sum, count) => sum + count, 0)),
+      ms(one.process_ms ?? undefined),
+      ms(one.container_ms ?? undefined),
+      over(one.container_ratio),
+      over(one.container_least_ratio),
+      ms(one.microvm_ms ?? undefined),
+      over(one.microvm_ratio),
+      over(one.microvm_least_ratio),
+      one.exits ? String(Object.values(one.exits).reduce((sum, count) => sum + count, 0)) : "-",
+      String(one.page_faults ?? "-"),
+    ]);
+    process.stdout.write(table([{ title: "WORKLOAD (ms)" }, ...titles.map(right)], rows));
+    process.stdout.write(
+      "\nMedians; over: beyond the bare process, of medians and of the shortest times. Exits and page faults: of the micro-VM, each time.\n",
+    );
+    for (const { path, reason } of report.unavailable) process.stdout.write(`${path}: ${reason}\n`);
+    writeFailures(report.firstFailures);
+  }
+  finish(rounds.signal, report.firstFailures);
+}
+
+function requireKnown(
+  what: string,
+  asked: readonly string[] | undefined,
+  known: readonly string[],
+): void {
+  const unknown = asked?.find((name) => !known.includes(name));
+  if (unknown === undefined) return;
+  throw new Failure(
+    `There is no ${what} ${unknown}.`,
+    `Choose from ${known.join(", ")}.`,
+    EXIT.usage,
+  );
+}
+
+/** Announces the rounds; a signal ends them early. */
+async function roundsOf(options: { n: number; json?: boolean }): Promise<Rounds> {
+  const { WARM_UP_ROUNDS } = await import("../bench/rounds.ts");
+  const abort = new AbortController();
+  for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => abort.abort());
+  const terminal = process.stderr.isTTY === true;
+  if (!options.json) {
+    process.stderr.write(
+      `${options.n} rounds, after ${WARM_UP_ROUNDS} that are not counted; each runs everything once.\n`,
+    );
+  }
+  return {
+    rounds: options.n,
+    signal: abort.signal,
+    onRound: (done, of) => {
+      if (terminal) process.stderr.write(`\rround ${done} of ${of}${done === of ? "\n" : ""}`);
+    },
+  };
+}
+
+function writeHost({ cpu, cores, memoryMb, kernel, cgroup, node }: HostFacts): void {
+  process.stdout.write(
+    `${cpu}, ${cores} cores, ${memoryMb} MiB, Linux ${kernel}, cgroups ${cgroup}, node ${node}\n\n`,
+  );
+}
+
+function writeFailures(first: Record<string, string>): void {
+  for (const [name, text] of Object.entries(first))
+    process.stdout.write(`${name}, first failure: ${text}\n`);
+}
+
+function finish(signal: AbortSignal, firstFailures: Record<string, string>): void {
+  if (signal.aborted)
     throw new Failure(
       "The benchmark was interrupted.",
       "What is shown is what was measured.",
       EXIT.interrupted,
     );
-  if (report.modes.some(({ failures }) => failures > 0)) process.exitCode = EXIT.failed;
+  if (Object.keys(firstFailures).length > 0) process.exitCode = EXIT.failed;
 }

@@ -19,7 +19,7 @@ pub use bound::BoundVcpu;
 pub use error::HypervisorError;
 pub use exit::Exit;
 pub use kick::{Kicker, install_kick_handler};
-pub use machine::{Machine, processor_id};
+pub use machine::{Machine, VcpuPlace, processor_id};
 pub use vcpu::{FpuState, Vcpu};
 
 /// Bytes of guest memory address space; one entry of the top-level page table.

@@ -48,6 +48,28 @@ impl std::fmt::Debug for Machine {
     }
 }
 
+/// A vCPU that is promised to one thread.
+#[derive(Debug)]
+pub struct VcpuPlace(Reserved);
+
+impl VcpuPlace {
+    /// The vCPU, if it is one that is there already.
+    #[must_use]
+    pub fn into_idle(self) -> Option<Vcpu> {
+        match self.0 {
+            Reserved::Idle(vcpu) => Some(vcpu),
+            Reserved::New(_) => None,
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Reserved {
+    Idle(Vcpu),
+    /// The number of one that is to be made.
+    New(u64),
+}
+
 #[derive(Default)]
 struct Pool {
     idle: Vec<Vcpu>,
@@ -117,28 +139,45 @@ impl Machine {
         Arc::clone(&self.paging) as Arc<dyn Mapper>
     }
 
-    /// A vCPU, new or given back by another thread; its floating-point state is undefined when it
-    /// was used before.
+    /// A place for a thread that is to run guest code, which [`Machine::take`] makes a vCPU of.
     ///
     /// # Errors
-    /// [`HypervisorError::TooManyVcpus`], or what KVM says.
-    pub fn take_vcpu(&self) -> Result<Vcpu, HypervisorError> {
-        let index = {
-            let mut pool = self.pool.lock();
-            if let Some(vcpu) = pool.idle.pop() {
-                return Ok(vcpu);
-            }
-            let index = pool.made;
-            if index >= MAX_VCPUS {
-                return Err(HypervisorError::TooManyVcpus);
-            }
-            pool.made = index.saturating_add(1);
-            index
+    /// [`HypervisorError::TooManyVcpus`].
+    pub fn reserve_vcpu(&self) -> Result<VcpuPlace, HypervisorError> {
+        let mut pool = self.pool.lock();
+        if let Some(vcpu) = pool.idle.pop() {
+            return Ok(VcpuPlace(Reserved::Idle(vcpu)));
+        }
+        let index = pool.made;
+        if index >= MAX_VCPUS {
+            return Err(HypervisorError::TooManyVcpus);
+        }
+        pool.made = index.saturating_add(1);
+        Ok(VcpuPlace(Reserved::New(index)))
+    }
+
+    /// The vCPU of a place, made if it is a new one, which takes a third of a millisecond. The
+    /// floating-point state of one that was used before is undefined.
+    ///
+    /// # Errors
+    /// What KVM says.
+    pub fn take(&self, place: VcpuPlace) -> Result<Vcpu, HypervisorError> {
+        let index = match place.0 {
+            Reserved::Idle(vcpu) => return Ok(vcpu),
+            Reserved::New(index) => index,
         };
         let fd = self.vm.create_vcpu(index).map_err(kvm("KVM_CREATE_VCPU"))?;
         let sregs = self.prepare(&fd, index)?;
         zero_counter_offset(&fd);
         Ok(Vcpu::new(fd, Arc::clone(&self.area), index, sregs))
+    }
+
+    /// [`Machine::reserve_vcpu`] and [`Machine::take`] in one.
+    ///
+    /// # Errors
+    /// As those.
+    pub fn take_vcpu(&self) -> Result<Vcpu, HypervisorError> {
+        self.take(self.reserve_vcpu()?)
     }
 
     /// Thousands of time-stamp counter ticks per second that a guest sees; 0 where the processor does not

@@ -256,6 +256,53 @@ fn large_pages_are_split_where_protection_differs() {
 }
 
 #[test]
+fn a_large_reserve_is_reached_wherever_it_is_touched_first() {
+    let mut guest = guest(&[0x88, 0x07, 0xb8, 1, 0, 0, 0, 0x0f, 0x05]);
+    const PIECE: u64 = 64 << 20;
+    let start = 0x10_0000_0000;
+    let request = MapRequest {
+        allowed: Prot::all(),
+        place: Place::Fixed(start + (1 << 20)),
+        len: 4 * PIECE,
+        prot: Prot::RW,
+        backing: Backing::Anonymous,
+        kind: Kind::Anonymous,
+        charge: Charge::Never,
+    };
+    guest.memory.map(&request).unwrap();
+    let mut write = |memory: &dyn Fn(&AddressSpace), at: u64| {
+        memory(&guest.memory);
+        guest.registers = Registers {
+            rip: CODE,
+            rdi: at,
+            ..Registers::default()
+        };
+        loop {
+            match guest.run() {
+                Exit::Fault(fault) if guest.memory.resolve(&fault) => {}
+                exit => return exit,
+            }
+        }
+    };
+    let as_it_is = |_: &AddressSpace| {};
+    // The ends share their pieces with what is not mapped.
+    assert_eq!(write(&as_it_is, start + (1 << 20)), Exit::Syscall);
+    assert_eq!(write(&as_it_is, start + 4 * PIECE), Exit::Syscall);
+    assert_eq!(write(&as_it_is, start), page_fault(start, 6));
+    // Touched before anything of the piece is changed, after, and where the change is.
+    let (first, second) = (start + PIECE, start + 2 * PIECE);
+    assert_eq!(write(&as_it_is, first + 5), Exit::Syscall);
+    let tighten = |memory: &AddressSpace| memory.protect(second, 4096, Prot::READ).unwrap();
+    assert_eq!(write(&tighten, second + 4096), Exit::Syscall);
+    assert_eq!(write(&as_it_is, second), page_fault(second, 7));
+    assert_eq!(write(&as_it_is, second + PIECE - 1), Exit::Syscall);
+    // What is unmapped before it was ever touched is not there.
+    let third = start + 3 * PIECE;
+    let unmap = |memory: &AddressSpace| memory.unmap(third, PIECE).unwrap();
+    assert_eq!(write(&unmap, third + 8), page_fault(third + 8, 6));
+}
+
+#[test]
 fn kicks_at_any_moment_lose_and_double_nothing() {
     // 0: mov eax, 7; syscall; 7: mov [rdi], al
     let mut guest = guest(&[0xb8, 7, 0, 0, 0, 0x0f, 0x05, 0x88, 0x07]);

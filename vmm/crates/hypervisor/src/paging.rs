@@ -7,7 +7,7 @@ use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::VmFd;
 use parking_lot::Mutex;
 use vmm_abi::{Errno, PAGE_SIZE, Prot};
-use vmm_memory::Mapper;
+use vmm_memory::{Mapper, Vma};
 
 use crate::WINDOW_BYTES;
 use crate::system_area::{
@@ -30,12 +30,21 @@ const SLOT_BYTES: u64 = 64 << 20;
 /// The slot of the system area comes first.
 const FIRST_SLOT: u64 = 1;
 
+/// A piece of the window that is or may become a memory slot.
+#[derive(Clone, Copy, Debug, Default)]
+struct Piece {
+    /// KVM has the slot. Without it no entry of a page table leads here.
+    made: bool,
+    /// Something is mapped here that entries are still to be made for.
+    owed: bool,
+}
+
 /// Page tables and memory slots of one machine.
 pub(crate) struct Paging {
     area: Arc<SystemArea>,
     vm: Arc<VmFd>,
     window_base: u64,
-    slots: Mutex<Vec<bool>>,
+    pieces: Mutex<Vec<Piece>>,
 }
 
 impl Paging {
@@ -50,7 +59,7 @@ impl Paging {
             area,
             vm,
             window_base,
-            slots: Mutex::new(vec![false; count]),
+            pieces: Mutex::new(vec![Piece::default(); count]),
         };
         paging.add_slot(0, SYSTEM_BASE, SYSTEM_BYTES, paging.area.host_address())?;
         let mut page = SYSTEM_BASE;
@@ -83,19 +92,31 @@ impl Paging {
         unsafe { self.vm.set_user_memory_region(region) }.map_err(|_| Errno::ENOMEM)
     }
 
-    /// Makes the slots under a range.
-    fn commit(&self, start: u64, end: u64) -> Result<(), Errno> {
-        let mut slots = self.slots.lock();
-        for index in (start / SLOT_BYTES)..end.div_ceil(SLOT_BYTES) {
-            let made = slots.get_mut(index as usize).ok_or(Errno::ENOMEM)?;
-            if !*made {
-                let at = index.saturating_mul(SLOT_BYTES);
-                let host = self.window_base.saturating_add(at);
-                self.add_slot(index.saturating_add(FIRST_SLOT), at, SLOT_BYTES, host)?;
-                *made = true;
-            }
+    /// Makes the slot of a piece, if it is not there.
+    fn make(&self, index: u64, piece: &mut Piece) -> Result<(), Errno> {
+        if !piece.made {
+            let at = index.saturating_mul(SLOT_BYTES);
+            let host = self.window_base.saturating_add(at);
+            self.add_slot(index.saturating_add(FIRST_SLOT), at, SLOT_BYTES, host)?;
+            piece.made = true;
         }
         Ok(())
+    }
+
+    /// Whether entries in a piece are to be written now; `whole` when all of them. What takes whole
+    /// pieces is mostly a reserve of which little is ever touched, and each slot costs time and memory
+    /// of the host: that is put off to the first touch.
+    fn admit(&self, index: u64, whole: bool, flags: u64) -> Result<bool, Errno> {
+        let mut pieces = self.pieces.lock();
+        let piece = pieces.get_mut(index as usize).ok_or(Errno::ENOMEM)?;
+        if !piece.made && (whole || flags == 0) {
+            if whole {
+                piece.owed = flags != 0;
+            }
+            return Ok(false);
+        }
+        self.make(index, piece)?;
+        Ok(true)
     }
 
     fn set(&self, table: u64, index: u64, entry: u64) -> Result<(), Errno> {
@@ -177,9 +198,39 @@ impl Mapper for Paging {
             return Err(Errno::ENOMEM);
         }
         let flags = entry_flags(prot);
-        if flags != 0 {
-            self.commit(start, end)?;
+        let mut at = start;
+        while at < end {
+            let index = at / SLOT_BYTES;
+            let piece_end = index.saturating_add(1).saturating_mul(SLOT_BYTES);
+            let next = piece_end.min(end);
+            let whole = next.saturating_sub(at) == SLOT_BYTES;
+            if self.admit(index, whole, flags)? {
+                self.write(at, next, flags)?;
+            }
+            at = next;
         }
+        Ok(())
+    }
+
+    fn catch_up(&self, address: u64, mappings: &dyn Fn(u64, u64) -> Vec<Vma>) -> Result<(), Errno> {
+        let index = address / SLOT_BYTES;
+        let start = index.saturating_mul(SLOT_BYTES);
+        let mut pieces = self.pieces.lock();
+        let piece = pieces.get_mut(index as usize).ok_or(Errno::ENOMEM)?;
+        if piece.owed {
+            self.make(index, piece)?;
+            for part in mappings(start, start.saturating_add(SLOT_BYTES)) {
+                self.write(part.start, part.end, entry_flags(part.prot))?;
+            }
+            piece.owed = false;
+        }
+        Ok(())
+    }
+}
+
+impl Paging {
+    /// Sets the entries of a range.
+    fn write(&self, start: u64, end: u64, flags: u64) -> Result<(), Errno> {
         let mut at = start;
         while at < end {
             let next = (at & !LARGE_PAGE.wrapping_sub(1)).saturating_add(LARGE_PAGE);
@@ -191,9 +242,7 @@ impl Mapper for Paging {
         }
         Ok(())
     }
-}
 
-impl Paging {
     /// Sets the entries of pages that share one table.
     fn protect_small(&self, start: u64, end: u64, flags: u64) -> Result<(), Errno> {
         if flags == 0 {

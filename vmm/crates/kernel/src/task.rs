@@ -406,7 +406,7 @@ impl Task {
 
     /// Does what Linux does about an exception of user code: a signal, or trying again.
     pub fn exception(&mut self, fault: Fault, fpu: &mut dyn Fpu) {
-        if fault.vector == Fault::PAGE_FAULT && self.memory().allows(&fault) {
+        if fault.vector == Fault::PAGE_FAULT && self.memory().resolve(&fault) {
             return;
         }
         if self.kernel.trace_mark() != 0 {

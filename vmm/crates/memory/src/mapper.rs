@@ -1,5 +1,7 @@
 use vmm_abi::{Errno, Prot};
 
+use crate::Vma;
+
 /// What must follow a change of guest memory beside the host's own mappings: page tables of the
 /// guest and memory slots. Ranges are page-aligned and lie in the window.
 ///
@@ -11,6 +13,13 @@ pub trait Mapper: Send + Sync {
     /// ENOMEM when no room for page tables or slots is left; nothing may then be relied upon for
     /// the range but that a later call may set it again.
     fn protect(&self, start: u64, end: u64, prot: Prot) -> Result<(), Errno>;
+
+    /// Does what [`Mapper::protect`] put off until somebody would want it, in the piece of the window
+    /// that holds `address`. `mappings` answers what lies in a range.
+    ///
+    /// # Errors
+    /// ENOMEM as for [`Mapper::protect`].
+    fn catch_up(&self, address: u64, mappings: &dyn Fn(u64, u64) -> Vec<Vma>) -> Result<(), Errno>;
 }
 
 /// A mapper for address spaces that no processor runs in (fuzzing, unit tests).
@@ -19,6 +28,14 @@ pub struct NoMapper;
 
 impl Mapper for NoMapper {
     fn protect(&self, _start: u64, _end: u64, _prot: Prot) -> Result<(), Errno> {
+        Ok(())
+    }
+
+    fn catch_up(
+        &self,
+        _address: u64,
+        _mappings: &dyn Fn(u64, u64) -> Vec<Vma>,
+    ) -> Result<(), Errno> {
         Ok(())
     }
 }

@@ -1,3 +1,4 @@
+mod ahead;
 mod heap;
 mod host;
 mod remap;
@@ -80,6 +81,8 @@ struct Layout {
     committed: u64,
     /// Those of them that are for shared anonymous memory, which the meter does not see.
     shared: u64,
+    /// What is left of the newest mapping that was too long to be filled at once.
+    uncut: Option<(u64, u64)>,
 }
 
 /// The memory of one guest process.
@@ -232,6 +235,7 @@ impl AddressSpace {
             return Err(errno);
         }
         layout.add(vma);
+        self.fill_new(layout, request, start, end);
         Ok(start)
     }
 
@@ -244,7 +248,10 @@ impl AddressSpace {
         if end == address {
             return Err(Errno::EINVAL);
         }
-        self.clear(&mut self.layout.write(), address, end)
+        let mut layout = self.layout.write();
+        self.clear(&mut layout, address, end)?;
+        self.fill_rest(&mut layout);
+        Ok(())
     }
 
     /// Changes the protection of a range.
@@ -264,6 +271,7 @@ impl AddressSpace {
         if layout.vmas.len() >= MAX_MAPPINGS {
             return Err(Errno::ENOMEM);
         }
+        layout.cut(address, end);
         let mut at = address;
         for part in layout.vmas.overlapping(address, end) {
             // What lies before a hole has been changed when it is met, as on Linux.
@@ -348,19 +356,23 @@ impl AddressSpace {
         }
     }
 
-    /// Whether the mapping at the fault's address allows the access: then another thread has just
-    /// changed it and the instruction is to be tried again.
+    /// Whether the mapping at the fault's address allows the access, so that the instruction is to be
+    /// tried again: another thread has just changed the mapping, or page tables were put off for it,
+    /// and are made here.
     #[must_use]
-    pub fn allows(&self, fault: &Fault) -> bool {
+    pub fn resolve(&self, fault: &Fault) -> bool {
         let wanted = match fault {
             f if f.is_write() => Prot::WRITE,
             f if f.is_fetch() => Prot::EXEC,
             _ => Prot::READ,
         };
-        let layout = self.layout.read();
-        layout.vmas.find(fault.address).is_some_and(|vma| {
+        // A mapper may count on its calls not overlapping.
+        let layout = self.layout.write();
+        let allowed = layout.vmas.find(fault.address).is_some_and(|vma| {
             vma.prot.contains(wanted) || (wanted == Prot::READ && !vma.prot.is_empty())
-        })
+        });
+        let mappings = |start, end| layout.vmas.overlapping(start, end);
+        allowed && self.mapper.catch_up(fault.address, &mappings).is_ok()
     }
 
     /// Whether anything is mapped at `address`.
@@ -438,6 +450,7 @@ impl AddressSpace {
     }
 
     fn clear(&self, layout: &mut Layout, start: u64, end: u64) -> Result<(), Errno> {
+        layout.cut(start, end);
         for part in layout.remove(start, end) {
             self.mapper.protect(part.start, part.end, Prot::empty())?;
             self.blank(part.start, part.len())?;

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use vmm_abi::Errno;
-use vmm_hypervisor::{BoundVcpu, HypervisorError, Machine, Vcpu};
+use vmm_hypervisor::{BoundVcpu, HypervisorError, Machine, Vcpu, VcpuPlace};
 use vmm_kernel::{Fpu, ThreadShared};
 
 /// Bytes of a floating-point state in the XSAVE format.
@@ -11,8 +11,8 @@ const FPU_BYTES: usize = 4096;
 pub enum Beginning {
     /// A virtual CPU that holds its floating-point state.
     With(Vcpu),
-    /// The state alone, without the zeroes at its end.
-    Saved(Vec<u8>),
+    /// The state alone, without the zeroes at its end, and what was reserved to run with it.
+    Saved(Vec<u8>, Option<VcpuPlace>),
 }
 
 /// The virtual CPU of a guest thread, as the kernel may see it.
@@ -28,10 +28,13 @@ impl Cpu {
         machine: &Machine,
         thread: &Arc<ThreadShared>,
     ) -> Result<(), HypervisorError> {
-        let nothing = Self::Waiting(Beginning::Saved(Vec::new()));
+        let nothing = Self::Waiting(Beginning::Saved(Vec::new(), None));
         let vcpu = match std::mem::replace(self, nothing) {
-            Self::Waiting(Beginning::Saved(state)) => {
-                let mut vcpu = machine.take_vcpu()?;
+            Self::Waiting(Beginning::Saved(state, place)) => {
+                let mut vcpu = match place {
+                    Some(place) => machine.take(place)?,
+                    None => machine.take_vcpu()?,
+                };
                 let state = machine.initial_fpu(&vcpu)?.with_bytes(&padded(state));
                 vcpu.set_fpu(&state)?;
                 vcpu
@@ -49,7 +52,7 @@ impl Cpu {
     /// The virtual CPU, for another thread.
     pub fn release(self) -> Option<Vcpu> {
         match self {
-            Self::Waiting(Beginning::Saved(_)) => None,
+            Self::Waiting(Beginning::Saved(_, place)) => place.and_then(VcpuPlace::into_idle),
             Self::Waiting(Beginning::With(vcpu)) => Some(vcpu),
             Self::Bound(vcpu) => Some(vcpu.release()),
         }
@@ -65,7 +68,7 @@ fn padded(mut state: Vec<u8>) -> Vec<u8> {
 impl Fpu for Cpu {
     fn save(&mut self) -> Result<Vec<u8>, Errno> {
         let vcpu = match self {
-            Self::Waiting(Beginning::Saved(state)) => return Ok(padded(state.clone())),
+            Self::Waiting(Beginning::Saved(state, _)) => return Ok(padded(state.clone())),
             Self::Waiting(Beginning::With(vcpu)) => vcpu,
             Self::Bound(vcpu) => vcpu,
         };
@@ -75,7 +78,7 @@ impl Fpu for Cpu {
 
     fn restore(&mut self, bytes: &[u8]) -> Result<(), Errno> {
         let vcpu = match self {
-            Self::Waiting(Beginning::Saved(state)) => {
+            Self::Waiting(Beginning::Saved(state, _)) => {
                 let mut whole = padded(std::mem::take(state));
                 for (to, from) in whole.iter_mut().zip(bytes) {
                     *to = *from;

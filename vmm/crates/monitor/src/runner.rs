@@ -74,7 +74,7 @@ impl Threads {
         let mut first = None;
         for (shared, state) in threads {
             let task = Task::restored(Arc::clone(&kernel), shared, &state);
-            let beginning = Beginning::Saved(state.fpu);
+            let beginning = Beginning::Saved(state.fpu, None);
             if first.is_none() {
                 first = Some((task, beginning));
             } else {
@@ -171,15 +171,11 @@ impl Threads {
 impl Spawner for Threads {
     fn spawn(&self, thread: NewThread) -> Result<(), Errno> {
         let kernel = self.kernel.upgrade().ok_or(Errno::EAGAIN)?;
-        let mut vcpu = self.machine.take_vcpu().map_err(|_| Errno::EAGAIN)?;
-        let state = vcpu
-            .fpu()
-            .map_err(|_| Errno::EAGAIN)?
-            .with_bytes(&thread.fpu);
-        vcpu.set_fpu(&state).map_err(|_| Errno::EAGAIN)?;
+        // The new thread makes its vCPU by itself, so that the one that starts it need not wait.
+        let place = self.machine.reserve_vcpu().map_err(|_| Errno::EAGAIN)?;
         let mut task = Task::new(kernel, thread.shared, thread.registers);
         task.clear_child_tid = thread.clear_child_tid;
-        self.start(task, Beginning::With(vcpu))
+        self.start(task, Beginning::Saved(thread.fpu, Some(place)))
             .map_err(|_| Errno::EAGAIN)
     }
 }

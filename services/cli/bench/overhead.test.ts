@@ -1,0 +1,23 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { figures } from "./overhead.ts";
+
+test("ratios are to the bare process, of medians and of the least; a path that failed has none", () => {
+  const times = { process: [10, 20, 30], container: [11, 20, 90], microvm: [] };
+  const outcome = figures("cpu", (path) => ({
+    times: times[path],
+    failures: path === "microvm" ? ["a", "b"] : [],
+  }));
+  assert.deepEqual(outcome, {
+    name: "cpu",
+    n: 3,
+    failures: { process: 0, container: 0, microvm: 2 },
+    process_ms: 20,
+    container_ms: 20,
+    microvm_ms: null,
+    container_ratio: 1,
+    microvm_ratio: null,
+    container_least_ratio: 1.1,
+    microvm_least_ratio: null,
+  });
+});

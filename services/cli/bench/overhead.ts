@@ -1,0 +1,256 @@
+import { existsSync } from "node:fs";
+import { cpus } from "node:os";
+import { type ServingSandbox, wholeAnswer } from "../../worker/sandbox/index.ts";
+import { type HostFacts, hostFacts } from "../host/facts.ts";
+import { distribution } from "./distribution.ts";
+import { type Ground, layGround, type Measured } from "./ground.ts";
+import { processLauncher } from "./own-modes.ts";
+import { type Mode, type Outcome, type Rounds, runRounds, WARM_UP_ROUNDS } from "./rounds.ts";
+
+const PATHS = ["process", "container", "microvm"] as const;
+type Path = (typeof PATHS)[number];
+
+interface Workload {
+  name: string;
+  image: Measured["image"];
+  /** What to ask of the function; a start of it, when absent. */
+  ask?: string;
+}
+
+const NODE = "node24";
+const WORKLOADS: readonly Workload[] = [
+  { name: "cpu", image: NODE, ask: "/?work=cpu" },
+  { name: "cpu-python", image: "python3", ask: "/" },
+  { name: "memory", image: NODE, ask: "/?work=memory" },
+  { name: "syscalls", image: NODE, ask: "/?work=syscalls" },
+  { name: "file-reads", image: NODE, ask: "/?work=file-reads" },
+  { name: "startup", image: NODE },
+];
+export const WORKLOAD_NAMES: readonly string[] = WORKLOADS.map(({ name }) => name);
+
+export interface WorkloadReport {
+  name: string;
+  n: number;
+  failures: Record<Path, number>;
+  /** Medians, ms; null when nothing succeeded. */
+  process_ms: number | null;
+  container_ms: number | null;
+  microvm_ms: number | null;
+  /** Of medians, to the bare process. */
+  container_ratio: number | null;
+  microvm_ratio: number | null;
+  /** Of the shortest times: what least met other work of the machine. */
+  container_least_ratio: number | null;
+  microvm_least_ratio: number | null;
+  /** Of the micro-VM, each time on average; page faults of its monitor, guest memory included. Absent for starts, and where nobody counts. */
+  exits?: Record<string, number>;
+  page_faults?: number;
+}
+
+export interface OverheadReport {
+  host: HostFacts;
+  warmUpRounds: number;
+  workloads: WorkloadReport[];
+  unavailable: { path: string; reason: string }[];
+  /** The first failure of each workload and path that had one. */
+  firstFailures: Record<string, string>;
+}
+
+export interface OverheadOptions extends Rounds {
+  /** All, when absent. */
+  workloads?: string[];
+}
+
+/** The same functions on each path, in sandboxes that stay; a start is a fresh one each time. */
+export async function benchOverhead(options: OverheadOptions): Promise<OverheadReport> {
+  const workloads = WORKLOADS.filter(({ name }) => options.workloads?.includes(name) ?? true);
+  const kvm = existsSync("/dev/kvm");
+  const paths = PATHS.filter((path) => kvm || path !== "microvm");
+  const grounds = new Map<string, Ground>();
+  let measured: Measurement[] = [];
+  let outcomes: Outcome[];
+  try {
+    for (const image of new Set(workloads.map(({ image }) => image))) {
+      const language = image === NODE ? "node" : "python";
+      const folder = `services/cli/bench/workloads/${language}`;
+      grounds.set(image, await layGround({ image, name: `workloads-${language}`, folder }));
+    }
+    const homes = new Map<string, Home>();
+    measured = workloads.flatMap((workload) => {
+      const found: Found = {};
+      return paths.map((path) => {
+        const key = `${workload.image}/${path}`;
+        const home = homes.get(key) ?? new Home(grounds.get(workload.image) as Ground, path);
+        homes.set(key, home);
+        return new Measurement(workload, path, home, found);
+      });
+    });
+    outcomes = await runRounds(measured, options);
+  } finally {
+    for (const ground of grounds.values()) await ground.close();
+  }
+  const of = (workload: Workload, path: Path): Outcome =>
+    outcomes[measured.findIndex((one) => one.workload === workload && one.path === path)] ?? {
+      times: [],
+      failures: [],
+    };
+  return {
+    host: hostFacts(),
+    warmUpRounds: WARM_UP_ROUNDS,
+    workloads: workloads.map((workload) => ({
+      ...figures(workload.name, (path) => of(workload, path)),
+      ...measured.find((one) => one.workload === workload && one.path === "microvm")?.work(),
+    })),
+    unavailable: kvm ? [] : [{ path: "microvm", reason: "/dev/kvm is not there" }],
+    firstFailures: Object.fromEntries(
+      measured.flatMap((one, index) => {
+        const first = outcomes[index]?.failures[0];
+        return first === undefined ? [] : [[one.name, first]];
+      }),
+    ),
+  };
+}
+
+/** Times and ratios of one workload. */
+export function figures(
+  name: string,
+  of: (path: Path) => Outcome,
+): Omit<WorkloadReport, "exits" | "page_faults"> {
+  const [process, container, microvm] = PATHS.map((path) => {
+    const { times, failures } = of(path);
+    return distribution(times, failures.length);
+  }) as [Distributed, Distributed, Distributed];
+  const ratio = (part: number | null, whole: number | null): number | null =>
+    part === null || !whole ? null : Math.round((part / whole) * 10_000) / 10_000;
+  return {
+    name,
+    n: process.n,
+    failures: {
+      process: process.failures,
+      container: container.failures,
+      microvm: microvm.failures,
+    },
+    process_ms: process.p50_ms,
+    container_ms: container.p50_ms,
+    microvm_ms: microvm.p50_ms,
+    container_ratio: ratio(container.p50_ms, process.p50_ms),
+    microvm_ratio: ratio(microvm.p50_ms, process.p50_ms),
+    container_least_ratio: ratio(container.min_ms, process.min_ms),
+    microvm_least_ratio: ratio(microvm.min_ms, process.min_ms),
+  };
+}
+type Distributed = ReturnType<typeof distribution>;
+
+/** The sandbox of one path and image, which all of its workloads share. */
+class Home {
+  readonly #ground: Ground;
+  readonly #path: Path;
+  #serving: ServingSandbox | undefined;
+
+  constructor(ground: Ground, path: Path) {
+    this.#ground = ground;
+    this.#path = path;
+  }
+
+  /** A fresh sandbox with the function loaded. */
+  async fresh(): Promise<ServingSandbox> {
+    const ground = this.#ground;
+    // All processors: a limit that the bare process has not would be measured as a cost of the walls.
+    const shape = { ...ground.shape, cpuMilli: cpus().length * 1000 };
+    const assigned =
+      this.#path === "process"
+        ? await processLauncher(ground).launch(shape, "bench", ground.bundle)
+        : await ground.launcher.launch({ ...shape, kind: this.#path }, "bench", ground.bundle);
+    return assigned.initialise(ground.init);
+  }
+
+  /** The one that stays. */
+  async serving(): Promise<ServingSandbox> {
+    if (!this.#serving?.alive) this.#serving = await this.fresh();
+    return this.#serving;
+  }
+
+  async close(): Promise<void> {
+    await this.#serving?.end();
+    this.#serving = undefined;
+  }
+}
+
+/** What all paths answered so far: it must not depend on where a function ran. */
+interface Found {
+  text?: string;
+}
+
+/** One workload on one path. */
+class Measurement implements Mode {
+  readonly name: string;
+  readonly workload: Workload;
+  readonly path: Path;
+  readonly #home: Home;
+  readonly #found: Found;
+  #serving: ServingSandbox | undefined;
+  #began: ReturnType<ServingSandbox["work"]> | undefined;
+  #rounds = 0;
+  #exits: Record<string, number> = {};
+  #pageFaults: number | undefined = 0;
+
+  constructor(workload: Workload, path: Path, home: Home, found: Found) {
+    this.name = `${workload.name}/${path}`;
+    this.workload = workload;
+    this.path = path;
+    this.#home = home;
+    this.#found = found;
+  }
+
+  async before(): Promise<void> {
+    if (this.workload.ask === undefined) return;
+    this.#serving = await this.#home.serving();
+    this.#began = this.#serving.work();
+  }
+
+  async measured(): Promise<void> {
+    const { ask } = this.workload;
+    if (ask === undefined) {
+      this.#serving = await this.#home.fresh();
+      return;
+    }
+    if (!this.#serving) throw new Error("there is no sandbox");
+    const { status, body } = await wholeAnswer(this.#serving, { path: ask, timeoutMs: 60_000 });
+    const text = body.toString("utf8");
+    if (status === 200) this.#found.text ??= text;
+    if (status !== 200 || text !== this.#found.text)
+      throw new Error(`answered ${status} ${text.slice(0, 200)}, not ${this.#found.text}`);
+  }
+
+  async after(): Promise<void> {
+    if (this.workload.ask === undefined) {
+      await this.#serving?.end();
+    } else if (this.#serving && this.#began) {
+      const { exits, pageFaults } = this.#serving.workSince(this.#began);
+      this.#rounds++;
+      for (const [reason, count] of Object.entries(exits ?? {}))
+        this.#exits[reason] = (this.#exits[reason] ?? 0) + count;
+      this.#pageFaults =
+        pageFaults === undefined || this.#pageFaults === undefined
+          ? undefined
+          : this.#pageFaults + pageFaults;
+    }
+    this.#serving = undefined;
+    this.#began = undefined;
+  }
+
+  close(): Promise<void> {
+    return this.#home.close();
+  }
+
+  /** Exits and page faults, each time on average. */
+  work(): Pick<WorkloadReport, "exits" | "page_faults"> {
+    if (this.#rounds === 0) return {};
+    const average = (sum: number): number => Math.round((sum / this.#rounds) * 10) / 10;
+    const exits = Object.entries(this.#exits).map(([reason, sum]) => [reason, average(sum)]);
+    return {
+      ...(exits.length === 0 ? {} : { exits: Object.fromEntries(exits) }),
+      ...(this.#pageFaults === undefined ? {} : { page_faults: average(this.#pageFaults) }),
+    };
+  }
+}

@@ -1,0 +1,69 @@
+import { messageOf } from "../failure.ts";
+
+/** One thing that is measured again and again. Only `measured` is timed. */
+export interface Mode {
+  name: string;
+  /** Makes ready what a service would have ready before the request comes. */
+  before?(): Promise<void>;
+  /** What is timed; throws when it did not do what it should. */
+  measured(): Promise<void>;
+  /** Takes away what the measurement left; called also when it failed. */
+  after?(): Promise<void>;
+  /** At the end of the run. */
+  close?(): Promise<void>;
+}
+
+/** Rounds whose times are thrown away: page cache, code of the tools themselves, code that is compiled as it gets hot. */
+export const WARM_UP_ROUNDS = 3;
+
+export interface Rounds {
+  rounds: number;
+  signal: AbortSignal;
+  onRound(done: number, of: number): void;
+}
+
+/** What came of one mode: a time in ms for each success, a text for each failure. */
+export interface Outcome {
+  times: number[];
+  failures: string[];
+}
+
+/**
+ * Every round runs each mode once, so that all meet the same weather; which goes first moves on by one each round, so that none is always behind the same
+ * neighbour. Closes the modes. Outcomes are in the order of the modes.
+ */
+export async function runRounds(modes: readonly Mode[], options: Rounds): Promise<Outcome[]> {
+  const outcomes: Outcome[] = modes.map(() => ({ times: [], failures: [] }));
+  try {
+    const rounds = options.rounds + WARM_UP_ROUNDS;
+    for (let round = 0; round < rounds && !options.signal.aborted; round++) {
+      for (let index = 0; index < modes.length && !options.signal.aborted; index++) {
+        const at = (index + round) % modes.length;
+        const [mode, outcome] = [modes[at], outcomes[at]];
+        if (!mode || !outcome) continue;
+        const result = await once(mode);
+        if (round < WARM_UP_ROUNDS) continue;
+        if (typeof result === "number") outcome.times.push(result);
+        else outcome.failures.push(result);
+      }
+      options.onRound(round + 1, rounds);
+    }
+  } finally {
+    for (const mode of modes) await mode.close?.().catch(() => {});
+  }
+  return outcomes;
+}
+
+/** Time of one measurement, ms, or why it failed. */
+async function once(mode: Mode): Promise<number | string> {
+  try {
+    await mode.before?.();
+    const began = performance.now();
+    await mode.measured();
+    return performance.now() - began;
+  } catch (error) {
+    return messageOf(error);
+  } finally {
+    await mode.after?.().catch(() => {});
+  }
+}
