@@ -285,6 +285,23 @@ impl Kernel {
         }
     }
 
+    /// Counts expirations of a timer whose last signal still waits; false when it does not.
+    pub fn add_overruns(
+        &self,
+        thread: Option<&Arc<ThreadShared>>,
+        signal: i32,
+        timer: i32,
+        missed: u64,
+    ) -> bool {
+        match thread {
+            Some(thread) => thread.pending.lock().add_overruns(signal, timer, missed),
+            None => {
+                let mut actions = self.actions.lock();
+                actions.pending.add_overruns(signal, timer, missed)
+            }
+        }
+    }
+
     /// Sends a signal to one thread, or to the process when `thread` is `None`.
     ///
     /// # Errors

@@ -14,10 +14,10 @@ pub fn guest() -> io::Result<()> {
     install(include_bytes!(concat!(env!("OUT_DIR"), "/guest.bpf")))
 }
 
-/// Keeps libc from asking how many processors there are when a thread allocates for the first time: it would read /sys for that.
+/// Keeps libc from reading files when it allocates: a second arena makes it read /sys for the number of
+/// processors, and /proc/sys/vm/overcommit_memory before it gives memory back (glibc, malloc/arena.c).
 pub fn settle_allocator() {
-    /// As many threads allocate at once without waiting for each other.
-    const ARENAS: libc::c_int = 4;
+    const ARENAS: libc::c_int = 1;
     // SAFETY: takes numbers only, and no other thread is there yet.
     unsafe { libc::mallopt(libc::M_ARENA_MAX, ARENAS) };
 }
