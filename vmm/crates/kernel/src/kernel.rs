@@ -10,6 +10,7 @@ use crate::file::FdTable;
 use crate::futex::FutexTable;
 use crate::limits::ResourceLimits;
 use crate::loader::GuestClock;
+use crate::locks::Locks;
 use crate::signal::{Actions, Pending, bit};
 use crate::socket::Network;
 use crate::syscalls::ROWS;
@@ -102,6 +103,7 @@ pub struct Kernel {
     pub vfs: Vfs,
     pub files: Mutex<FdTable>,
     pub cwd: Mutex<Vec<u8>>,
+    pub locks: Arc<Locks>,
     pub umask: Mutex<u32>,
     pub identity: Identity,
     pub actions: Mutex<Actions>,
@@ -152,6 +154,7 @@ impl Kernel {
             vfs: vfs(Weak::clone(me)),
             files: Mutex::new(FdTable::default()),
             cwd: Mutex::new(b"/".to_vec()),
+            locks: Arc::default(),
             umask: Mutex::new(0o022),
             threads: Mutex::new(Threads {
                 last_tid: identity.pid.saturating_sub(1),

@@ -14,6 +14,7 @@ mod futex;
 mod kernel;
 mod limits;
 pub mod loader;
+mod locks;
 mod pipe;
 mod signal;
 mod signalfd;

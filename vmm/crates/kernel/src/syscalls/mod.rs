@@ -6,6 +6,7 @@ mod copy;
 mod events;
 mod files;
 mod fixed;
+mod locks;
 mod memory;
 mod messages;
 mod names;

@@ -2,8 +2,8 @@
 
 use super::Handler::{self, Plain, WithFpu};
 use super::{
-    attributes, copy, events, files, fixed, memory, messages, names, open, paths, process, signals,
-    sockets, threads, time, timers, transfer, waiting,
+    attributes, copy, events, files, fixed, locks, memory, messages, names, open, paths, process,
+    signals, sockets, threads, time, timers, transfer, waiting,
 };
 
 /// What an argument is, for traces and for seeds of the fuzzer.
@@ -134,8 +134,8 @@ pub static ROWS: &[Row] = &[
     row(61, "wait4", &[Int, Address, Flags, Address], Plain(fixed::wait4), Fixed, "ECHILD: there are no children", &[]),
     row(62, "kill", &[Int, Signal], Plain(signals::kill), Full, "only the process itself is there", &["tgkill"]),
     row(63, "uname", &[Address], Plain(process::uname), Full, "", &[]),
-    row(72, "fcntl", &[Fd, Int, Word], Plain(files::fcntl), Partial, "no leases, owners or notifications; record locks of the process always succeed, since no other process is there", &["fcntl"]),
-    row(73, "flock", &[Fd, Int], Plain(files::flock), Fixed, "success: no other process could hold the lock", &[]),
+    row(72, "fcntl", &[Fd, Int, Word], Plain(files::fcntl), Partial, "no leases, owners or notifications; locks of the process (F_SETLK) wait for those of descriptions and exclude nobody, since no other process is there", &["fcntl"]),
+    row(73, "flock", &[Fd, Int], Plain(locks::flock), Full, "", &[]),
     row(74, "fsync", &[Fd], Plain(files::fsync), Fixed, "success: nothing outlives the sandbox", &[]),
     row(75, "fdatasync", &[Fd], Plain(files::fsync), Fixed, "success: nothing outlives the sandbox", &[]),
     row(76, "truncate", &[Path, Length], Plain(attributes::truncate), Full, "", &["ftruncate"]),
