@@ -103,6 +103,19 @@ pub fn set_robust_list(task: &mut Task, args: Args) -> SysResult {
     DONE
 }
 
+/// get_robust_list(2), of the calling thread.
+pub fn get_robust_list(task: &mut Task, args: Args) -> SysResult {
+    let tid = args.int(0);
+    if tid != 0 && tid != task.shared.tid {
+        require_thread(task, tid)?;
+        return Err(Errno::EPERM);
+    }
+    let (head, len) = task.robust_list;
+    task.memory().write_value(args.word(2), &len)?;
+    task.memory().write_value(args.word(1), &head)?;
+    DONE
+}
+
 /// sched_yield(2)
 pub fn sched_yield(_task: &mut Task, _args: Args) -> SysResult {
     std::thread::yield_now();
