@@ -4,10 +4,10 @@ import { basename, join } from "node:path";
 import type { Placed } from "#testvm/job";
 import { runProgram } from "./run-check.ts";
 
-/** Names of the two variables, and of the test program that heeds them: vmm/crates/monitor/tests/guests.rs. */
+/** Names of the two variables, and of the test programs that heed them: those of vmm/crates/monitor/tests that compile. */
 const COMPILE_INTO = "CLOISTER_GUESTS_COMPILE_INTO";
 const COMPILED_IN = "CLOISTER_GUESTS_COMPILED_IN";
-const TEST_PROGRAM = /^guests-[0-9a-f]+$/;
+const TEST_PROGRAM = /^(guests|hostile|programs)-[0-9a-f]+$/;
 
 /** What the test machine needs of the guests' programs, since it has no compiler. */
 export interface GuestPrograms {
@@ -20,12 +20,13 @@ export interface GuestPrograms {
 export async function compileGuestPrograms(
   tests: readonly string[],
 ): Promise<GuestPrograms | { failure: string }> {
-  const program = tests.find((path) => TEST_PROGRAM.test(basename(path)));
-  if (program === undefined) return { shares: [], env: {}, [Symbol.dispose]: () => {} };
+  const programs = tests.filter((path) => TEST_PROGRAM.test(basename(path)));
+  if (programs.length === 0) return { shares: [], env: {}, [Symbol.dispose]: () => {} };
   const folder = mkdtempSync(join(tmpdir(), "cloister-guest-programs-"));
   const remove = () => rmSync(folder, { recursive: true, force: true });
-  const { code, output } = await runProgram(program, [], { env: { [COMPILE_INTO]: folder } });
-  if (code !== 0) {
+  for (const program of programs) {
+    const { code, output } = await runProgram(program, [], { env: { [COMPILE_INTO]: folder } });
+    if (code === 0) continue;
     remove();
     return { failure: output };
   }

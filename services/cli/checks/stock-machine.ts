@@ -75,7 +75,11 @@ export async function stockMachineTests(
       env: { RUST_BACKTRACE: "1", ...programs.env },
       files: [...built.map(({ executable }) => executable), MONITOR, ...manifests].map(inPlace),
       shares: [
-        ...[join(PROJECT_ROOT, "runtime"), join(IMAGES, "layers")].map(inPlace),
+        ...[
+          join(PROJECT_ROOT, "runtime"),
+          join(PROJECT_ROOT, "vmm/tests"),
+          join(IMAGES, "layers"),
+        ].map(inPlace),
         ...programs.shares,
       ],
     },

@@ -163,6 +163,11 @@ impl Locks {
         held.ranges.iter().find(taken).map(|(_, other)| *other)
     }
 
+    /// Whether any file is locked.
+    pub fn any_held(&self) -> bool {
+        !self.files.lock().is_empty()
+    }
+
     /// Gives up all that a description holds.
     pub fn release(&self, owner: u64) {
         let mut files = self.files.lock();

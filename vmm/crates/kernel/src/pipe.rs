@@ -2,10 +2,12 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use vmm_abi::*;
 use vmm_memory::AddressSpace;
+use vmm_snapshot::PipeState;
 
 use crate::file::File;
 use crate::wait::WaitQueue;
@@ -15,6 +17,22 @@ use crate::wait::WaitQueue;
 const CAPACITY: usize = 64 << 10;
 const MAX_CAPACITY: usize = 1 << 20;
 const ATOMIC: usize = 4096;
+/// Bytes that all open pipes of the guest may hold together. Beyond it a new pipe holds little, and none may
+/// be made larger, as on Linux for each user (pipe-user-pages-soft of pipe(7), PIPE_MIN_DEF_BUFFERS).
+const TOGETHER: usize = 64 << 20;
+const LITTLE: usize = 2 * 4096;
+
+/// What they may hold now. A process has one guest.
+static HELD: AtomicUsize = AtomicUsize::new(0);
+
+/// Changes what is held, unless that makes it grow over what all may have together.
+fn hold(before: usize, after: usize) -> bool {
+    HELD.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
+        let held = held.saturating_sub(before).saturating_add(after);
+        (after <= before.max(LITTLE) || held <= TOGETHER).then_some(held)
+    })
+    .is_ok()
+}
 
 struct State {
     bytes: VecDeque<u8>,
@@ -24,6 +42,17 @@ struct State {
     /// How often either end has been opened, for those who wait in open(2) of a FIFO.
     readers_opened: u64,
     writers_opened: u64,
+}
+
+impl State {
+    /// How often the other end has been opened, and whether it is open now.
+    fn other_end(&self, reads: bool, writes: bool) -> (u64, bool) {
+        match (reads, writes) {
+            (true, false) => (self.writers_opened, self.writers > 0),
+            (false, true) => (self.readers_opened, self.readers > 0),
+            _ => (0, true),
+        }
+    }
 }
 
 /// What both ends share.
@@ -38,13 +67,15 @@ pub struct PipeEnd {
     pipe: Arc<Pipe>,
     reads: bool,
     writes: bool,
+    /// How often the other end had been opened when this one was, and whether it was open then.
+    met: (u64, bool),
 }
 
 fn new_pipe(ino: u64) -> Arc<Pipe> {
     Arc::new(Pipe {
         state: Mutex::new(State {
             bytes: VecDeque::new(),
-            capacity: CAPACITY,
+            capacity: 0,
             readers: 0,
             writers: 0,
             readers_opened: 0,
@@ -63,6 +94,32 @@ pub fn pipe(ino: u64) -> (Arc<PipeEnd>, Arc<PipeEnd>) {
         PipeEnd::new(&pipe, true, false),
         PipeEnd::new(&pipe, false, true),
     )
+}
+
+/// A pipe that is brought back; its ends are opened one by one.
+pub struct RestoredPipe(Arc<Pipe>);
+
+impl RestoredPipe {
+    /// With what was in it.
+    #[must_use]
+    pub fn new(state: &PipeState) -> Self {
+        let pipe = new_pipe(state.ino);
+        let mut inner = pipe.state.lock();
+        let capacity = usize::try_from(state.capacity).unwrap_or(CAPACITY);
+        let capacity = capacity.clamp(ATOMIC, MAX_CAPACITY);
+        if hold(0, capacity) {
+            inner.capacity = capacity;
+            inner.bytes.extend(state.bytes.iter().take(capacity));
+        }
+        drop(inner);
+        Self(pipe)
+    }
+
+    /// Another end.
+    #[must_use]
+    pub fn end(&self, reads: bool, writes: bool) -> Arc<PipeEnd> {
+        PipeEnd::new(&self.0, reads, writes)
+    }
 }
 
 /// A named pipe (fifo(7)).
@@ -99,6 +156,15 @@ impl Fifo {
 impl PipeEnd {
     fn new(pipe: &Arc<Pipe>, reads: bool, writes: bool) -> Arc<Self> {
         let mut state = pipe.state.lock();
+        if state.capacity == 0 {
+            state.capacity = if hold(0, CAPACITY) {
+                CAPACITY
+            } else {
+                hold(0, LITTLE);
+                LITTLE
+            };
+        }
+        let met = state.other_end(reads, writes);
         if reads {
             state.readers = state.readers.saturating_add(1);
             state.readers_opened = state.readers_opened.wrapping_add(1);
@@ -112,17 +178,31 @@ impl PipeEnd {
             pipe: Arc::clone(pipe),
             reads,
             writes,
+            met,
         })
     }
 
-    /// How often the other end has been opened, and whether it is open now.
+    /// Whether the other end has been open at any time since this one was opened. It may be closed again.
     #[must_use]
-    pub fn other_end(&self) -> (u64, bool) {
+    pub fn has_met_other(&self) -> bool {
+        let (opened, there) = self.met;
+        there || self.pipe.state.lock().other_end(self.reads, self.writes).0 != opened
+    }
+
+    /// Which way it goes: whether it reads, whether it writes.
+    #[must_use]
+    pub fn directions(&self) -> (bool, bool) {
+        (self.reads, self.writes)
+    }
+
+    /// What is in the pipe.
+    #[must_use]
+    pub fn state(&self) -> PipeState {
         let state = self.pipe.state.lock();
-        match (self.reads, self.writes) {
-            (true, false) => (state.writers_opened, state.writers > 0),
-            (false, true) => (state.readers_opened, state.readers > 0),
-            _ => (0, true),
+        PipeState {
+            ino: self.pipe.ino,
+            capacity: state.capacity as u64,
+            bytes: state.bytes.iter().copied().collect(),
         }
     }
 
@@ -152,6 +232,9 @@ impl PipeEnd {
         let mut state = self.pipe.state.lock();
         if state.bytes.len() > wanted {
             return Err(Errno::EBUSY);
+        }
+        if !hold(state.capacity, wanted) {
+            return Err(Errno::EPERM);
         }
         state.capacity = wanted;
         drop(state);
@@ -225,7 +308,10 @@ impl Drop for PipeEnd {
             state.writers = state.writers.saturating_sub(1);
         }
         if state.readers == 0 && state.writers == 0 {
-            state.bytes.clear();
+            // Its room goes, too: a FIFO that nobody has open is a name only.
+            state.bytes = VecDeque::new();
+            hold(state.capacity, 0);
+            state.capacity = 0;
         }
         drop(state);
         self.pipe.queue.wake_all();
@@ -326,5 +412,28 @@ impl File for PipeEnd {
 
     fn as_any(&self) -> &dyn std::any::Any {
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The one test of this process that opens pipes: what they hold together is the process's.
+    #[test]
+    fn all_pipes_together_hold_a_bounded_number_of_bytes() {
+        let mut ends = Vec::new();
+        for ino in 0..(TOGETHER / CAPACITY) as u64 {
+            ends.push(pipe(ino));
+        }
+        assert!(ends.iter().all(|(end, _)| end.capacity() == CAPACITY));
+        let (little, _other) = pipe(9999);
+        assert_eq!(little.capacity(), LITTLE);
+        assert_eq!(little.set_capacity(CAPACITY as u64), Err(Errno::EPERM));
+        assert_eq!(little.set_capacity(4096), Ok(4096));
+        ends.truncate(ends.len() - 2);
+        assert_eq!(pipe(10_000).0.capacity(), CAPACITY);
+        drop(ends);
+        assert_eq!(little.set_capacity(1 << 20), Ok(1 << 20));
     }
 }

@@ -14,8 +14,8 @@ pub fn guest() -> io::Result<()> {
     install(include_bytes!(concat!(env!("OUT_DIR"), "/guest.bpf")))
 }
 
-/// Keeps libc from reading files when it allocates: a second arena makes it read /sys for the number of
-/// processors, and /proc/sys/vm/overcommit_memory before it gives memory back (glibc, malloc/arena.c).
+/// Keeps libc from asking the host for more than memory. A second arena would make it read /sys, for the number of processors, when it is made,
+/// and /proc/sys/vm/overcommit_memory when it shrinks.
 pub fn settle_allocator() {
     const ARENAS: libc::c_int = 1;
     // SAFETY: takes numbers only, and no other thread is there yet.

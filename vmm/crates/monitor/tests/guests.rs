@@ -8,13 +8,13 @@
     reason = "a failed step of a test is to end it"
 )]
 
-mod programs;
+mod guest_programs;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use programs::{Kind, Program, Said, Source, run_here, run_in_vm};
+use guest_programs::{Kind, Program, Said, Source, run_here, run_in_vm};
 use tempfile::TempDir;
 use vmm_kernel::syscalls::ROWS;
 
@@ -85,7 +85,7 @@ fn outcome(source: &Source, program: &Program) -> Option<Outcome> {
         },
         None => run_here(&path),
     };
-    let vm = run_in_vm(folder.path(), program);
+    let vm = run_in_vm(folder.path(), &[], program);
     Some(Outcome {
         program: program.clone(),
         difference: difference(&expected, &vm),
@@ -192,22 +192,32 @@ fn every_call_of_the_table_has_a_case() {
     assert!(missing.is_empty(), "no program calls {missing:?}");
 }
 
-#[test]
-fn wild_arguments_never_stop_the_monitor() {
-    let source = Source::of_environment();
+/// Runs a program that Linux is not asked about; `None` when this run only compiles.
+fn hostile(name: &str, options: &[&str]) -> Option<Said> {
     let folder = TempDir::new().unwrap();
-    let wild = Program {
-        name: "wild".into(),
+    let program = Program {
+        name: name.into(),
         is_static: false,
     };
-    if source
-        .provide(Kind::Hostile, &wild, folder.path())
-        .is_none()
-    {
+    Source::of_environment().provide(Kind::Hostile, &program, folder.path())?;
+    Some(run_in_vm(folder.path(), options, &program))
+}
+
+#[test]
+fn wild_arguments_never_stop_the_monitor() {
+    let Some(said) = hostile("wild", &[]) else {
         return;
-    }
-    let said = run_in_vm(folder.path(), &wild);
+    };
     // Some of the wild calls write to the standard output.
     assert!(said.stdout.ends_with("still here\n"), "{said:?}");
+    assert_eq!(said.code, 0);
+}
+
+#[test]
+fn the_memory_limit_is_real() {
+    let Some(said) = hostile("memory_limit", &["--memory-mb", "64"]) else {
+        return;
+    };
+    assert_eq!(said.stdout, "done\n", "{said:?}");
     assert_eq!(said.code, 0);
 }

@@ -125,7 +125,7 @@ fn open_request(task: &mut Task, request: &Request) -> SysResult {
         if flags & O_DIRECTORY != 0 && kind != S_IFDIR {
             return Err(Errno::ENOTDIR);
         }
-        let file = Arc::new(Named(Arc::clone(&node)));
+        let file = named_file(&node);
         let kept = flags & (O_PATH | O_DIRECTORY | O_CLOEXEC);
         return finish(task, file, &node, path, kept);
     }
@@ -154,32 +154,34 @@ fn finish(
 
 /// Opens a FIFO, which waits until the other end has been opened too.
 fn open_fifo(task: &mut Task, node: &Arc<dyn Node>, path: String, flags: u32) -> SysResult {
-    let end = |file: &Arc<dyn File>| {
+    let complete = |file: &Arc<dyn File>| {
         let end = file.as_any().downcast_ref::<PipeEnd>();
-        end.map_or((0, true), PipeEnd::other_end)
+        flags & O_NONBLOCK != 0 || end.is_none_or(PipeEnd::has_met_other)
     };
-    let (file, before) = match task.waiting_fifo().take() {
+    let file = match task.waiting_fifo().take() {
         Some(waiting) => waiting,
         None => {
             let file = node.open(flags)?;
-            let (opened, there) = end(&file);
-            if there || flags & O_NONBLOCK != 0 {
-                return finish(task, file, node, path, flags);
-            }
-            if let Some(queue) = file.queue() {
+            if !complete(&file)
+                && let Some(queue) = file.queue()
+            {
                 task.watch(queue);
             }
-            (file, opened)
+            file
         }
     };
-    if end(&file).0 != before {
+    if complete(&file) {
         return finish(task, file, node, path, flags);
     }
-    *task.waiting_fifo() = Some((file, before));
+    *task.waiting_fifo() = Some(file);
     Ok(Ret::Block(Restart::IfAsked))
 }
 
-/// A file that is only named (O_PATH).
+/// A node as an open file that is only named (O_PATH).
+pub(crate) fn named_file(node: &Arc<dyn Node>) -> Arc<dyn File> {
+    Arc::new(Named(Arc::clone(node)))
+}
+
 struct Named(Arc<dyn Node>);
 
 impl File for Named {

@@ -2,8 +2,8 @@
 
 use super::Handler::{self, Plain, WithFpu};
 use super::{
-    attributes, copy, events, files, fixed, locks, memory, messages, names, open, paths, process,
-    signals, sockets, threads, time, timers, transfer, waiting,
+    attributes, copy, events, extended, files, fixed, locks, memory, messages, names, open, paths,
+    process, signals, sockets, threads, time, timers, transfer, waiting,
 };
 
 /// What an argument is, for traces and for seeds of the fuzzer.
@@ -206,6 +206,18 @@ pub static ROWS: &[Row] = &[
     row(158, "arch_prctl", &[Int, Address], Plain(process::arch_prctl), Partial, "the FS and GS bases", &[]),
     row(160, "setrlimit", &[Int, Address], Plain(process::setrlimit), Partial, "RLIMIT_NOFILE and RLIMIT_FSIZE have an effect, others are remembered", &[]),
     row(186, "gettid", &[], Plain(threads::gettid), Full, "", &[]),
+    row(188, "setxattr", &[Path, Path, Address, Length, Flags], Plain(extended::setxattr), Fixed, "EOPNOTSUPP: files have no extended attributes", LOOKS),
+    row(189, "lsetxattr", &[Path, Path, Address, Length, Flags], Plain(extended::lsetxattr), Fixed, "EOPNOTSUPP: files have no extended attributes", LOOKS),
+    row(190, "fsetxattr", &[Fd, Path, Address, Length, Flags], Plain(extended::fsetxattr), Fixed, "EOPNOTSUPP: files have no extended attributes", &[]),
+    row(191, "getxattr", &[Path, Path, Address, Length], Plain(extended::getxattr), Fixed, "EOPNOTSUPP: files have no extended attributes", LOOKS),
+    row(192, "lgetxattr", &[Path, Path, Address, Length], Plain(extended::lgetxattr), Fixed, "EOPNOTSUPP: files have no extended attributes", LOOKS),
+    row(193, "fgetxattr", &[Fd, Path, Address, Length], Plain(extended::fgetxattr), Fixed, "EOPNOTSUPP: files have no extended attributes", &[]),
+    row(194, "listxattr", &[Path, Address, Length], Plain(extended::listxattr), Fixed, "an empty list", LOOKS),
+    row(195, "llistxattr", &[Path, Address, Length], Plain(extended::llistxattr), Fixed, "an empty list", LOOKS),
+    row(196, "flistxattr", &[Fd, Address, Length], Plain(extended::flistxattr), Fixed, "an empty list", &[]),
+    row(197, "removexattr", &[Path, Path], Plain(extended::removexattr), Fixed, "EOPNOTSUPP: files have no extended attributes", LOOKS),
+    row(198, "lremovexattr", &[Path, Path], Plain(extended::lremovexattr), Fixed, "EOPNOTSUPP: files have no extended attributes", LOOKS),
+    row(199, "fremovexattr", &[Fd, Path], Plain(extended::fremovexattr), Fixed, "EOPNOTSUPP: files have no extended attributes", &[]),
     row(200, "tkill", &[Int, Signal], Plain(signals::tkill), Full, "", &["tgkill"]),
     row(201, "time", &[Address], Plain(time::time), Full, "", &[]),
     row(202, "futex", &[Address, Int, Int, Address, Address, Int], Plain(threads::futex), Partial, "no priority inheritance; FUTEX_WAKE_OP is refused; a word is told by its address, also where a file is mapped twice", &[]),

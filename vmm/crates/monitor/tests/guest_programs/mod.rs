@@ -184,12 +184,14 @@ pub fn run_here(program: &Path) -> Said {
 }
 
 /// Runs it in the micro-VM with the machine's own root beneath, for its C library.
-pub fn run_in_vm(folder: &Path, program: &Program) -> Said {
+pub fn run_in_vm(folder: &Path, options: &[&str], program: &Program) -> Said {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cloister-vm"));
     command
         .args(["run", "--stats", "--root"])
         .arg(folder)
-        .args(["--root", "/", "--"])
+        .args(["--root", "/"])
+        .args(options)
+        .arg("--")
         .arg(format!("/{}", program.name));
     run(command)
 }

@@ -1,0 +1,48 @@
+//! Programs for guests, compiled as the tests run, or before on another machine.
+
+use std::path::Path;
+use std::process::Command;
+
+/// A machine without a compiler gets the programs from one that has it: there the tests run with the
+/// first variable and only compile, into the folder it names; here with the second, and take them from it.
+const COMPILE_INTO: &str = "CLOISTER_GUESTS_COMPILE_INTO";
+const COMPILED_IN: &str = "CLOISTER_GUESTS_COMPILED_IN";
+
+/// Whether compiling is all that is wanted.
+pub fn nothing_else() -> bool {
+    std::env::var_os(COMPILE_INTO).is_some()
+}
+
+/// Puts the program to where it is wanted; false when compiling is all that is.
+pub fn program(compiler: &str, source: &Path, link: &[&str], wanted: &Path) -> bool {
+    let name = source.file_name().unwrap().to_str().unwrap();
+    let stored = format!("{compiler}-{name}{}", link.concat());
+    if let Some(made) = std::env::var_os(COMPILED_IN) {
+        std::fs::copy(Path::new(&made).join(stored), wanted).unwrap();
+    } else if let Some(into) = std::env::var_os(COMPILE_INTO) {
+        compile(compiler, source, link, &Path::new(&into).join(stored));
+        return false;
+    } else {
+        compile(compiler, source, link, wanted);
+    }
+    true
+}
+
+fn compile(compiler: &str, source: &Path, link: &[&str], program: &Path) {
+    let options: &[&str] = match compiler {
+        "rustc" => &["--edition", "2024", "-O", "-D", "warnings", "-o"],
+        _ => &["-O1", "-Wall", "-Wno-unused-result", "-pthread", "-o"],
+    };
+    let output = Command::new(compiler)
+        .args(options)
+        .arg(program)
+        .arg(source)
+        .args(link)
+        .output()
+        .expect("the compiler is installed");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}

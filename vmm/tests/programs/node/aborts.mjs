@@ -1,0 +1,3 @@
+// abort() ends the program by a signal.
+console.log("before");
+process.abort();
