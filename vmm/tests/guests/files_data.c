@@ -50,10 +50,10 @@ static void holes(void) {
     value("SEEK_DATA in the hole", lseek(fd, 8192, SEEK_DATA));
     value("SEEK_HOLE in the last data", lseek(fd, 1 << 20, SEEK_HOLE));
     value("SEEK_DATA past the end", lseek(fd, 2 << 20, SEEK_DATA));
-    value("size of 64 GiB", ftruncate(fd, 1L << 36));
+    value("size of 8 MiB", ftruncate(fd, 8 << 20));
     value("SEEK_DATA finds none", lseek(fd, 2 << 20, SEEK_DATA));
     char byte = 1;
-    value("read in the hole", pread(fd, &byte, 1, 1L << 35));
+    value("read in the hole", pread(fd, &byte, 1, 4 << 20));
     value("is zero", byte);
     struct stat status;
     fstat(fd, &status);

@@ -1,4 +1,4 @@
-/* The futex call itself: WAIT, WAKE, BITSET, REQUEUE, CMP_REQUEUE, WAKE_OP, timeouts, refusals, robust lists, waitv. */
+/* The futex call itself: WAIT, WAKE, BITSET, REQUEUE, CMP_REQUEUE, timeouts, refusals, robust lists. */
 #include "guests.h"
 #include <linux/futex.h>
 #include <pthread.h>
@@ -131,46 +131,11 @@ static void requeueing(void) {
     value("4 moved back, 1 of them woken", futex(&to, FUTEX_REQUEUE_PRIVATE, 1, (void *)9, &from, 0));
     value("3 are left", futex(&from, FUTEX_WAKE_PRIVATE, 9, NULL, NULL, 0));
     finish("failures", waiters, threads, 6);
-    waiters[0] = (struct waiter){&from, FUTEX_WAIT_PRIVATE, 0, -1};
-    waiters[1] = (struct waiter){&to, FUTEX_WAIT_PRIVATE, 0, -1};
-    from = to = 0;
-    pthread_t second;
-    start(waiters, threads, 1);
-    pthread_create(&second, NULL, wait_on, &waiters[1]);
-    for (long moved = 0; moved < 1; brief_rest())
-        moved = futex(&to, FUTEX_CMP_REQUEUE_PRIVATE, 0, (void *)1, &to, 0);
-    long woken = 0;
-    const int set_7_if_0 = FUTEX_OP(FUTEX_OP_SET, 7, FUTEX_OP_CMP_EQ, 0);
-    while (woken < 1) {
-        woken += futex(&from, FUTEX_WAKE_OP_PRIVATE, 1, (void *)0, &(uint32_t){0}, set_7_if_0);
-        brief_rest();
-    }
-    pthread_join(threads[0], NULL);
-    value("WAKE_OP wakes both", futex(&from, FUTEX_WAKE_OP_PRIVATE, 1, (void *)1, &to, set_7_if_0));
-    value("it set the word", to);
-    pthread_join(second, NULL);
-    uint32_t word = 12;
-    value("WAKE_OP add", (futex(&from, FUTEX_WAKE_OP_PRIVATE, 1, (void *)1, &word, FUTEX_OP(FUTEX_OP_ADD, 3, FUTEX_OP_CMP_EQ, 0)), word));
-    value("WAKE_OP or", (futex(&from, FUTEX_WAKE_OP_PRIVATE, 1, (void *)1, &word, FUTEX_OP(FUTEX_OP_OR, 16, FUTEX_OP_CMP_GT, 0)), word));
-    value("WAKE_OP andn", (futex(&from, FUTEX_WAKE_OP_PRIVATE, 1, (void *)1, &word, FUTEX_OP(FUTEX_OP_ANDN, 1, FUTEX_OP_CMP_LT, 0)), word));
-    value("WAKE_OP xor shifted", (futex(&from, FUTEX_WAKE_OP_PRIVATE, 1, (void *)1, &word, FUTEX_OP((FUTEX_OP_XOR | FUTEX_OP_OPARG_SHIFT), 5, FUTEX_OP_CMP_NE, 0)), word));
-    value("WAKE_OP wild second word", futex(&from, FUTEX_WAKE_OP_PRIVATE, 1, (void *)1, wild(), set_7_if_0));
-    value("WAKE_OP unknown comparison", futex(&from, FUTEX_WAKE_OP_PRIVATE, 1, (void *)1, &word, FUTEX_OP(FUTEX_OP_SET, 0, 9, 0)));
 }
 
-static void shared_words(void) {
-    int fd = (int)need("memfd", memfd_create("word", 0));
-    need("ftruncate", ftruncate(fd, 4096));
-    volatile uint32_t *one = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    volatile uint32_t *two = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    struct waiter waiter = {one, FUTEX_WAIT, 0, -1};
-    pthread_t thread;
-    start(&waiter, &thread, 1);
-    wake_until(two, FUTEX_WAKE, 1, 0);
-    finish("woken through another map, failures", &waiter, &thread, 1);
+static void read_only_words(void) {
     uint32_t *read_only = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     value("WAIT on a read-only page", futex(read_only, FUTEX_WAIT_PRIVATE, 1, NULL, NULL, 0));
-    value("WAKE_OP on a read-only page", futex(one, FUTEX_WAKE_OP_PRIVATE, 1, (void *)1, read_only, 0));
 }
 
 static struct robust_list_head head;
@@ -200,8 +165,6 @@ static void robust(void) {
     pthread_create(&thread, NULL, end_with_list, NULL);
     pthread_join(thread, NULL);
     text("word after its owner ended", "%x", held.word & ~FUTEX_TID_MASK);
-    struct futex_waitv both[2] = {{.val = 1, .uaddr = (uintptr_t)&held.word, .flags = FUTEX_32}, {.val = 1, .uaddr = (uintptr_t)&held.word, .flags = FUTEX_32}};
-    value("futex_waitv other value", syscall(449, both, 2, 0, NULL, 0));
 }
 
 int main(void) {
@@ -209,7 +172,7 @@ int main(void) {
     timeouts();
     waking();
     requeueing();
-    shared_words();
+    read_only_words();
     robust();
     return 0;
 }

@@ -47,7 +47,7 @@ int main(int argc, char **argv) {
     printf("protect a hole %d %d\n", mprotect(p, 1 << 20, PROT_READ), errno);
     char *q = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     strcpy(q, "moved along");
-    char *r = mremap(q, 8192, 3 << 20, MREMAP_MAYMOVE);
+    char *volatile r = mremap(q, 8192, 3 << 20, MREMAP_MAYMOVE);
     printf("remap %s %d\n", r, r[2 << 20]);
     r = mremap(r, 3 << 20, 4096, 0);
     FAULTS("cut off", (void)*(volatile char *)(r + 4096), r);

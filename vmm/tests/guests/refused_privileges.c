@@ -44,6 +44,10 @@ int main(void) {
     value("rseq", syscall(SYS_rseq, 1, 1, 1, 1));
     value("uselib", syscall(SYS_uselib, "/no-such"));
     value("lookup_dcookie", syscall(SYS_lookup_dcookie, 0, NULL, 0));
+    uint32_t header[2] = {0x20080522, 0}, sets[6] = {~0U, ~0U, ~0U, ~0U, ~0U, ~0U};
+    value("capget", syscall(SYS_capget, header, sets));
+    text("capabilities", "%x %x %x", sets[0], sets[1], sets[2]);
+    value("capset", syscall(SYS_capset, header, sets));
     value("raw socket", socket(AF_INET, SOCK_RAW, 1));
     value("raw socket IPv6", socket(AF_INET6, SOCK_RAW, 58));
     value("packet socket", socket(AF_PACKET, SOCK_RAW, 0));

@@ -16,6 +16,7 @@ int main(void) {
     char *const arguments[] = {"true", NULL};
     child("fork", fork());
     child("fork by the call", syscall(SYS_fork));
+    child("vfork by the call", syscall(SYS_vfork));
     child("clone like fork", syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0));
     child("clone with CLONE_VM alone", syscall(SYS_clone, CLONE_VM | CLONE_VFORK | SIGCHLD, 0, 0, 0, 0));
     child("clone with CLONE_NEWUSER", syscall(SYS_clone, CLONE_NEWUSER | SIGCHLD, 0, 0, 0, 0));

@@ -62,7 +62,7 @@ static void mutexes(void) {
     pthread_mutexattr_t kind;
     pthread_mutexattr_init(&kind);
     pthread_mutexattr_settype(&kind, PTHREAD_MUTEX_RECURSIVE);
-    pthread_mutex_t recursive, checked, inheriting;
+    pthread_mutex_t recursive, checked;
     pthread_mutex_init(&recursive, &kind);
     returned("recursive lock", pthread_mutex_lock(&recursive));
     returned("recursive again", pthread_mutex_lock(&recursive));
@@ -81,11 +81,6 @@ static void mutexes(void) {
     returned("errorcheck unlock by another", other_result);
     returned("errorcheck unlock", pthread_mutex_unlock(&checked));
     returned("errorcheck unlock again", pthread_mutex_unlock(&checked));
-    pthread_mutexattr_settype(&kind, PTHREAD_MUTEX_NORMAL);
-    returned("PTHREAD_PRIO_INHERIT", pthread_mutexattr_setprotocol(&kind, PTHREAD_PRIO_INHERIT));
-    returned("its init", pthread_mutex_init(&inheriting, &kind));
-    returned("its lock", pthread_mutex_lock(&inheriting));
-    returned("its unlock", pthread_mutex_unlock(&inheriting));
 }
 
 static int turn, finished;

@@ -386,6 +386,19 @@ pub struct ElfSegment {
     pub align: u64,
 }
 
+/// struct flock of asm-generic/fcntl.h: what F_SETLK and its kin take.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Flock {
+    pub kind: i16,
+    pub whence: i16,
+    pub padding: u32,
+    pub start: i64,
+    pub len: i64,
+    pub pid: i32,
+    pub padding_behind: u32,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

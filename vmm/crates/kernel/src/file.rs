@@ -1,6 +1,6 @@
 use std::os::fd::BorrowedFd;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use vmm_abi::{
@@ -8,6 +8,7 @@ use vmm_abi::{
 };
 use vmm_memory::AddressSpace;
 
+use crate::locks::Locks;
 use crate::vfs::{DirEntry, Node};
 use crate::wait::WaitQueue;
 
@@ -160,6 +161,18 @@ pub struct OpenFile {
     pub listing: Mutex<Option<Arc<Vec<DirEntry>>>>,
     pub position: Mutex<u64>,
     flags: AtomicU32,
+    /// Tells descriptions apart, for their locks.
+    id: u64,
+    /// Where it may hold locks.
+    locks: OnceLock<Arc<Locks>>,
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        if let Some(locks) = self.locks.get() {
+            locks.release(self.id);
+        }
+    }
 }
 
 impl std::fmt::Debug for OpenFile {
@@ -183,7 +196,10 @@ impl OpenFile {
         path: String,
         flags: u32,
     ) -> Arc<Self> {
+        static NEXT_ID: AtomicU64 = AtomicU64::new(0);
         Arc::new(Self {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            locks: OnceLock::new(),
             file,
             path,
             node,
@@ -191,6 +207,12 @@ impl OpenFile {
             position: Mutex::new(0),
             flags: AtomicU32::new(flags),
         })
+    }
+
+    /// The owner of its locks in `locks`, which are given up with it.
+    pub fn keep_locks_in(&self, locks: &Arc<Locks>) -> u64 {
+        self.locks.get_or_init(|| Arc::clone(locks));
+        self.id
     }
 
     /// Whether it only names a file (O_PATH).

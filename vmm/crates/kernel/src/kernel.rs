@@ -13,6 +13,7 @@ use crate::freeze::Freezer;
 use crate::futex::FutexTable;
 use crate::limits::ResourceLimits;
 use crate::loader::GuestClock;
+use crate::locks::Locks;
 use crate::signal::{Actions, Pending, bit};
 use crate::socket::Network;
 use crate::timer::Alarms;
@@ -115,6 +116,7 @@ pub struct Kernel {
     pub vfs: Vfs,
     pub files: Mutex<FdTable>,
     pub cwd: Mutex<Vec<u8>>,
+    pub locks: Arc<Locks>,
     pub umask: Mutex<u32>,
     pub identity: Identity,
     pub actions: Mutex<Actions>,
@@ -174,6 +176,7 @@ impl Kernel {
             vfs: vfs(Weak::clone(me)),
             files: Mutex::new(FdTable::default()),
             cwd: Mutex::new(b"/".to_vec()),
+            locks: Arc::default(),
             umask: Mutex::new(0o022),
             threads: Mutex::new(Threads {
                 last_tid: identity.pid.saturating_sub(1),
@@ -330,6 +333,23 @@ impl Kernel {
                 return status;
             }
             self.ended.wait(&mut exit);
+        }
+    }
+
+    /// Counts expirations of a timer whose last signal still waits; false when it does not.
+    pub fn add_overruns(
+        &self,
+        thread: Option<&Arc<ThreadShared>>,
+        signal: i32,
+        timer: i32,
+        missed: u64,
+    ) -> bool {
+        match thread {
+            Some(thread) => thread.pending.lock().add_overruns(signal, timer, missed),
+            None => {
+                let mut actions = self.actions.lock();
+                actions.pending.add_overruns(signal, timer, missed)
+            }
         }
     }
 

@@ -15,6 +15,7 @@ mod futex;
 mod kernel;
 mod limits;
 pub mod loader;
+mod locks;
 mod pipe;
 mod signal;
 mod signalfd;

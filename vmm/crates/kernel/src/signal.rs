@@ -79,6 +79,24 @@ impl Pending {
         Ok(())
     }
 
+    /// Counts `missed` more expirations of a timer whose signal still waits; false when none does.
+    pub fn add_overruns(&mut self, signal: i32, timer: i32, missed: u64) -> bool {
+        let of_timer = |info: &&mut SigInfo| {
+            let id = info.words.first().map(|word| *word as i32);
+            info.code == SI_TIMER && id == Some(timer)
+        };
+        let queued = self.queued.get_mut(&signal);
+        let Some(info) = queued.and_then(|list| list.iter_mut().find(of_timer)) else {
+            return false;
+        };
+        if let Some(word) = info.words.first_mut() {
+            // struct: timer id, overrun, value.
+            let count = (*word >> 32).saturating_add(missed).min(i32::MAX as u64);
+            *word = (*word & 0xffff_ffff) | (count << 32);
+        }
+        true
+    }
+
     /// Takes the lowest-numbered signal in `allowed`.
     pub fn take(&mut self, allowed: u64) -> Option<SigInfo> {
         let signal = *self

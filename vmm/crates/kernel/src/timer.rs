@@ -444,23 +444,29 @@ impl Expire for Alarm {
         if count == 0 {
             return;
         }
-        self.overrun
-            .store(count.saturating_sub(1), Ordering::Relaxed);
         let Some(mut info) = self.info else { return };
+        let thread = match &self.thread {
+            None => None,
+            Some(thread) => match thread.upgrade() {
+                Some(thread) => Some(thread),
+                None => return,
+            },
+        };
         if info.code == SI_TIMER
             && let Some(first) = info.words.first_mut()
         {
+            let timer = *first as i32;
+            if kernel.add_overruns(thread.as_ref(), info.signo, timer, count) {
+                self.overrun.fetch_add(count, Ordering::Relaxed);
+                return;
+            }
+            self.overrun
+                .store(count.saturating_sub(1), Ordering::Relaxed);
             // struct: timer id, overrun, value.
             *first = (*first & 0xffff_ffff) | (self.overrun() << 32);
         }
         // A queue that is full loses the signal, as Linux does.
-        let _ = match &self.thread {
-            None => kernel.send_signal(None, info),
-            Some(thread) => match thread.upgrade() {
-                Some(thread) => kernel.send_signal(Some(&thread), info),
-                None => Ok(()),
-            },
-        };
+        let _ = kernel.send_signal(thread.as_ref(), info);
     }
 }
 

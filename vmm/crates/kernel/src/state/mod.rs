@@ -80,6 +80,9 @@ impl Kernel {
         if alarms.any_made() {
             return Err(CaptureError::Holds("a timer of timer_create(2)".into()));
         }
+        if self.locks.any_held() {
+            return Err(CaptureError::Holds("a lock of a file".into()));
+        }
         let alarm = alarms.real.as_ref().map(|alarm| alarm.state());
         drop(alarms);
         let mut process = ProcessState {

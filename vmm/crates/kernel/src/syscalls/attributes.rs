@@ -151,6 +151,9 @@ fn micro_times(task: &Task, dirfd: i32, name: u64, address: u64) -> SysResult {
             Some([time(a, a_us)?, time(m, m_us)?])
         }
     };
+    if name == 0 && dirfd != AT_FDCWD {
+        return set_times(task.named_file(dirfd)?.node.as_ref(), times);
+    }
     set_times(Some(&node_at(task, dirfd, name, 0)?), times)
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use vmm_abi::*;
 
+use super::locks;
 use super::transfer::file_too_large;
 use crate::args::{Args, DONE, SysResult};
 use crate::pipe::PipeEnd;
@@ -100,16 +101,7 @@ pub fn fcntl(task: &mut Task, args: Args) -> SysResult {
             task.file(fd)?.set_flags(SETTABLE, value as u32);
             DONE
         }
-        libc::F_SETLK | libc::F_SETLKW | libc::F_OFD_SETLK | libc::F_OFD_SETLKW => {
-            task.file(fd)?;
-            DONE
-        }
-        libc::F_GETLK | libc::F_OFD_GETLK => {
-            task.file(fd)?;
-            // struct flock begins with l_type: nobody else holds a lock.
-            task.memory().write_value(value, &(libc::F_UNLCK as i16))?;
-            DONE
-        }
+        command if locks::is_command(command) => locks::fcntl(task, fd, command, value),
         libc::F_GETPIPE_SZ | libc::F_SETPIPE_SZ => {
             let open = task.file(fd)?;
             let end = open.file.as_any().downcast_ref::<PipeEnd>();
@@ -149,12 +141,6 @@ pub fn fallocate(task: &mut Task, args: Args) -> SysResult {
         return Err(Errno::ESPIPE);
     }
     open.file.allocate(args.int(1), offset, len)?;
-    DONE
-}
-
-/// flock(2)
-pub fn flock(task: &mut Task, args: Args) -> SysResult {
-    task.file(args.int(0))?;
     DONE
 }
 

@@ -6,11 +6,6 @@ use super::paths::node_at;
 use crate::args::{Args, DONE, SysResult};
 use crate::task::Task;
 
-/// Success without effect.
-pub fn accept(_task: &mut Task, _args: Args) -> SysResult {
-    DONE
-}
-
 /// EPERM: no other process and no other program runs in the sandbox.
 pub fn refuse(_task: &mut Task, _args: Args) -> SysResult {
     Err(Errno::EPERM)
@@ -114,11 +109,45 @@ fn priority_bound(policy: i32, real_time: u64) -> SysResult {
     }
 }
 
+/// The thread that a call of the scheduler's family names; 0 is the calling one.
+fn require_thread(task: &Task, tid: i32) -> Result<(), Errno> {
+    match tid {
+        ..0 => Err(Errno::EINVAL),
+        0 => Ok(()),
+        _ => task.kernel.thread(tid).map(|_| ()).ok_or(Errno::ESRCH),
+    }
+}
+
 /// sched_setscheduler(2): to SCHED_OTHER, which it is.
-pub fn setscheduler(_task: &mut Task, args: Args) -> SysResult {
-    match args.int(1) {
-        libc::SCHED_OTHER => DONE,
-        _ => Err(Errno::EPERM),
+pub fn setscheduler(task: &mut Task, args: Args) -> SysResult {
+    let policy = args.int(1) & !libc::SCHED_RESET_ON_FORK;
+    if args.int(0) < 0 || args.int(1) < 0 || args.word(2) == 0 {
+        return Err(Errno::EINVAL);
+    }
+    let priority: i32 = task.memory().read_value(args.word(2))?;
+    require_thread(task, args.int(0))?;
+    match policy {
+        libc::SCHED_OTHER if priority == 0 => DONE,
+        libc::SCHED_BATCH | libc::SCHED_IDLE if priority == 0 => Err(Errno::EPERM),
+        libc::SCHED_FIFO | libc::SCHED_RR if (1..=99).contains(&priority) => Err(Errno::EPERM),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+/// sched_getscheduler(2): SCHED_OTHER.
+pub fn getscheduler(task: &mut Task, args: Args) -> SysResult {
+    require_thread(task, args.int(0))?;
+    DONE
+}
+
+/// setpgid(2): one process, one group, which it leads.
+pub fn setpgid(task: &mut Task, args: Args) -> SysResult {
+    let pid = task.kernel.identity.pid;
+    match (args.int(0), args.int(1)) {
+        (_, ..0) => Err(Errno::EINVAL),
+        (process, _) if process != 0 && process != pid => Err(Errno::ESRCH),
+        (_, group) if group != 0 && group != pid => Err(Errno::EPERM),
+        _ => DONE,
     }
 }
 
@@ -140,16 +169,38 @@ pub fn root_ids(task: &mut Task, args: Args) -> SysResult {
 
 /// sched_getparam(2): priority 0.
 pub fn sched_getparam(task: &mut Task, args: Args) -> SysResult {
+    if args.word(1) == 0 {
+        return Err(Errno::EINVAL);
+    }
+    require_thread(task, args.int(0))?;
     task.memory().write_value(args.word(1), &0u32)?;
     DONE
 }
 
 /// getpriority(2): nice value 0 in the raw call's form.
-pub fn getpriority(_task: &mut Task, args: Args) -> SysResult {
-    if !(0..=2).contains(&args.int(0)) {
-        return Err(Errno::EINVAL);
-    }
+pub fn getpriority(task: &mut Task, args: Args) -> SysResult {
+    require_prioritized(task, args.int(0), args.int(1))?;
     Ok(20.into())
+}
+
+/// setpriority(2): without effect.
+pub fn setpriority(task: &mut Task, args: Args) -> SysResult {
+    require_prioritized(task, args.int(0), args.int(1))?;
+    DONE
+}
+
+fn require_prioritized(task: &Task, which: i32, who: i32) -> Result<(), Errno> {
+    const PRIO_PROCESS: i32 = 0;
+    const PRIO_PGRP: i32 = 1;
+    const PRIO_USER: i32 = 2;
+    let known = match which {
+        PRIO_PROCESS => who == 0 || task.kernel.thread(who).is_some(),
+        PRIO_PGRP => who == 0 || who == task.kernel.identity.pid,
+        // 0 is the calling user, and the guest is user 0.
+        PRIO_USER => who == 0,
+        _ => return Err(Errno::EINVAL),
+    };
+    if known { Ok(()) } else { Err(Errno::ESRCH) }
 }
 
 /// statfs(2)

@@ -183,13 +183,21 @@ pub fn mincore(task: &mut Task, args: Args) -> SysResult {
     DONE
 }
 
-/// mlock(2), mlock2(2) and munlock(2): nothing is ever swapped out, but the range is checked.
+/// mlock(2) and munlock(2): nothing is ever swapped out, but the range is checked.
 pub fn mlock(task: &mut Task, args: Args) -> SysResult {
     let start = args.word(0);
     let first = start.saturating_sub(start % PAGE_SIZE);
     let len = args.word(1).saturating_add(start % PAGE_SIZE);
     task.memory().require_mapped(first, len)?;
     DONE
+}
+
+/// mlock2(2)
+pub fn mlock2(task: &mut Task, args: Args) -> SysResult {
+    if args.flags(2) & !libc::MLOCK_ONFAULT != 0 {
+        return Err(Errno::EINVAL);
+    }
+    mlock(task, args)
 }
 
 /// msync(2): mappings of files are those of the file itself, but the range is checked.

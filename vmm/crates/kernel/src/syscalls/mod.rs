@@ -7,6 +7,7 @@ mod events;
 mod extended;
 mod files;
 mod fixed;
+mod locks;
 mod memory;
 mod messages;
 mod names;

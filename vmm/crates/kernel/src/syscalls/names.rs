@@ -87,7 +87,7 @@ fn make_special(task: &Task, dirfd: i32, address: u64, mode: u32) -> SysResult {
     let kind = match mode & S_IFMT {
         0 | S_IFREG => S_IFREG,
         kind @ (S_IFIFO | S_IFSOCK) => kind,
-        S_IFCHR | S_IFBLK => return Err(Errno::EPERM),
+        S_IFCHR | S_IFBLK | S_IFDIR => return Err(Errno::EPERM),
         _ => return Err(Errno::EINVAL),
     };
     make(task, dirfd, address, kind | (mode & 0o7777), None)?;

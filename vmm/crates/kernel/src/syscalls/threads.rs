@@ -103,6 +103,19 @@ pub fn set_robust_list(task: &mut Task, args: Args) -> SysResult {
     DONE
 }
 
+/// get_robust_list(2), of the calling thread.
+pub fn get_robust_list(task: &mut Task, args: Args) -> SysResult {
+    let tid = args.int(0);
+    if tid != 0 && tid != task.shared.tid {
+        require_thread(task, tid)?;
+        return Err(Errno::EPERM);
+    }
+    let (head, len) = task.robust_list;
+    task.memory().write_value(args.word(2), &len)?;
+    task.memory().write_value(args.word(1), &head)?;
+    DONE
+}
+
 /// sched_yield(2)
 pub fn sched_yield(_task: &mut Task, _args: Args) -> SysResult {
     std::thread::yield_now();
@@ -152,6 +165,9 @@ pub fn sched_getaffinity(task: &mut Task, args: Args) -> SysResult {
 pub fn futex(task: &mut Task, args: Args) -> SysResult {
     let (address, op, value) = (args.word(0), args.int(1), args.flags(2));
     let command = op & !(FUTEX_PRIVATE_FLAG | FUTEX_CLOCK_REALTIME);
+    if op & FUTEX_CLOCK_REALTIME != 0 && command != FUTEX_WAIT_BITSET {
+        return Err(Errno::ENOSYS);
+    }
     let kernel = Arc::clone(&task.kernel);
     let count = u64::try_from(args.int(2)).unwrap_or(0);
     match command {
@@ -184,11 +200,18 @@ pub fn futex(task: &mut Task, args: Args) -> SysResult {
             if bits == 0 || address % 4 != 0 {
                 return Err(Errno::EINVAL);
             }
+            // Words that others may see are looked up by their page, so it must be there.
+            if op & FUTEX_PRIVATE_FLAG == 0 {
+                let _: u32 = task.memory().read_value(address)?;
+            }
             // At least one is woken whatever the number, as on Linux.
             Ok(kernel.futexes.wake(address, count.max(1), bits).into())
         }
         FUTEX_REQUEUE | FUTEX_CMP_REQUEUE => {
             let expected = (command == FUTEX_CMP_REQUEUE).then(|| args.flags(5));
+            if args.int(2) < 0 || args.int(3) < 0 {
+                return Err(Errno::EINVAL);
+            }
             let limit = u64::from(args.flags(3));
             kernel
                 .futexes
