@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use vmm_abi::*;
@@ -15,6 +16,24 @@ use crate::wait::WaitQueue;
 const CAPACITY: usize = 64 << 10;
 const MAX_CAPACITY: usize = 1 << 20;
 const ATOMIC: usize = 4096;
+/// What all pipes together may hold; those that are opened when so much is promised hold one page
+/// (pipe-user-pages-soft of Linux).
+const ALL_PIPES: usize = 64 << 20;
+/// What the pipes that are open may hold now. A process has one guest.
+static PROMISED: AtomicUsize = AtomicUsize::new(0);
+
+/// Promises `more` bytes; whether that is within what all may hold.
+fn promise(more: usize) -> bool {
+    let add = |now: usize| now.checked_add(more).filter(|sum| *sum <= ALL_PIPES);
+    PROMISED
+        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, add)
+        .is_ok()
+}
+
+fn take_back(bytes: usize) {
+    let less = |now: usize| Some(now.saturating_sub(bytes));
+    let _ = PROMISED.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+}
 
 struct State {
     bytes: VecDeque<u8>,
@@ -57,7 +76,7 @@ fn new_pipe(ino: u64) -> Arc<Pipe> {
     Arc::new(Pipe {
         state: Mutex::new(State {
             bytes: VecDeque::new(),
-            capacity: CAPACITY,
+            capacity: 0,
             readers: 0,
             writers: 0,
             readers_opened: 0,
@@ -113,6 +132,14 @@ impl PipeEnd {
     fn new(pipe: &Arc<Pipe>, reads: bool, writes: bool) -> Arc<Self> {
         let mut state = pipe.state.lock();
         let met = state.other_end(reads, writes);
+        if state.readers == 0 && state.writers == 0 {
+            state.capacity = if promise(CAPACITY) {
+                CAPACITY
+            } else {
+                PROMISED.fetch_add(ATOMIC, Ordering::Relaxed);
+                ATOMIC
+            };
+        }
         if reads {
             state.readers = state.readers.saturating_add(1);
             state.readers_opened = state.readers_opened.wrapping_add(1);
@@ -164,6 +191,10 @@ impl PipeEnd {
         if state.bytes.len() > wanted {
             return Err(Errno::EBUSY);
         }
+        if wanted > state.capacity && !promise(wanted.saturating_sub(state.capacity)) {
+            return Err(Errno::EPERM);
+        }
+        take_back(state.capacity.saturating_sub(wanted));
         state.capacity = wanted;
         drop(state);
         self.pipe.queue.wake_all();
@@ -236,7 +267,8 @@ impl Drop for PipeEnd {
             state.writers = state.writers.saturating_sub(1);
         }
         if state.readers == 0 && state.writers == 0 {
-            state.bytes.clear();
+            state.bytes = VecDeque::new();
+            take_back(std::mem::take(&mut state.capacity));
         }
         drop(state);
         self.pipe.queue.wake_all();
