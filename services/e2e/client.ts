@@ -60,6 +60,25 @@ export interface LogLine {
   stream: string;
 }
 
+/** Records are written in batches some tenths of a second after the end; nothing tells when. */
+const RECORD_TRIES = 100;
+const RECORD_PAUSE_MS = 50;
+
+/** The record of the invocation that gave an answer. */
+export async function recordOf(target: Target, answer: Response): Promise<Record<string, unknown>> {
+  const id = answer.headers.get("cloister-invocation-id");
+  for (let tries = 1; ; tries++) {
+    const response = await fetch(`${target.url}/v1/invocations/${id}`, {
+      headers: { authorization: `Bearer ${target.key}` },
+    });
+    if (response.ok) return (await response.json()) as Record<string, unknown>;
+    const text = await response.text();
+    if (response.status !== 404 || tries === RECORD_TRIES)
+      throw new Error(`record ${id}: ${response.status} ${text}`);
+    await new Promise((resolve) => setTimeout(resolve, RECORD_PAUSE_MS));
+  }
+}
+
 /** Stored log lines of a function, oldest first. */
 export async function logs(target: Target, name: string): Promise<LogLine[]> {
   const response = await fetch(`${target.url}/v1/functions/${name}/logs?limit=1000`, {

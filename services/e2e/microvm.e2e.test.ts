@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { type Instance, startInstance } from "#testkit/instance";
-import { call, deploy, problem } from "./client.ts";
+import { call, deploy, problem, recordOf } from "./client.ts";
 
 /** What only the micro-VM path can get wrong. */
 describe("micro-VMs", { timeout: 180_000 }, () => {
@@ -90,6 +90,69 @@ export default { async fetch() {
       },
     });
     for (let n = 0; n < 3; n++) assert.equal(await (await call(instance, "fresh")).text(), "1");
+  });
+
+  test("a record tells what the machine did; a container's tells none of it", async () => {
+    const files = {
+      "index.mjs":
+        "import { statSync } from 'node:fs'; export default { fetch() { for (let n = 0; n < 40; n++) statSync('/fn'); return new Response('x'); } };",
+    };
+    await vm("counted", { files });
+    await (await call(instance, "counted")).arrayBuffer();
+    const warm = await call(instance, "counted");
+    assert.equal(warm.headers.get("cloister-start"), "warm");
+    const record = await recordOf(instance, warm);
+    const { exits, syscalls } = record as Record<string, Record<string, number>>;
+    const calls = Object.values(syscalls ?? {}).reduce((sum, count) => sum + count, 0);
+    assert.ok(exits?.syscall && exits.syscall === calls, JSON.stringify(record));
+    // The answer itself, and what the function did; nothing of the start, which makes thousands.
+    const sent = (syscalls?.sendmsg ?? 0) + (syscalls?.write ?? 0) + (syscalls?.writev ?? 0);
+    assert.ok(sent > 0, JSON.stringify(syscalls));
+    const stats = (syscalls?.statx ?? 0) + (syscalls?.newfstatat ?? 0) + (syscalls?.stat ?? 0);
+    assert.ok(stats >= 40 && stats < 100, JSON.stringify(syscalls));
+    assert.ok(Number(record.guestMs) > 0 && Number(record.monitorMs) > 0, JSON.stringify(record));
+    assert.equal(typeof record.pageFaults, "number");
+
+    await deploy(instance, { name: "uncounted", isolation: "container", files });
+    const contained = await recordOf(instance, await call(instance, "uncounted"));
+    assert.equal(contained.path, "container");
+    for (const field of ["exits", "syscalls", "guestMs", "monitorMs"])
+      assert.equal(contained[field], undefined, field);
+    assert.equal(typeof contained.pageFaults, "number");
+  });
+
+  test("memory counts when it is touched, and one refusal is survived", async () => {
+    await vm("touched", {
+      runtime: "python3",
+      memoryMb: 256,
+      files: {
+        "main.py": `
+from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
+def private():
+    return mmap(-1, 200 << 20, flags=MAP_PRIVATE | MAP_ANONYMOUS)
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) >> 8
+def handler(event, context):
+    untouched = [private() for _ in range(3)]
+    before = resident()
+    for at in range(0, 100 << 20, 4096):
+        untouched[0][at] = 1
+    after = resident()
+    try:
+        untouched.append(private())
+        refused = False
+    except OSError:
+        refused = True
+    return {"before": before, "gained": after - before, "refused": refused}
+`,
+      },
+    });
+    const answer = await call(instance, "touched");
+    const seen = (await answer.json()) as Record<string, number | boolean>;
+    assert.ok(Number(seen.before) < 100, JSON.stringify(seen));
+    assert.ok(Number(seen.gained) >= 99, JSON.stringify(seen));
+    assert.equal(seen.refused, true);
   });
 
   test("the host's files, processes and devices are not there", async () => {

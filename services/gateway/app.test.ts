@@ -3,8 +3,10 @@ import { Agent, request } from "node:http";
 import { after, before, test } from "node:test";
 import { gzipSync } from "node:zlib";
 import { Header, type HeaderData } from "tar";
-import { logChannel } from "#contracts/invocation";
+import { newId } from "#contracts/ids";
+import { type InvocationRecord, logChannel } from "#contracts/invocation";
 import { readFunction } from "#db/functions";
+import { insertInvocations } from "#db/invocations";
 import { createKey, type Scope } from "#db/keys";
 import { insertLogs } from "#db/logs";
 import { ensureTenant } from "#db/tenants";
@@ -315,12 +317,46 @@ test("stored lines come as a page, new ones as events", async () => {
   await producer.close();
 });
 
+test("a record is told to its own tenant", async () => {
+  const tenant = await ensureTenant(rig.db, "default", "trusted");
+  const now = Date.now();
+  const record: InvocationRecord = {
+    id: newId("inv"),
+    tenantId: tenant.id,
+    functionId: "fn_1",
+    versionId: "ver_1",
+    acceptedAtMs: now,
+    finishedAtMs: now + 1,
+    status: "ok",
+    path: "microvm",
+    placementReasons: ["asked for"],
+    phases: { queue_ms: 0.5 },
+    durationMs: 1,
+    billedMs: 1,
+    memoryMb: 128,
+    requestBytes: 0,
+    responseBytes: 1,
+    nodeId: "node_1",
+    exits: { syscall: 3, fault: 0, interrupted: 0, page_unavailable: 0 },
+    syscalls: { sendmsg: 3 },
+    pageFaults: 2,
+    guestMs: 0.75,
+    monitorMs: 0.25,
+  };
+  const theirs = await ensureTenant(rig.db, "records-of-others", "trusted");
+  const hidden = { ...record, id: newId("inv"), tenantId: theirs.id };
+  await insertInvocations(rig.db, [record, hidden]);
+  const { tenantId: _, ...told } = record;
+  assert.deepEqual(await json(await rig.fetch(`/v1/invocations/${record.id}`)), told);
+  await refused(await rig.fetch(`/v1/invocations/${hidden.id}`), 404, "not_found");
+  await refused(await rig.fetch("/v1/invocations/inv_x"), 400, "bad_request");
+});
+
 test("addresses of later versions are told apart from those that will never be", async () => {
   for (const path of [
     "/v1/functions/fn/aliases",
     "/v1/functions/fn/secrets/x",
     "/v1/functions/fn/schedules",
-    "/v1/invocations/inv_x",
     "/v1/dead-letters",
     "/v1/compare",
     "/2015-03-31/functions/fn/invocations",

@@ -6,6 +6,7 @@ import { observe } from "./middleware/observe.ts";
 import { onError, onInvalid, problemResponse } from "./middleware/problems.ts";
 import { registerDocs } from "./routes/docs.ts";
 import { registerFunctions } from "./routes/functions.ts";
+import { registerInvocations } from "./routes/invocations.ts";
 import { registerLogs } from "./routes/logs.ts";
 import { registerNotYet } from "./routes/not-yet.ts";
 import { registerOpenApi } from "./routes/openapi.ts";
@@ -28,6 +29,7 @@ export function createApp(gateway: GatewayContext): OpenAPIHono<GatewayEnv> {
   registerFunctions(app, gateway);
   registerPlacement(app, gateway);
   registerLogs(app, gateway);
+  registerInvocations(app, gateway);
   registerNotYet(app);
   registerDocs(app);
   registerOpenApi(app, gateway.publicUrl);

@@ -1,6 +1,7 @@
 import { existsSync, unlinkSync } from "node:fs";
 import { createServer, type Server } from "node:http";
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
+import type { Path } from "#contracts/function";
 import type { InvocationOutcome } from "./invoke/context.ts";
 import type { PoolStats } from "./pool/sandbox-pool.ts";
 import type { RecordWriter } from "./records/record-writer.ts";
@@ -21,6 +22,10 @@ export class WorkerMetrics {
   readonly #errors: Counter<"code">;
   readonly #duration: Histogram<"start">;
   readonly #phase: Histogram<"phase">;
+  readonly #exits: Counter<"path" | "reason">;
+  readonly #calls: Counter<"path" | "name">;
+  readonly #machineSeconds: Counter<"path" | "part">;
+  readonly #pageFaults: Counter<"path">;
   readonly problems: Counter<"part">;
 
   constructor(sources: MetricSources) {
@@ -50,6 +55,30 @@ export class WorkerMetrics {
       help: "Phases of starts that were not warm, and time in the queue of all",
       labelNames: ["phase"],
       buckets: BUCKETS,
+      registers,
+    });
+    this.#exits = new Counter({
+      name: "cloister_worker_machine_exits_total",
+      help: "Exits of micro-VMs' virtual CPUs during invocations, by reason",
+      labelNames: ["path", "reason"],
+      registers,
+    });
+    this.#calls = new Counter({
+      name: "cloister_worker_machine_calls_total",
+      help: "System calls that micro-VMs' monitors served during invocations, by name",
+      labelNames: ["path", "name"],
+      registers,
+    });
+    this.#machineSeconds = new Counter({
+      name: "cloister_worker_machine_seconds_total",
+      help: "Time of micro-VMs during invocations, in guest code and in the monitor",
+      labelNames: ["path", "part"],
+      registers,
+    });
+    this.#pageFaults = new Counter({
+      name: "cloister_worker_page_faults_total",
+      help: "Pages given to sandboxes during invocations when they were touched",
+      labelNames: ["path"],
       registers,
     });
     this.problems = new Counter({
@@ -112,6 +141,7 @@ export class WorkerMetrics {
     this.#invocations.inc({ status: outcome.status, start });
     if (outcome.errorCode) this.#errors.inc({ code: outcome.errorCode });
     this.#duration.observe({ start }, outcome.durationMs / 1000);
+    if (outcome.path) this.#worked(outcome.path, outcome.work);
     const { queue_ms: queueMs } = outcome.phases;
     if (queueMs !== undefined) this.#phase.observe({ phase: "queue" }, queueMs / 1000);
     if (start === "warm") return;
@@ -119,6 +149,18 @@ export class WorkerMetrics {
       const ms = outcome.phases[`${phase}_ms`];
       if (ms !== undefined) this.#phase.observe({ phase }, ms / 1000);
     }
+  }
+
+  #worked(path: Path, work: InvocationOutcome["work"]): void {
+    const { exits, syscalls, guestMs, monitorMs, pageFaults } = work;
+    for (const [reason, count] of Object.entries(exits ?? {}))
+      this.#exits.inc({ path, reason }, count);
+    for (const [name, count] of Object.entries(syscalls ?? {}))
+      this.#calls.inc({ path, name }, count);
+    if (guestMs !== undefined) this.#machineSeconds.inc({ path, part: "guest" }, guestMs / 1000);
+    if (monitorMs !== undefined)
+      this.#machineSeconds.inc({ path, part: "monitor" }, monitorMs / 1000);
+    if (pageFaults !== undefined) this.#pageFaults.inc({ path }, pageFaults);
   }
 }
 

@@ -12,11 +12,11 @@ use serde::{Deserialize, Serialize};
 
 /// A packet is at most this long; an environment of 32 KiB, escaped, and a command line fit well.
 pub const MAX_PACKET: usize = 192 * 1024;
-/// fd3, stdout, stderr, the root's tree, the bundle's tree, the monitor's program, /dev/kvm.
-pub const MAX_FDS: usize = 7;
+/// fd3, stdout, stderr, the root's tree, the bundle's tree, the monitor's program, /dev/kvm, the counters.
+pub const MAX_FDS: usize = 8;
 
 /// Makes a sandbox. Descriptors: the runner's fd 3, its stdout, its stderr, a detached mount of the root, one of the bundle when
-/// `has_bundle`, and with `has_monitor` the monitor's program and /dev/kvm.
+/// `has_bundle`, and with `has_monitor` the monitor's program, /dev/kvm and its counters.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Order {
     /// Becomes the host name.

@@ -47,6 +47,8 @@ pub struct Monitor<'a> {
     pub program: BorrowedFd<'a>,
     /// /dev/kvm, open for reading and writing; the monitor finds it at descriptor 4.
     pub kvm: BorrowedFd<'a>,
+    /// A file of one page that the monitor counts in (vmm/README.md); it finds it at descriptor 5.
+    pub counters: BorrowedFd<'a>,
 }
 
 /// What the runner finds open; nothing else of the caller's reaches it.
@@ -160,7 +162,7 @@ pub fn spawn(instance: &Instance, spec: &Spec<'_>, stdio: Stdio) -> Result<Sandb
             fds.extend(
                 spec.monitor
                     .iter()
-                    .flat_map(|monitor| [monitor.program, monitor.kvm]),
+                    .flat_map(|monitor| [monitor.program, monitor.kvm, monitor.counters]),
             );
             send(cradle.socket.as_fd(), &order, &fds).map_err(SpawnError::setup("order"))
         });

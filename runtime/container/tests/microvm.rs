@@ -10,11 +10,15 @@ mod ground;
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
 
 use cloister_container::{ExitReason, Monitor};
 use ground::{Ground, LIMITS, Run};
 
-fn run(ground: &Ground, words: &[&str]) -> Run {
+const PAGE: u64 = 4096;
+
+/// What it said, and its counters by slot.
+fn run(ground: &Ground, words: &[&str]) -> (Run, Vec<u64>) {
     let exe = std::env::current_exe().unwrap();
     let program = exe.ancestors().nth(2).unwrap().join("cloister-vm");
     let program = File::open(program).expect("cloister-vm is built");
@@ -32,6 +36,8 @@ fn run(ground: &Ground, words: &[&str]) -> Run {
         "4",
         "--fd3",
         "3",
+        "--counters-fd",
+        "5",
         "--",
     ];
     let argv: Vec<String> = head
@@ -40,19 +46,37 @@ fn run(ground: &Ground, words: &[&str]) -> Run {
         .map(|word| (*word).to_owned())
         .collect();
     let mut spec = ground.spec(&argv, &[], LIMITS);
+    let counters = tempfile::tempfile().unwrap();
+    counters.set_len(PAGE).unwrap();
     spec.monitor = Some(Monitor {
         program: program.as_fd(),
         kvm: kvm.as_fd(),
+        counters: counters.as_fd(),
     });
-    ground.start(&spec).finish()
+    let run = ground.start(&spec).finish();
+    let mut page = vec![0; PAGE as usize];
+    counters.read_exact_at(&mut page, 0).unwrap();
+    let slots = page.chunks_exact(8);
+    (
+        run,
+        slots
+            .map(|slot| u64::from_le_bytes(slot.try_into().unwrap()))
+            .collect(),
+    )
 }
 
 #[test]
 fn a_program_runs_behind_both_walls() {
     let mut ground = Ground::lay();
     ground.add_libraries();
-    let run = run(&ground, &["/bin/busybox", "echo", "from a virtual machine"]);
+    let (run, counters) = run(&ground, &["/bin/busybox", "echo", "from a virtual machine"]);
     assert_eq!(run.stderr, "");
     assert_eq!(run.stdout, "from a virtual machine\n");
     assert_eq!(run.report.reason, ExitReason::Exit(0));
+    let (format, exits, guest_ns) = (counters[0], counters[1], counters[5]);
+    let calls = &counters[32..];
+    assert_eq!(format, 1);
+    assert_eq!(calls[1], 1, "one write(2)");
+    assert_eq!(calls.iter().sum::<u64>(), exits);
+    assert!(guest_ns > 0);
 }

@@ -1,6 +1,7 @@
 import { Call } from "./call.mjs";
 import { describeFault, NoHandler, plainFault } from "./faults.mjs";
 import { CallLog, currentCall } from "./logs.mjs";
+import { renew } from "./renewal.mjs";
 import {
   CANCEL,
   DATA,
@@ -68,7 +69,10 @@ export class Engine {
         this.#begin(checkedInit(parseObject(payload)));
         return;
       case RESTORED:
-        parseObject(payload);
+        if (stream !== 0) throw new ProtocolError("RESTORED on a stream");
+        renew(parseObject(payload));
+        // Whoever restored it has not heard the first one.
+        this.#sayReady(true);
         return;
       case DATA:
       case END:

@@ -1,8 +1,10 @@
 import { writeSync } from "node:fs";
 import { Engine } from "./engine.mjs";
 import { captureOutput } from "./logs.mjs";
+import { guardRandom } from "./renewal.mjs";
 import { EXIT_USAGE, jsonFrame, READY, Wire } from "./wire.mjs";
 
+guardRandom();
 const fd = Number(process.env.CLOISTER_FD ?? 3);
 delete process.env.CLOISTER_FD;
 
@@ -31,8 +33,8 @@ setImmediate(async () => {
 });
 
 let ready = false;
-function sayReady() {
-  if (ready) return;
+function sayReady(again = false) {
+  if (ready && !again) return;
   ready = true;
   const bootMs = Math.round(performance.now() * 10) / 10;
   wire.send(jsonFrame(READY, 0, { runner: "node", version: process.versions.node, bootMs }));

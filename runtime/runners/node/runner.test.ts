@@ -220,6 +220,28 @@ for (const major of MAJORS)
       assert.match(String(error.message), /Set entry in cloister.json/);
     });
 
+    test("after a restore the process id is the new one and Math.random gives numbers of its own", async () => {
+      const runner = functions.spawn();
+      await runner.init(
+        functions.folder(`const { random } = Math;
+          export const handler = () => ({ pid: process.pid, drawn: Array.from({ length: 2000 }, random) });`),
+      );
+      const draw = async () => {
+        const { body } = await runner.invoke({ kind: "event", body: "{}" });
+        return json(body) as { pid: number; drawn: number[] };
+      };
+      const before = await draw();
+      const seed = Buffer.alloc(32, 7).toString("base64");
+      runner.link.connection.sendJson(FRAME.RESTORED, 0, { seed, nowMs: 0, pid: 4711 });
+      const after = await draw();
+      assert.equal(after.pid, 4711);
+      assert.ok(after.drawn.every((number) => number >= 0 && number < 1));
+      assert.equal(new Set([...before.drawn, ...after.drawn]).size, 4000);
+      // Ten times the deviation that the mean of 2,000 fair draws has.
+      const mean = after.drawn.reduce((sum, number) => sum + number, 0) / 2000;
+      assert.ok(Math.abs(mean - 0.5) < 0.065, String(mean));
+    });
+
     test("env is set before the module loads, and given to fetch", async () => {
       const runner = await functions.serve(
         "const k = process.env.K; export default { fetch: (r, env) => Response.json([k, env.K, process.env.CLOISTER_FUNCTION_NAME, process.cwd()]) };",

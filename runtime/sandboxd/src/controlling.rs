@@ -25,6 +25,9 @@ struct Hello<'a> {
     cgroup: &'a str,
     images: BTreeMap<String, String>,
     kinds: &'a [&'a str],
+    /// Of micro-VMs: what the slots of their counters stand for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    calls: Option<&'a BTreeMap<u16, String>>,
     #[serde(rename = "landlockAbi")]
     landlock_abi: Option<i32>,
     pid: u32,
@@ -58,6 +61,7 @@ impl Daemon {
             self.warn(&format!("the image {name} cannot be used: {error}"));
         }
         let instance = self.options.instance.clone();
+        let hypervisor = self.hypervisor.clone();
         let reply = Hello {
             ok: true,
             version: env!("CARGO_PKG_VERSION"),
@@ -69,6 +73,7 @@ impl Daemon {
             } else {
                 &["container"]
             },
+            calls: hypervisor.as_ref().map(|hypervisor| hypervisor.calls()),
             landlock_abi: cloister_container::landlock_abi(),
             pid: std::process::id(),
         };

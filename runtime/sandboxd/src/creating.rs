@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use crate::bundles::Bundle;
 use crate::connection::Connection;
+use crate::counters::CounterFile;
 use crate::daemon::Daemon;
 use crate::hypervisor::{Hypervisor, monitor_argv};
 use crate::images::Image;
@@ -28,6 +29,8 @@ use crate::sandboxes::Entry;
 use crate::watch::Source;
 
 const MIB: u64 = 1 << 20;
+/// The layout that vmm/README.md describes.
+const COUNTERS_FORMAT: &str = "vm1";
 
 /// What a create needs besides its request.
 struct Ground {
@@ -123,6 +126,13 @@ impl Daemon {
         let fd3 = duplicate(socket.as_fd())?;
         let reply_to = duplicate(socket.as_fd())?;
         let id = new_id()?;
+        let machine = match &ground.hypervisor {
+            Some(hypervisor) => {
+                let counters = Arc::new(self.counters.file(&id)?);
+                Some((Arc::clone(hypervisor), counters))
+            }
+            None => None,
+        };
         let key = self.new_key();
         let joined = self.clients.join(ground.peer, key);
         let client = joined.client;
@@ -160,6 +170,7 @@ impl Daemon {
                     OutputPipe::new(stderr, 2, now),
                 ],
                 account: self.held.account(),
+                counters: machine.as_ref().map(|(_, counters)| Arc::clone(counters)),
             },
         );
         self.jobs.start_job(Job::Spawn(Box::new(SpawnJob {
@@ -167,7 +178,7 @@ impl Daemon {
             instance: Arc::clone(&self.instance),
             id,
             argv,
-            hypervisor: ground.hypervisor,
+            machine,
             image: ground.image,
             label: create.label,
             host_id,
@@ -215,7 +226,7 @@ impl Daemon {
             ok: true,
             sandbox: &entry.id,
             pid: entry.pid,
-            stat: stat(&sandbox),
+            stat: stat(&sandbox, entry.counters.as_deref()),
             phases: sandbox.phases().iter().copied().collect(),
         };
         tracing::debug!(sandbox = %entry.id, label = %entry.label, pid = entry.pid, "made");
@@ -267,11 +278,16 @@ struct Created<'a> {
 }
 
 /// The kernel's files on a sandbox, for the worker to read.
-fn stat(sandbox: &Sandbox) -> Value {
+fn stat(sandbox: &Sandbox, counters: Option<&CounterFile>) -> Value {
     let files = sandbox.stat_files();
     let file =
         |file: &cloister_container::StatFile| json!({"path": file.path, "format": file.format});
-    json!({"cpu": file(&files.cpu), "memoryPeak": file(&files.memory_peak), "memory": file(&files.memory)})
+    let mut stat = json!({"cpu": file(&files.cpu), "memoryPeak": file(&files.memory_peak), "memory": file(&files.memory)});
+    if let (Some(counters), Some(stat)) = (counters, stat.as_object_mut()) {
+        let place = json!({"path": counters.path(), "format": COUNTERS_FORMAT});
+        stat.insert("counters".to_owned(), place);
+    }
+    stat
 }
 
 /// A pipe whose read end does not block and whose write end does.

@@ -16,6 +16,7 @@ use serde::Serialize;
 use crate::bundles::Bundles;
 use crate::clients::Clients;
 use crate::connection::{Connection, Outgoing, Role};
+use crate::counters::Counters;
 use crate::hypervisor::Hypervisor;
 use crate::images::Images;
 use crate::jobs::{Asker, Done, Jobs};
@@ -40,6 +41,7 @@ const FRAME_BOUND: Duration = Duration::from_secs(5);
 pub struct Daemon {
     pub(crate) options: Options,
     pub(crate) hypervisor: Option<Arc<Hypervisor>>,
+    pub(crate) counters: Counters,
     pub(crate) cgroup: &'static str,
     pub(crate) instance: Arc<Instance>,
     pub(crate) images: Images,
@@ -73,6 +75,7 @@ pub struct Parts {
     pub options: Options,
     /// None where this machine runs no micro-VMs.
     pub hypervisor: Option<Arc<Hypervisor>>,
+    pub counters: Counters,
     pub cgroup: &'static str,
     pub instance: Instance,
     pub images: Images,
@@ -89,6 +92,7 @@ impl Daemon {
             slots: Slots::new(parts.options.uid_base, crate::options::UID_SLOTS),
             options: parts.options,
             hypervisor: parts.hypervisor,
+            counters: parts.counters,
             cgroup: parts.cgroup,
             instance: Arc::new(parts.instance),
             images: parts.images,

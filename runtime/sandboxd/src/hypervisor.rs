@@ -1,5 +1,6 @@
 //! Whether this machine runs micro-VMs, tried once at the start, and what each of them needs.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsFd;
@@ -8,6 +9,7 @@ use std::process::{Command, Stdio};
 
 use cloister_container::Monitor;
 
+use crate::counters::CounterFile;
 use crate::images::Image;
 use crate::request::Create;
 
@@ -19,6 +21,8 @@ const TRIED: &str = "/bin/true";
 pub struct Hypervisor {
     program: File,
     kvm: File,
+    /// Names of the system calls that guests may make, by number.
+    calls: BTreeMap<u16, String>,
 }
 
 /// Why there are no micro-VMs here.
@@ -45,32 +49,43 @@ impl Hypervisor {
         let opened = File::open(&path);
         let program =
             opened.map_err(|error| NoHypervisor::Program(path.display().to_string(), error))?;
-        let trial = Command::new(&path)
-            .args(["run", "--root", "/", "--", TRIED])
-            .env_clear()
-            .stdin(Stdio::null())
-            .output()
+        ask(&path, &["run", "--root", "/", "--", TRIED])?;
+        let calls = serde_json::from_slice(&ask(&path, &["syscalls", "--json"])?)
             .map_err(|error| NoHypervisor::Trial(error.to_string()))?;
-        if !trial.status.success() {
-            let said: String = String::from_utf8_lossy(&trial.stderr)
-                .chars()
-                .take(500)
-                .collect();
-            return Err(NoHypervisor::Trial(format!(
-                "{} {}",
-                trial.status,
-                said.trim()
-            )));
-        }
-        Ok(Self { program, kvm })
+        Ok(Self {
+            program,
+            kvm,
+            calls,
+        })
     }
 
-    pub fn monitor(&self) -> Monitor<'_> {
+    pub fn monitor<'a>(&'a self, counters: &'a CounterFile) -> Monitor<'a> {
         Monitor {
             program: self.program.as_fd(),
             kvm: self.kvm.as_fd(),
+            counters: counters.file().as_fd(),
         }
     }
+
+    pub fn calls(&self) -> &BTreeMap<u16, String> {
+        &self.calls
+    }
+}
+
+/// What the monitor's program prints.
+fn ask(program: &Path, arguments: &[&str]) -> Result<Vec<u8>, NoHypervisor> {
+    let answer = Command::new(program)
+        .args(arguments)
+        .env_clear()
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| NoHypervisor::Trial(error.to_string()))?;
+    if answer.status.success() {
+        return Ok(answer.stdout);
+    }
+    let said = String::from_utf8_lossy(&answer.stderr);
+    let said: String = said.trim().chars().take(500).collect();
+    Err(NoHypervisor::Trial(format!("{} {said}", answer.status)))
 }
 
 /// The monitor's command line: it stands in the image's root, and shows that to its guest.
@@ -84,6 +99,8 @@ pub fn monitor_argv(image: &Image, create: &Create) -> Vec<String> {
         "4",
         "--fd3",
         "3",
+        "--counters-fd",
+        "5",
     ];
     let mut argv: Vec<String> = words.map(str::to_owned).to_vec();
     argv.extend(["--memory-mb".to_owned(), create.memory_mb.to_string()]);

@@ -14,6 +14,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use serde::Serialize;
 
 use crate::bundles::Bundle;
+use crate::counters::CounterFile;
 use crate::hypervisor::Hypervisor;
 use crate::images::Image;
 use crate::peer;
@@ -38,7 +39,7 @@ pub struct SpawnJob {
     pub image: Arc<Image>,
     pub argv: Vec<String>,
     /// For a micro-VM; `argv` is then its monitor's.
-    pub hypervisor: Option<Arc<Hypervisor>>,
+    pub machine: Option<(Arc<Hypervisor>, Arc<CounterFile>)>,
     pub host_id: u32,
     pub limits: Limits,
     pub bundle: Option<Bundle>,
@@ -242,9 +243,9 @@ fn run_spawn(job: SpawnJob) -> Done {
         limits: job.limits,
         bundle: bundle.as_deref(),
         monitor: job
-            .hypervisor
+            .machine
             .as_ref()
-            .map(|hypervisor| hypervisor.monitor()),
+            .map(|(hypervisor, counters)| hypervisor.monitor(counters)),
     };
     let outcome = spawn(&job.instance, &spec, job.stdio)
         .map_err(|error| refusal(error.code(), &error, error.remedy()));

@@ -4,6 +4,7 @@ mod bundles;
 mod clients;
 mod connection;
 mod controlling;
+mod counters;
 mod creating;
 mod daemon;
 mod ending;
@@ -32,6 +33,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::signal::{SIGINT, SIGTERM};
 
 use bundles::Bundles;
+use counters::Counters;
 use daemon::{Daemon, Parts};
 use hypervisor::Hypervisor;
 use images::Images;
@@ -170,9 +172,16 @@ fn open_folders(options: &Options) -> Result<(Images, Bundles), Fault> {
 /// Serves until told to end; the instance's cgroups go in any case.
 fn listen_and_run(options: Options, ground: Ground, instance: Instance) -> Result<(), Fault> {
     let path = options.socket.clone();
-    let opened = open_folders(&options)
-        .and_then(|folders| Ok((folders, socket::listen_at(&path, ground.group)?)));
-    let ((images, bundles), listener) = match opened {
+    let opened = open_folders(&options).and_then(|folders| {
+        let listener = socket::listen_at(&path, ground.group)?;
+        let counters = Counters::make(&path, ground.group);
+        Ok((
+            folders,
+            listener,
+            counters.map_err(system("making the folder of counters"))?,
+        ))
+    });
+    let ((images, bundles), listener, counters) = match opened {
         Ok(opened) => opened,
         Err(fault) => {
             instance.remove()?;
@@ -183,6 +192,7 @@ fn listen_and_run(options: Options, ground: Ground, instance: Instance) -> Resul
     let daemon = Daemon::new(Parts {
         options,
         hypervisor: ground.hypervisor.map(Arc::new),
+        counters,
         cgroup: ground.cgroup,
         instance,
         images,

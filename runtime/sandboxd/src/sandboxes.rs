@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use cloister_container::Sandbox;
 
+use crate::counters::CounterFile;
 use crate::jobs::Asker;
 use crate::output::{Account, OutputPipe};
 use crate::request::Kind;
@@ -35,6 +36,8 @@ pub struct Entry {
     pub killers: Vec<Asker>,
     pub pipes: Vec<OutputPipe>,
     pub account: Account,
+    /// Of a micro-VM.
+    pub counters: Option<Arc<CounterFile>>,
 }
 
 impl Entry {

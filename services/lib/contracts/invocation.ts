@@ -59,8 +59,26 @@ export type InvocationStatus =
   | "cancelled"
   | "platform_error";
 
+/** How often a micro-VM's virtual CPUs came back: for a system call, for an exception of user code, by a kick, for want of a page. */
+export interface ExitCounts {
+  syscall: number;
+  fault: number;
+  interrupted: number;
+  page_unavailable: number;
+}
+
+/** What a micro-VM did for one invocation. Invocations at once in one sandbox each count what happened meanwhile. */
+export interface MachineWork {
+  exits: ExitCounts;
+  /** System calls by name; those that are not known by name are `other`. */
+  syscalls: Record<string, number>;
+  /** Time of all virtual CPUs in guest code by the clock, and of the monitor between that without sleep, ms. */
+  guestMs: number;
+  monitorMs: number;
+}
+
 /** One row of `invocations`. */
-export interface InvocationRecord {
+export interface InvocationRecord extends Partial<MachineWork> {
   id: string;
   tenantId: string;
   functionId: string;
@@ -80,6 +98,8 @@ export interface InvocationRecord {
   memoryMb: number;
   cpuMs?: number;
   memoryPeakBytes?: number;
+  /** Pages the kernel gave to the runner's process, or to the micro-VM's, when they were touched. */
+  pageFaults?: number;
   requestBytes: number;
   responseBytes: number;
   sandboxId?: string;

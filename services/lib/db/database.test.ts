@@ -178,7 +178,14 @@ describe("the database", { timeout: 120_000 }, () => {
   });
 
   test("records come back as they went in, to their own tenant alone", async () => {
-    const records = [record(Date.now()), record(Date.now() + 1)];
+    const work = {
+      exits: { syscall: 2 ** 40, fault: 1, interrupted: 0, page_unavailable: 0 },
+      syscalls: { write: 2, other: 1 },
+      pageFaults: 3,
+      guestMs: 1.25,
+      monitorMs: 0.5,
+    };
+    const records = [record(Date.now()), { ...record(Date.now() + 1), ...work }];
     await insertInvocations(db, records);
     await insertInvocations(db, records);
     for (const one of records) {

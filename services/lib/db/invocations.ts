@@ -12,12 +12,14 @@ export async function insertInvocations(db: Database, records: InvocationRecord[
      select r.id, r."tenantId", r."functionId", r."versionId", to_timestamp(r."acceptedAtMs" / 1000),
        to_timestamp(r."finishedAtMs" / 1000), r.status, r."httpStatus", r."errorCode", r.path, r.start,
        array(select jsonb_array_elements_text(r."placementReasons")), r.phases, r."durationMs", r."billedMs", r."memoryMb",
-       r."cpuMs", r."memoryPeakBytes", r."requestBytes", r."responseBytes", r."sandboxId", r."nodeId"
+       r."cpuMs", r."memoryPeakBytes", r."requestBytes", r."responseBytes", r."sandboxId", r."nodeId",
+       r.exits, r.syscalls, r."pageFaults", r."guestMs", r."monitorMs"
      from jsonb_to_recordset($1::jsonb) as r (
        id text, "tenantId" text, "functionId" text, "versionId" text, "acceptedAtMs" float8, "finishedAtMs" float8,
        status text, "httpStatus" smallint, "errorCode" text, path text, start text, "placementReasons" jsonb,
        phases jsonb, "durationMs" float8, "billedMs" float8, "memoryMb" integer, "cpuMs" float8,
-       "memoryPeakBytes" bigint, "requestBytes" bigint, "responseBytes" bigint, "sandboxId" text, "nodeId" text)
+       "memoryPeakBytes" bigint, "requestBytes" bigint, "responseBytes" bigint, "sandboxId" text, "nodeId" text,
+       exits jsonb, syscalls jsonb, "pageFaults" bigint, "guestMs" float8, "monitorMs" float8)
      on conflict (id, accepted_at) do nothing`,
     [JSON.stringify(records)],
   );

@@ -11,7 +11,7 @@ import {
   timestamp,
 } from "drizzle-orm/pg-core";
 import type { FunctionConfig } from "#contracts/function";
-import type { Phases } from "#contracts/invocation";
+import type { ExitCounts, Phases } from "#contracts/invocation";
 
 /** The tables as migrations/ makes them; a test compares the two. */
 
@@ -97,6 +97,11 @@ export const invocations = pgTable("invocations", {
   responseBytes: bytes("response_bytes").notNull(),
   sandboxId: text("sandbox_id"),
   nodeId: text("node_id").notNull(),
+  exits: jsonb("exits").$type<ExitCounts>(),
+  syscalls: jsonb("syscalls").$type<Record<string, number>>(),
+  pageFaults: bytes("page_faults"),
+  guestMs: doublePrecision("guest_ms"),
+  monitorMs: doublePrecision("monitor_ms"),
 });
 
 export const functionLogs = pgTable("function_logs", {

@@ -1,5 +1,11 @@
-import type { StartKind, VersionSpec } from "#contracts/function";
-import type { InvocationRecord, InvocationStatus, LogEntry, Phases } from "#contracts/invocation";
+import type { Path, StartKind, VersionSpec } from "#contracts/function";
+import type {
+  InvocationRecord,
+  InvocationStatus,
+  LogEntry,
+  MachineWork,
+  Phases,
+} from "#contracts/invocation";
 import type { ErrorCode } from "#errors/catalogue";
 import type { Tier } from "../placement/place.ts";
 import type { SandboxPool } from "../pool/sandbox-pool.ts";
@@ -30,4 +36,7 @@ export interface InvocationOutcome {
   phases: Phases;
   errorCode: ErrorCode | undefined;
   durationMs: number;
+  path: Path | undefined;
+  /** What of this the sandbox's path tells. */
+  work: Partial<MachineWork> & { pageFaults?: number };
 }

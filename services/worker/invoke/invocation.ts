@@ -5,9 +5,16 @@ import { type Placement, place, type Tier } from "../placement/place.ts";
 import type { Lease } from "../pool/function-pool.ts";
 import type { PendingLease } from "../pool/sandbox-pool.ts";
 import type { CallerHandler, ReplyLink, ReplyStream } from "../reply/reply-link.ts";
-import { type AnswerHandler, functionError, Pump, type RunnerStream } from "../sandbox/index.ts";
+import {
+  type AnswerHandler,
+  functionError,
+  heldAgainstLimit,
+  Pump,
+  type RunnerStream,
+  type WorkReading,
+} from "../sandbox/index.ts";
 import { checkAnswerHead } from "./answer-head.ts";
-import type { InvocationContext } from "./context.ts";
+import type { InvocationContext, InvocationOutcome } from "./context.ts";
 import { statusOf } from "./invocation-status.ts";
 import { inlineBody } from "./job-body.ts";
 
@@ -48,6 +55,8 @@ export class Invocation implements AnswerHandler, CallerHandler {
   #bodyEnded = false;
   #cpuMs: number | undefined;
   #memoryPeakBytes: number | undefined;
+  #workBefore: WorkReading | undefined;
+  #work: InvocationOutcome["work"] = {};
 
   constructor(context: InvocationContext, job: InvocationJob) {
     this.#context = context;
@@ -155,6 +164,7 @@ export class Invocation implements AnswerHandler, CallerHandler {
     this.#sandboxId = lease.sandbox.id;
     const body = inlineBody(job);
     const { timeoutMs } = spec.config;
+    this.#workBefore = lease.sandbox.work();
     this.#invokedAt = performance.now();
     let runner: RunnerStream;
     try {
@@ -277,9 +287,12 @@ export class Invocation implements AnswerHandler, CallerHandler {
   }
 
   error(raw: Record<string, unknown>): void {
+    const refused = this.#lease?.sandbox.memoryRefused(this.#workBefore) === true;
     // An ERROR ends the invocation, not the sandbox, unless the runner says that it is about to exit.
     this.#letGo(raw.exiting !== true);
-    if (!this.#finished) this.#fail(functionError(raw, "function_error"));
+    if (this.#finished) return;
+    const { memoryMb } = (this.#spec as VersionSpec).config;
+    this.#fail(heldAgainstLimit(functionError(raw, "function_error"), refused, memoryMb));
   }
 
   log(fd: 1 | 2, text: Buffer): void {
@@ -312,7 +325,7 @@ export class Invocation implements AnswerHandler, CallerHandler {
     if (this.#finished) return;
     clearTimeout(this.#timer);
     lease.sandbox
-      .exitError((this.#spec as VersionSpec).config.memoryMb)
+      .exitError((this.#spec as VersionSpec).config.memoryMb, this.#workBefore)
       .then((error) => this.#fail(error));
   }
 
@@ -361,9 +374,14 @@ export class Invocation implements AnswerHandler, CallerHandler {
     const lease = this.#lease;
     if (!lease) return;
     this.#lease = undefined;
-    this.#cpuMs = lease.sandbox.cpuDeltaMs();
-    this.#memoryPeakBytes = lease.sandbox.memoryPeakBytes();
+    this.#meter(lease);
     lease.release(keep);
+  }
+
+  #meter({ sandbox }: Lease): void {
+    this.#cpuMs = sandbox.cpuDeltaMs();
+    this.#memoryPeakBytes ??= sandbox.memoryPeakBytes();
+    if (this.#workBefore) this.#work = sandbox.workSince(this.#workBefore);
   }
 
   #fail(error: unknown): void {
@@ -395,10 +413,7 @@ export class Invocation implements AnswerHandler, CallerHandler {
     this.#answerPump?.stop();
     const durationMs = this.#invokedAt === 0 ? 0 : sinceMs(this.#invokedAt);
     // The sandbox may be let go later than the caller (or never have been); figures are read while they are to be had.
-    if (this.#lease) {
-      this.#cpuMs = this.#lease.sandbox.cpuDeltaMs();
-      this.#memoryPeakBytes ??= this.#lease.sandbox.memoryPeakBytes();
-    }
+    if (this.#lease) this.#meter(this.#lease);
     const job = this.#job;
     const memoryMb = this.#spec?.config.memoryMb ?? 0;
     this.#context.records.record({
@@ -424,6 +439,7 @@ export class Invocation implements AnswerHandler, CallerHandler {
       responseBytes: this.#responseBytes,
       ...(this.#sandboxId ? { sandboxId: this.#sandboxId } : {}),
       nodeId: this.#context.nodeId,
+      ...this.#work,
     });
     this.#context.finished?.({
       status,
@@ -431,6 +447,8 @@ export class Invocation implements AnswerHandler, CallerHandler {
       phases: this.#phases,
       errorCode,
       durationMs,
+      path: this.#placement?.path,
+      work: this.#work,
     });
     this.#done.resolve();
   }

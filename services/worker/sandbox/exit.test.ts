@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { exitError, type SandboxExit } from "./exit.ts";
+import { exitError, heldAgainstLimit, type SandboxExit } from "./exit.ts";
+import { functionError } from "./sandbox.ts";
 
 const V8 =
   "<--- Last few GCs --->\nFATAL ERROR: Reached heap limit Allocation failed - JavaScript heap out of memory";
@@ -36,6 +37,30 @@ for (const [name, exit, tail, expected] of CASES) {
     assert.equal(exitError(exit, tail, 128).code, expected);
   });
 }
+
+const PYTHON = "Traceback (most recent call last):\nMemoryError";
+
+test("an end after memory was refused is the limit's, if it looks so", () => {
+  const code = (exit: SandboxExit, tail: string) => exitError(exit, tail, 128, true).code;
+  assert.equal(code({ reason: "exit", code: 139 }, ""), "function_out_of_memory");
+  assert.equal(code({ reason: "exit", code: 1 }, PYTHON), "function_out_of_memory");
+  assert.equal(code({ reason: "exit", code: 1 }, "bad argument"), "function_exited");
+  assert.equal(code({ reason: "exit", code: 0 }, PYTHON), "function_exited");
+  assert.equal(exitError({ reason: "exit", code: 1 }, PYTHON, 128).code, "function_exited");
+});
+
+test("an error for want of memory is the limit's only if memory was refused", () => {
+  const error = (raw: object, refused: boolean) =>
+    heldAgainstLimit(functionError(raw, "function_error"), refused, 128);
+  const python = { type: "MemoryError", message: "", stack: "in main.py" };
+  assert.equal(error(python, true).code, "function_out_of_memory");
+  assert.equal(error(python, true).extra.stack, "in main.py");
+  assert.match(error(python, true).message, /128 MiB/);
+  assert.equal(error(python, false).code, "function_error");
+  const node = { type: "RangeError", message: "Array buffer allocation failed" };
+  assert.equal(error(node, true).code, "function_out_of_memory");
+  assert.equal(error({ type: "TypeError", message: "x" }, true).code, "function_error");
+});
 
 test("the detail names the limit, the code or the signal", () => {
   assert.match(exitError({ reason: "oom" }, "", 128).message, /128 MiB/);

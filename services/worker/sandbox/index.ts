@@ -1,5 +1,5 @@
 /** The one entry to sandboxes for the worker and for benchmarks; knows neither queue nor database. */
-export { exitError, type SandboxExit } from "./exit.ts";
+export { exitError, heldAgainstLimit, type SandboxExit } from "./exit.ts";
 export { type DataSink, type DataSource, Pump, ReceiveWindow, SendWindow } from "./flow.ts";
 export {
   type BundleRef,
@@ -21,6 +21,7 @@ export {
   type ServingSandbox,
   type StartPhases,
 } from "./sandbox.ts";
+export type { WorkReading } from "./sandbox-meter.ts";
 export type { SandboxdHello } from "./sandboxd-control.ts";
 export { SandboxdLauncher, type SandboxdLauncherOptions } from "./sandboxd-launcher.ts";
 export { type WholeAnswer, type WholeRequest, wholeAnswer } from "./whole-answer.ts";

@@ -1,14 +1,27 @@
-import { closeSync, openSync, readSync } from "node:fs";
+import { closeSync, openSync, readFileSync, readSync } from "node:fs";
+import type { MachineWork } from "#contracts/invocation";
+import { type CountersReading, MachineCounters } from "./machine-counters.ts";
 
 /** A kernel file that sandboxd's create reply names. */
 export interface StatFile {
   path: string;
-  format: "ns" | "bytes" | "usage_usec";
+  /** `faults`: stat of a process (proc_pid_stat(5)). */
+  format: "ns" | "bytes" | "usage_usec" | "faults";
 }
 
 export interface StatFiles {
   cpu?: StatFile;
   memoryPeak?: StatFile;
+  /** Where a micro-VM's monitor counts, and the names of what it counts. */
+  counters?: { path: string; calls: Readonly<Record<string, string>> };
+  /** The sandbox's first process, whose only child is the runner or the monitor. */
+  pid?: number;
+}
+
+/** What had been done when it was read. */
+export interface WorkReading {
+  counters: CountersReading | undefined;
+  pageFaults: number | undefined;
 }
 
 const buffer = Buffer.allocUnsafe(1024);
@@ -20,10 +33,47 @@ const buffer = Buffer.allocUnsafe(1024);
 export class SandboxMeter {
   readonly #cpu: OpenStat | undefined;
   readonly #memoryPeak: OpenStat | undefined;
+  readonly #counters: MachineCounters | undefined;
+  readonly #pid: number | undefined;
+  #faults: OpenStat | undefined;
 
   constructor(files: StatFiles) {
     this.#cpu = OpenStat.open(files.cpu);
     this.#memoryPeak = OpenStat.open(files.memoryPeak);
+    const { counters, pid } = files;
+    this.#counters = counters && MachineCounters.open(counters.path, counters.calls);
+    this.#pid = pid;
+  }
+
+  /** To be called once the runner is there, and while the sandbox is. */
+  findRunner(): void {
+    if (this.#pid === undefined || this.#faults) return;
+    try {
+      const children = readFileSync(`/proc/${this.#pid}/task/${this.#pid}/children`, "latin1");
+      const runner = Number.parseInt(children, 10);
+      if (runner > 0)
+        this.#faults = OpenStat.open({ path: `/proc/${runner}/stat`, format: "faults" });
+    } catch {
+      // Another PID namespace, or a kernel without this file: page faults are then not told.
+    }
+  }
+
+  /** What has been done so far: two reads. */
+  work(): WorkReading {
+    return { counters: this.#counters?.read(), pageFaults: this.#faults?.read() };
+  }
+
+  /** What has been done since. */
+  workSince(before: WorkReading): Partial<MachineWork> & { pageFaults?: number } {
+    const after = this.work();
+    const faults =
+      before.pageFaults === undefined || after.pageFaults === undefined
+        ? undefined
+        : after.pageFaults - before.pageFaults;
+    return {
+      ...this.#counters?.between(before.counters, after.counters),
+      ...(faults === undefined ? {} : { pageFaults: faults }),
+    };
   }
 
   /** CPU time since the sandbox began, ms. */
@@ -36,9 +86,16 @@ export class SandboxMeter {
     return this.#memoryPeak?.read();
   }
 
+  /** Whether a micro-VM refused memory because of the limit since then, or at all. */
+  memoryRefused(since?: WorkReading): boolean {
+    return (this.#counters?.refusalsSince(since?.counters) ?? 0) > 0;
+  }
+
   close(): void {
     this.#cpu?.close();
     this.#memoryPeak?.close();
+    this.#counters?.close();
+    this.#faults?.close();
   }
 }
 
@@ -72,6 +129,12 @@ class OpenStat {
     if (this.#format === "usage_usec") {
       const match = /^usage_usec (\d+)$/m.exec(text);
       return match ? Number(match[1]) / 1000 : undefined;
+    }
+    if (this.#format === "faults") {
+      // The name, in parentheses, may hold anything; minor and major faults are the 8th and 10th fields after it.
+      const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
+      const faults = Number(fields[7]) + Number(fields[9]);
+      return Number.isFinite(faults) ? faults : undefined;
     }
     const value = Number.parseInt(text, 10);
     if (!Number.isFinite(value)) return undefined;

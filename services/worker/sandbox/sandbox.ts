@@ -1,10 +1,10 @@
 import { randomBytes } from "node:crypto";
 import { CloisterError, type ErrorCode } from "#errors/catalogue";
-import { exitError, type SandboxExit } from "./exit.ts";
+import { exitError, heldAgainstLimit, type SandboxExit } from "./exit.ts";
 import type { FrameSocket } from "./frame-socket.ts";
 import type { BundleRef, InitMessage } from "./loaded-function.ts";
 import { type AnswerHandler, RunnerLink, type RunnerStream } from "./runner-link.ts";
-import { SandboxMeter, type StatFiles } from "./sandbox-meter.ts";
+import { SandboxMeter, type StatFiles, type WorkReading } from "./sandbox-meter.ts";
 
 /** Phases of a start, ms. Absent: did not happen. */
 export interface StartPhases {
@@ -138,12 +138,12 @@ export class SandboxCore {
   }
 
   /** Why it ended, as the error of the invocation that met it; waits a bounded time for the reason. */
-  async exitError(memoryMb: number): Promise<CloisterError> {
+  async exitError(memoryMb: number, since?: WorkReading): Promise<CloisterError> {
     const exit = (await bounded(this.ended, EXIT_WAIT_MS + 500)) ?? {
       reason: "lost" as const,
       message: "The sandbox ended and nobody can tell why",
     };
-    return exitError(exit, this.#tail, memoryMb);
+    return exitError(exit, this.#tail, memoryMb, this.meter.memoryRefused(since));
   }
 }
 
@@ -217,6 +217,7 @@ export class CreatedSandbox extends Stage {
       );
     }
     core.phases.runtime_ms = performance.now() - began;
+    core.meter.findRunner();
     return new BootedSandbox(core);
   }
 }
@@ -304,8 +305,10 @@ export class AssignedSandbox extends Stage {
     }
     const { done } = outcome;
     if (done.ok !== true) {
+      const error = functionError(done.error, "function_init_error");
+      const refused = core.meter.memoryRefused();
       void core.end();
-      throw functionError(done.error, "function_init_error");
+      throw heldAgainstLimit(error, refused, message.memoryMb);
     }
     core.phases.init_ms = performance.now() - began;
     return new ServingSandbox(core);
@@ -331,8 +334,13 @@ export class ServingSandbox extends Stage {
     return this.core.link.streams;
   }
 
-  exitError(memoryMb: number): Promise<CloisterError> {
-    return this.core.exitError(memoryMb);
+  /** `since`: what had been done when the invocation began. */
+  exitError(memoryMb: number, since?: WorkReading): Promise<CloisterError> {
+    return this.core.exitError(memoryMb, since);
+  }
+
+  memoryRefused(since?: WorkReading): boolean {
+    return this.core.meter.memoryRefused(since);
   }
 
   /** CPU time since the last call (or since init), ms. */
@@ -345,6 +353,15 @@ export class ServingSandbox extends Stage {
 
   memoryPeakBytes(): number | undefined {
     return this.core.meter.memoryPeakBytes();
+  }
+
+  /** What has been done so far, for `workSince`. */
+  work(): WorkReading {
+    return this.core.meter.work();
+  }
+
+  workSince(before: WorkReading): ReturnType<SandboxMeter["workSince"]> {
+    return this.core.meter.workSince(before);
   }
 }
 

@@ -11,6 +11,8 @@ const helloSchema = z.object({
   cgroup: z.string(),
   images: z.record(z.string(), z.string()),
   kinds: z.array(z.string()),
+  /** Names of the system calls of micro-VMs by number. */
+  calls: z.record(z.string(), z.string().max(64)).optional(),
   landlockAbi: z.number().nullish(),
   pid: z.number(),
 });

@@ -23,10 +23,16 @@ const statSchema = z.object({
   path: z.string().startsWith("/"),
   format: z.enum(["ns", "bytes", "usage_usec"]),
 });
+const countersSchema = z.object({ path: z.string().startsWith("/"), format: z.literal("vm1") });
 const createdSchema = z.object({
   sandbox: z.string().min(1).max(64),
+  pid: z.number().int().positive().optional().catch(undefined),
   stat: z
-    .object({ cpu: statSchema.optional(), memoryPeak: statSchema.optional() })
+    .object({
+      cpu: statSchema.optional(),
+      memoryPeak: statSchema.optional(),
+      counters: countersSchema.optional().catch(undefined),
+    })
     .optional()
     .catch(undefined),
 });
@@ -193,10 +199,13 @@ export class SandboxdLauncher implements SandboxLauncher, SandboxHolder {
   /** The REPLY of a create: from here on the connection is the runner's. Throws sandboxd's refusal. */
   #adopt(frames: FrameSocket, reply: Record<string, unknown>): SandboxCore {
     if (reply.ok !== true) throw refusal(reply);
-    const { sandbox, stat } = createdSchema.parse(reply);
+    const { sandbox, pid, stat } = createdSchema.parse(reply);
+    const calls = this.#control.hello?.calls ?? {};
     const core = new SandboxCore(sandbox, frames, this, {
       ...(stat?.cpu ? { cpu: stat.cpu } : {}),
       ...(stat?.memoryPeak ? { memoryPeak: stat.memoryPeak } : {}),
+      ...(stat?.counters ? { counters: { path: stat.counters.path, calls } } : {}),
+      ...(pid === undefined ? {} : { pid }),
     });
     this.#cores.set(sandbox, core);
     void core.ended.then(() => this.#cores.delete(sandbox));

@@ -220,6 +220,7 @@ struct Descriptors {
 struct Monitor {
     program: OwnedFd,
     kvm: OwnedFd,
+    counters: OwnedFd,
 }
 
 impl Descriptors {
@@ -240,6 +241,7 @@ impl Descriptors {
             Some(Monitor {
                 program: next()?,
                 kvm: next()?,
+                counters: next()?,
             })
         } else {
             None

@@ -14,11 +14,13 @@ use crate::failure::{Failure, Step, checked};
 const SCRATCH: libc::c_int = 64;
 /// The monitor's /dev/kvm.
 const KVM: libc::c_int = 4;
+/// The file that the monitor counts in.
+const COUNTERS: libc::c_int = 5;
 /// Where the runner tells of a failed exec; closed by a successful one.
-const STATUS: libc::c_int = 5;
+const STATUS: libc::c_int = 6;
 /// The monitor's program, closed by its exec.
-const PROGRAM: libc::c_int = 6;
-const FIRST_CLOSED: libc::c_uint = 7;
+const PROGRAM: libc::c_int = 7;
+const FIRST_CLOSED: libc::c_uint = 8;
 /// exec failed, as in a shell.
 const EXIT_EXEC: i32 = 127;
 
@@ -96,18 +98,23 @@ fn become_runner(fds: &Descriptors, tell: &OwnedFd) -> Result<(), Failure> {
     ];
     let tell = copy(tell.as_fd())?;
     let monitor = match &fds.monitor {
-        Some(monitor) => Some([copy(monitor.kvm.as_fd())?, copy(monitor.program.as_fd())?]),
+        Some(monitor) => Some([
+            copy(monitor.kvm.as_fd())?,
+            copy(monitor.counters.as_fd())?,
+            copy(monitor.program.as_fd())?,
+        ]),
         None => None,
     };
     for (number, source) in (0..).zip(&sources) {
         place(source.as_fd(), number, 0)?;
     }
-    for number in [KVM, PROGRAM] {
+    for number in [KVM, COUNTERS, PROGRAM] {
         // SAFETY: what stood there has been copied; exec or exit follows.
         unsafe { libc::close(number) };
     }
-    if let Some([kvm, program]) = &monitor {
+    if let Some([kvm, counters, program]) = &monitor {
         place(kvm.as_fd(), KVM, 0)?;
+        place(counters.as_fd(), COUNTERS, 0)?;
         place(program.as_fd(), PROGRAM, libc::O_CLOEXEC)?;
     }
     place(tell.as_fd(), STATUS, libc::O_CLOEXEC)?;

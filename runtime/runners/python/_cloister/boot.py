@@ -10,13 +10,13 @@ import time
 from . import faults
 from .loading import load
 from .logs import Logs, capture
+from .renewal import renew, say_ready
 from .wire import (
     ERROR,
     EXIT_PROTOCOL,
     INIT,
     INIT_DONE,
     INVOKE,
-    READY,
     RESTORED,
     SOCKET_FD,
     ProtocolError,
@@ -43,7 +43,7 @@ def main():
     logs = Logs(wire)
     capture(logs)
     os.register_at_fork(after_in_child=_leave_socket)
-    wire.send(json_frame(READY, 0, {"runner": "python", "version": sys.version.split()[0], "bootMs": _boot_ms()}))
+    say_ready(wire)
     try:
         init, early = _await_init(wire)
         engine = _load(wire, logs, init)
@@ -76,7 +76,7 @@ def _await_init(wire):
         if frames is None:
             os._exit(0)
         while frames and frames[0][0] == RESTORED:
-            frames.pop(0)
+            renew(wire, parse_json(frames.pop(0)[2], "RESTORED"))
         if not frames:
             continue
         kind, stream, payload = frames[0]
@@ -174,14 +174,3 @@ def _add_site_builtins():
     builtins.exit = _sitebuiltins.Quitter("exit", "")
     builtins.quit = _sitebuiltins.Quitter("quit", "")
     builtins.help = _sitebuiltins._Helper()
-
-
-def _boot_ms():
-    """Time since the process was made, in ms; clock ticks since boot are field 22 of proc(5) stat."""
-    try:
-        with open("/proc/self/stat", "rb") as file:
-            ticks = int(file.read().rpartition(b")")[2].split()[19])
-        started = ticks / os.sysconf("SC_CLK_TCK")
-        return round((time.clock_gettime(time.CLOCK_BOOTTIME) - started) * 1000, 1)
-    except (OSError, ValueError, IndexError):
-        return 0.0

@@ -5,6 +5,7 @@ from collections import deque
 
 from . import faults
 from .logs import CallLog
+from .renewal import renew
 from .wire import (
     CANCEL,
     DATA,
@@ -139,7 +140,7 @@ class Engine:
                     call.cancelled = True
                     self.cancel(call)
             elif kind == RESTORED:
-                renew(parse_json(payload, "RESTORED"))
+                renew(self.wire, parse_json(payload, "RESTORED"))
             else:
                 raise ProtocolError("a second INIT")
 
@@ -213,15 +214,6 @@ def head_frame(stream, status, headers):
 def end_frame(call):
     took_ms = (time.monotonic() - call.started) * 1000
     return frame(END, call.stream, b'{"handlerMs":%.3f}' % took_ms)
-
-
-def renew(restored):
-    """After a restore from a snapshot: every clone needs randomness of its own."""
-    import sys
-
-    random = sys.modules.get("random")
-    if random:
-        random.seed(f"{restored.get('seed')}{restored.get('pid')}{time.time_ns()}")
 
 
 def _text(head, name):

@@ -1,5 +1,6 @@
 //! Structures that cross the boundary, as the x86-64 kernel lays them out (asm/stat.h, linux/*.h).
 
+use serde::{Deserialize, Serialize};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// `struct timespec`.
@@ -138,7 +139,20 @@ pub struct Iovec {
 }
 
 /// `struct rlimit64`.
-#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+    PartialEq,
+    Eq,
+    Serialize,
+    Deserialize,
+)]
 #[repr(C)]
 pub struct Rlimit {
     pub current: u64,
@@ -146,7 +160,20 @@ pub struct Rlimit {
 }
 
 /// The kernel's `struct sigaction` (not glibc's).
-#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+    PartialEq,
+    Eq,
+    Serialize,
+    Deserialize,
+)]
 #[repr(C)]
 pub struct SigAction {
     pub handler: u64,
@@ -156,7 +183,20 @@ pub struct SigAction {
 }
 
 /// `stack_t`.
-#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+    PartialEq,
+    Eq,
+    Serialize,
+    Deserialize,
+)]
 #[repr(C)]
 pub struct SigStack {
     pub sp: u64,
@@ -166,7 +206,20 @@ pub struct SigStack {
 }
 
 /// `siginfo_t` with its union as plain words (sigaction(2) names them per signal).
-#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+    PartialEq,
+    Eq,
+    Serialize,
+    Deserialize,
+)]
 #[repr(C)]
 pub struct SigInfo {
     pub signo: i32,

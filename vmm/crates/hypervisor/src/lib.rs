@@ -17,10 +17,10 @@ mod vcpu;
 
 pub use bound::BoundVcpu;
 pub use error::HypervisorError;
-pub use exit::{Exit, ExitCounts};
+pub use exit::Exit;
 pub use kick::{Kicker, install_kick_handler};
-pub use machine::Machine;
-pub use vcpu::{FpuState, Vcpu, ticks};
+pub use machine::{Machine, processor_id};
+pub use vcpu::{FpuState, Vcpu};
 
 /// Bytes of guest memory address space; one entry of the top-level page table.
 pub const WINDOW_BYTES: u64 = 1 << 39;

@@ -1,4 +1,4 @@
-use std::arch::x86_64::__cpuid;
+use std::arch::x86_64::{__cpuid, __cpuid_count};
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 use std::sync::Arc;
 
@@ -224,6 +224,35 @@ impl Machine {
         }
         Ok(sregs)
     }
+}
+
+/// Maker, model and features of the processor, which a guest sees as they are: what programs choose their code by.
+#[must_use]
+pub fn processor_id() -> String {
+    let maker = __cpuid(0);
+    let mut text = String::new();
+    for word in [maker.ebx, maker.edx, maker.ecx] {
+        text.extend(word.to_le_bytes().map(char::from));
+    }
+    // Not EBX of leaf 1, which tells the processor the caller runs on.
+    let (model, more, states) = (__cpuid(1), __cpuid_count(7, 0), __cpuid_count(0xd, 0));
+    let extended = __cpuid(0x8000_0001);
+    let features = [
+        model.eax,
+        model.ecx,
+        model.edx,
+        more.ebx,
+        more.ecx,
+        more.edx,
+        states.eax,
+        states.ecx,
+        extended.ecx,
+        extended.edx,
+    ];
+    for feature in features {
+        text.push_str(&format!(" {feature:x}"));
+    }
+    text
 }
 
 /// CPUID 8000_0007, EDX bit 8 (Intel SDM volume 3, 18.17.1).

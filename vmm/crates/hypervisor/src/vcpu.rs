@@ -9,7 +9,7 @@ use vmm_abi::{Errno, Fault, Registers};
 use crate::descriptors::{self, FAULT_PORT, SYSCALL_PORT, has_error_code, vector_at};
 use crate::error::kvm;
 use crate::system_area::{STUB_PAGE, SystemArea};
-use crate::{Exit, ExitCounts, HypervisorError};
+use crate::{Exit, HypervisorError};
 
 /// RFLAGS bits that user code may set by itself: the arithmetic flags, TF, DF, AC, ID, NT, RF.
 const USER_FLAGS: u64 = 0x0025_4dd5;
@@ -66,7 +66,6 @@ pub struct Vcpu {
     fd: VcpuFd,
     area: Arc<SystemArea>,
     index: u64,
-    counts: ExitCounts,
 }
 
 impl Vcpu {
@@ -75,23 +74,7 @@ impl Vcpu {
         fd.sync_regs_mut().sregs = sregs;
         fd.set_sync_valid_reg(SyncReg::Register);
         fd.set_sync_valid_reg(SyncReg::SystemRegister);
-        Self {
-            fd,
-            area,
-            index,
-            counts: ExitCounts::default(),
-        }
-    }
-
-    /// How often it came back so far.
-    #[must_use]
-    pub fn counts(&self) -> ExitCounts {
-        self.counts
-    }
-
-    /// The same, starting again from none.
-    pub fn take_counts(&mut self) -> ExitCounts {
-        std::mem::take(&mut self.counts)
+        Self { fd, area, index }
     }
 
     /// Where a kick of the thread that runs it is to be noted; the page lives as long as this vCPU.
@@ -108,34 +91,27 @@ impl Vcpu {
     pub(crate) fn run(&mut self, registers: &mut Registers) -> Result<Exit, HypervisorError> {
         if registers.rip >= USER_END {
             // What sigreturn(2), or a jump into the stub with a wild rcx, may ask for; iret faults so.
-            let exit = Exit::Fault(Fault {
+            return Ok(Exit::Fault(Fault {
                 vector: Fault::GENERAL_PROTECTION,
                 code: 0,
                 address: 0,
-            });
-            self.counts.add(&exit);
-            return Ok(exit);
+            }));
         }
         self.load(registers);
-        let before = ticks();
         let result = self.enter();
-        let spent = ticks().saturating_sub(before);
-        self.counts.guest_ticks = self.counts.guest_ticks.saturating_add(spent);
         // Whoever kicked has told before what is wanted; it is looked for before the next run.
         self.clear_immediate_exit();
-        let exit = match result {
-            Ok(left) => self.leave(left, registers)?,
+        match result {
+            Ok(left) => self.leave(left, registers),
             Err(error) => {
                 let exit = match Errno(error.errno()) {
                     Errno::EINTR | Errno::EAGAIN => Exit::Interrupted,
                     Errno::EFAULT => Exit::PageUnavailable,
                     _ => return Err(kvm("KVM_RUN")(error)),
                 };
-                self.leave_early(exit, registers)?
+                self.leave_early(exit, registers)
             }
-        };
-        self.counts.add(&exit);
-        Ok(exit)
+        }
     }
 
     fn enter(&mut self) -> Result<Left, kvm_ioctls::Error> {
@@ -385,9 +361,8 @@ fn finish_syscall(registers: &mut Registers) -> Exit {
     Exit::Syscall
 }
 
-/// The host's time-stamp counter, which [`ExitCounts::guest_ticks`] counts.
-#[must_use]
-pub fn ticks() -> u64 {
+/// The host's time-stamp counter.
+pub(crate) fn ticks() -> u64 {
     // SAFETY: every x86-64 processor has the instruction, and Linux lets user space run it.
     unsafe { _rdtsc() }
 }

@@ -7,6 +7,8 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 use vmm_abi::*;
 
+use vmm_snapshot::EpollEntry;
+
 use crate::file::{File, OpenFile};
 use crate::syscalls::with_bands;
 use crate::wait::{Registration, WaitQueue, Wake};
@@ -213,6 +215,40 @@ impl Epoll {
     pub fn remove(&self, fd: i32, open: &Arc<OpenFile>) -> Result<(), Errno> {
         let removed = self.entries.lock().remove(&key(fd, open));
         removed.map(|_| ()).ok_or(Errno::ENOENT)
+    }
+
+    /// Every watched file that is still open, with what is wanted of it; the description is left to the caller.
+    pub fn watched(&self) -> Vec<(Arc<OpenFile>, EpollEntry)> {
+        let entries = self.entries.lock();
+        let watched = |((fd, _), entry): (&Key, &Entry)| {
+            let state = EpollEntry {
+                fd: *fd,
+                description: 0,
+                events: entry.event.events,
+                data: entry.event.data,
+                changed: entry.changed.flag.load(Ordering::SeqCst),
+                disabled: entry.disabled,
+            };
+            Some((entry.open.upgrade()?, state))
+        };
+        entries.iter().filter_map(watched).collect()
+    }
+
+    /// Watches a file as it was watched before.
+    ///
+    /// # Errors
+    /// As [`Epoll::add`].
+    pub fn watch_again(&self, open: &Arc<OpenFile>, state: &EpollEntry) -> Result<(), Errno> {
+        let event = EpollEvent {
+            events: state.events,
+            data: state.data,
+        };
+        self.add(state.fd, open, event)?;
+        if let Some(entry) = self.entries.lock().get_mut(&key(state.fd, open)) {
+            entry.disabled = state.disabled;
+            entry.changed.flag.store(state.changed, Ordering::SeqCst);
+        }
+        Ok(())
     }
 
     /// Takes up to `limit` events that hold now.

@@ -26,6 +26,12 @@ impl EventFd {
             queue: Arc::new(WaitQueue::default()),
         })
     }
+
+    /// Its value, and whether a read takes 1 instead of all.
+    #[must_use]
+    pub fn state(&self) -> (u64, bool) {
+        (*self.count.lock(), self.semaphore)
+    }
 }
 
 fn has_room_for_word(list: &[Iovec]) -> bool {

@@ -352,6 +352,14 @@ impl FdTable {
         Ok(slot.0)
     }
 
+    /// All open descriptors with FD_CLOEXEC, lowest first.
+    pub fn entries(&self) -> impl Iterator<Item = (i32, &Arc<OpenFile>, bool)> {
+        self.slots.iter().enumerate().filter_map(|(index, slot)| {
+            let (file, cloexec) = slot.as_ref()?;
+            Some((i32::try_from(index).ok()?, file, *cloexec))
+        })
+    }
+
     /// All open descriptors, lowest first.
     #[must_use]
     pub fn list(&self) -> Vec<(i32, Arc<OpenFile>)> {

@@ -6,13 +6,15 @@ use parking_lot::{Condvar, Mutex};
 use vmm_abi::{Errno, Registers, SigInfo};
 use vmm_memory::AddressSpace;
 
+use vmm_snapshot::ThreadState;
+
 use crate::file::FdTable;
+use crate::freeze::Freezer;
 use crate::futex::FutexTable;
 use crate::limits::ResourceLimits;
 use crate::loader::GuestClock;
 use crate::signal::{Actions, Pending, bit};
 use crate::socket::Network;
-use crate::syscalls::ROWS;
 use crate::timer::Alarms;
 use crate::vfs::Vfs;
 use crate::wait::{Parker, WaitQueue, Wake};
@@ -76,6 +78,17 @@ impl std::fmt::Debug for ThreadShared {
 }
 
 impl ThreadShared {
+    fn new(tid: i32, mask: u64, name: Vec<u8>) -> Arc<Self> {
+        Arc::new(Self {
+            tid,
+            parker: Arc::new(Parker::default()),
+            pending: Mutex::new(Pending::default()),
+            mask: AtomicU64::new(mask),
+            name: Mutex::new(name),
+            kick: OnceLock::new(),
+        })
+    }
+
     /// Says how the thread is made to leave guest code; once, by the host thread that runs it.
     pub fn set_kick(&self, kick: impl Fn() + Send + Sync + 'static) {
         let _ = self.kick.set(Box::new(kick));
@@ -123,8 +136,8 @@ pub struct Kernel {
     pub started_ns: u64,
     /// Whether each system call is written to the standard error.
     pub strace: AtomicBool,
-    /// How often each row of the system-call table was called; the last is for unknown numbers.
-    pub call_counts: Vec<AtomicU64>,
+    /// Makes all threads stand still.
+    pub(crate) freezer: Freezer,
     threads: Mutex<Threads>,
     spawner: OnceLock<Arc<dyn Spawner>>,
     exit: Mutex<Option<ExitStatus>>,
@@ -170,7 +183,7 @@ impl Kernel {
             clock: OnceLock::new(),
             started_ns: crate::clock::monotonic_ns(),
             strace: AtomicBool::new(false),
-            call_counts: (0..=ROWS.len()).map(|_| AtomicU64::new(0)).collect(),
+            freezer: Freezer::default(),
             spawner: OnceLock::new(),
             exit: Mutex::new(None),
             ended: Condvar::new(),
@@ -204,16 +217,41 @@ impl Kernel {
             }
         }
         threads.last_tid = tid;
-        let shared = Arc::new(ThreadShared {
-            tid,
-            parker: Arc::new(Parker::default()),
-            pending: Mutex::new(Pending::default()),
-            mask: AtomicU64::new(mask),
-            name: Mutex::new(name),
-            kick: OnceLock::new(),
-        });
+        let shared = ThreadShared::new(tid, mask, name);
         threads.live.insert(tid, Arc::clone(&shared));
         Ok(shared)
+    }
+
+    /// Puts a thread back on the list.
+    ///
+    /// # Errors
+    /// EAGAIN when there are too many, EEXIST, EINVAL for an id that is none, EAGAIN for too many signals.
+    pub(crate) fn put_thread(&self, state: &ThreadState) -> Result<Arc<ThreadShared>, Errno> {
+        let mut threads = self.threads.lock();
+        if threads.live.len() >= MAX_THREADS {
+            return Err(Errno::EAGAIN);
+        }
+        if state.tid < 1 {
+            return Err(Errno::EINVAL);
+        }
+        let shared = ThreadShared::new(state.tid, state.mask, state.name.clone());
+        for info in &state.pending {
+            shared.pending.lock().push(*info)?;
+        }
+        match threads.live.insert(state.tid, Arc::clone(&shared)) {
+            None => Ok(shared),
+            Some(_) => Err(Errno::EEXIST),
+        }
+    }
+
+    /// The id given last.
+    pub(crate) fn last_tid(&self) -> i32 {
+        self.threads.lock().last_tid
+    }
+
+    /// Goes on from an id.
+    pub(crate) fn set_last_tid(&self, tid: i32) {
+        self.threads.lock().last_tid = tid.max(1);
     }
 
     /// Hands a new thread to the monitor.
@@ -239,6 +277,7 @@ impl Kernel {
         threads.live.remove(&tid);
         let last = threads.live.is_empty();
         drop(threads);
+        self.freezer.look_again();
         if last {
             self.end(ExitStatus::Code(code));
             self.ended.notify_all();

@@ -45,6 +45,12 @@ impl ResourceLimits {
         self.0.get(index).copied().ok_or(Errno::EINVAL)
     }
 
+    /// All of them, by number.
+    #[must_use]
+    pub fn all(&self) -> &[Rlimit] {
+        &self.0
+    }
+
     /// The limit that counts now.
     #[must_use]
     pub fn soft(&self, resource: u32) -> u64 {
@@ -67,6 +73,15 @@ impl ResourceLimits {
         }
         *limit = wanted;
         Ok(())
+    }
+}
+
+impl TryFrom<&[Rlimit]> for ResourceLimits {
+    type Error = std::array::TryFromSliceError;
+
+    /// All of them, by number.
+    fn try_from(limits: &[Rlimit]) -> Result<Self, Self::Error> {
+        limits.try_into().map(Self)
     }
 }
 

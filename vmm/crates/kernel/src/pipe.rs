@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use parking_lot::Mutex;
 use vmm_abi::*;
 use vmm_memory::AddressSpace;
+use vmm_snapshot::PipeState;
 
 use crate::file::File;
 use crate::wait::WaitQueue;
@@ -16,23 +17,21 @@ use crate::wait::WaitQueue;
 const CAPACITY: usize = 64 << 10;
 const MAX_CAPACITY: usize = 1 << 20;
 const ATOMIC: usize = 4096;
-/// What all pipes together may hold; those that are opened when so much is promised hold one page
-/// (pipe-user-pages-soft of Linux).
-const ALL_PIPES: usize = 64 << 20;
-/// What the pipes that are open may hold now. A process has one guest.
-static PROMISED: AtomicUsize = AtomicUsize::new(0);
+/// Bytes that all open pipes of the guest may hold together. Beyond it a new pipe holds little, and none may
+/// be made larger, as on Linux for each user (pipe-user-pages-soft of pipe(7), PIPE_MIN_DEF_BUFFERS).
+const TOGETHER: usize = 64 << 20;
+const LITTLE: usize = 2 * 4096;
 
-/// Promises `more` bytes; whether that is within what all may hold.
-fn promise(more: usize) -> bool {
-    let add = |now: usize| now.checked_add(more).filter(|sum| *sum <= ALL_PIPES);
-    PROMISED
-        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, add)
-        .is_ok()
-}
+/// What they may hold now. A process has one guest.
+static HELD: AtomicUsize = AtomicUsize::new(0);
 
-fn take_back(bytes: usize) {
-    let less = |now: usize| Some(now.saturating_sub(bytes));
-    let _ = PROMISED.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+/// Changes what is held, unless that makes it grow over what all may have together.
+fn hold(before: usize, after: usize) -> bool {
+    HELD.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
+        let held = held.saturating_sub(before).saturating_add(after);
+        (after <= before.max(LITTLE) || held <= TOGETHER).then_some(held)
+    })
+    .is_ok()
 }
 
 struct State {
@@ -97,6 +96,32 @@ pub fn pipe(ino: u64) -> (Arc<PipeEnd>, Arc<PipeEnd>) {
     )
 }
 
+/// A pipe that is brought back; its ends are opened one by one.
+pub struct RestoredPipe(Arc<Pipe>);
+
+impl RestoredPipe {
+    /// With what was in it.
+    #[must_use]
+    pub fn new(state: &PipeState) -> Self {
+        let pipe = new_pipe(state.ino);
+        let mut inner = pipe.state.lock();
+        let capacity = usize::try_from(state.capacity).unwrap_or(CAPACITY);
+        let capacity = capacity.clamp(ATOMIC, MAX_CAPACITY);
+        if hold(0, capacity) {
+            inner.capacity = capacity;
+            inner.bytes.extend(state.bytes.iter().take(capacity));
+        }
+        drop(inner);
+        Self(pipe)
+    }
+
+    /// Another end.
+    #[must_use]
+    pub fn end(&self, reads: bool, writes: bool) -> Arc<PipeEnd> {
+        PipeEnd::new(&self.0, reads, writes)
+    }
+}
+
 /// A named pipe (fifo(7)).
 pub struct Fifo(Arc<Pipe>);
 
@@ -131,15 +156,15 @@ impl Fifo {
 impl PipeEnd {
     fn new(pipe: &Arc<Pipe>, reads: bool, writes: bool) -> Arc<Self> {
         let mut state = pipe.state.lock();
-        let met = state.other_end(reads, writes);
-        if state.readers == 0 && state.writers == 0 {
-            state.capacity = if promise(CAPACITY) {
+        if state.capacity == 0 {
+            state.capacity = if hold(0, CAPACITY) {
                 CAPACITY
             } else {
-                PROMISED.fetch_add(ATOMIC, Ordering::Relaxed);
-                ATOMIC
+                hold(0, LITTLE);
+                LITTLE
             };
         }
+        let met = state.other_end(reads, writes);
         if reads {
             state.readers = state.readers.saturating_add(1);
             state.readers_opened = state.readers_opened.wrapping_add(1);
@@ -162,6 +187,23 @@ impl PipeEnd {
     pub fn has_met_other(&self) -> bool {
         let (opened, there) = self.met;
         there || self.pipe.state.lock().other_end(self.reads, self.writes).0 != opened
+    }
+
+    /// Which way it goes: whether it reads, whether it writes.
+    #[must_use]
+    pub fn directions(&self) -> (bool, bool) {
+        (self.reads, self.writes)
+    }
+
+    /// What is in the pipe.
+    #[must_use]
+    pub fn state(&self) -> PipeState {
+        let state = self.pipe.state.lock();
+        PipeState {
+            ino: self.pipe.ino,
+            capacity: state.capacity as u64,
+            bytes: state.bytes.iter().copied().collect(),
+        }
     }
 
     /// Whether two ends are of one pipe.
@@ -191,10 +233,9 @@ impl PipeEnd {
         if state.bytes.len() > wanted {
             return Err(Errno::EBUSY);
         }
-        if wanted > state.capacity && !promise(wanted.saturating_sub(state.capacity)) {
+        if !hold(state.capacity, wanted) {
             return Err(Errno::EPERM);
         }
-        take_back(state.capacity.saturating_sub(wanted));
         state.capacity = wanted;
         drop(state);
         self.pipe.queue.wake_all();
@@ -267,8 +308,10 @@ impl Drop for PipeEnd {
             state.writers = state.writers.saturating_sub(1);
         }
         if state.readers == 0 && state.writers == 0 {
+            // Its room goes, too: a FIFO that nobody has open is a name only.
             state.bytes = VecDeque::new();
-            take_back(std::mem::take(&mut state.capacity));
+            hold(state.capacity, 0);
+            state.capacity = 0;
         }
         drop(state);
         self.pipe.queue.wake_all();
@@ -369,5 +412,28 @@ impl File for PipeEnd {
 
     fn as_any(&self) -> &dyn std::any::Any {
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The one test of this process that opens pipes: what they hold together is the process's.
+    #[test]
+    fn all_pipes_together_hold_a_bounded_number_of_bytes() {
+        let mut ends = Vec::new();
+        for ino in 0..(TOGETHER / CAPACITY) as u64 {
+            ends.push(pipe(ino));
+        }
+        assert!(ends.iter().all(|(end, _)| end.capacity() == CAPACITY));
+        let (little, _other) = pipe(9999);
+        assert_eq!(little.capacity(), LITTLE);
+        assert_eq!(little.set_capacity(CAPACITY as u64), Err(Errno::EPERM));
+        assert_eq!(little.set_capacity(4096), Ok(4096));
+        ends.truncate(ends.len() - 2);
+        assert_eq!(pipe(10_000).0.capacity(), CAPACITY);
+        drop(ends);
+        assert_eq!(little.set_capacity(1 << 20), Ok(1 << 20));
     }
 }

@@ -98,6 +98,11 @@ impl Pending {
         info
     }
 
+    /// All of them, in the order in which they would be taken.
+    pub fn iter(&self) -> impl Iterator<Item = SigInfo> {
+        self.queued.values().flatten().copied()
+    }
+
     /// Forgets all of one signal (it has just been ignored).
     pub fn discard(&mut self, signal: i32) {
         if let Some(list) = self.queued.remove(&signal) {

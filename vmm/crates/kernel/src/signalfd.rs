@@ -33,6 +33,12 @@ impl SignalFd {
         })
     }
 
+    /// The signals it reads.
+    #[must_use]
+    pub fn mask(&self) -> u64 {
+        self.mask.load(Ordering::SeqCst)
+    }
+
     /// Reads these signals from now on.
     pub fn set_mask(&self, mask: u64) {
         self.mask.store(mask & !unblockable(), Ordering::SeqCst);

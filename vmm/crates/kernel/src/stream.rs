@@ -8,7 +8,8 @@ use parking_lot::Mutex;
 use rustix::event::epoll;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use vmm_abi::{
-    EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, Errno, Iovec, S_IFCHR, S_IFIFO, S_IFMT, S_IFSOCK, Stat,
+    EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, Errno, Iovec, O_ACCMODE, S_IFCHR, S_IFIFO, S_IFMT,
+    S_IFSOCK, Stat,
 };
 use vmm_memory::AddressSpace;
 
@@ -18,8 +19,11 @@ use crate::wait::WaitQueue;
 /// A pipe, terminal or connected socket of the host.
 #[derive(Debug)]
 pub struct HostStream {
+    /// The descriptor that the guest was first given it at.
+    number: i32,
     fd: OwnedFd,
     mode: u32,
+    access: u32,
     queue: Arc<WaitQueue>,
     id: OnceLock<u64>,
     interest: Arc<Interest>,
@@ -37,19 +41,34 @@ fn errno(error: rustix::io::Errno) -> Errno {
 }
 
 impl HostStream {
-    /// Takes a descriptor of the monitor for the guest's use.
+    /// Takes a descriptor of the monitor for the guest's use, to be given to it as `number`.
     ///
     /// # Errors
     /// EBADF, or EINVAL for a regular file or folder.
-    pub fn new(fd: OwnedFd) -> Result<Arc<Self>, Errno> {
+    pub fn new(fd: OwnedFd, number: i32) -> Result<Arc<Self>, Errno> {
         let mode = rustix::fs::fstat(&fd).map_err(errno)?.st_mode;
+        let access = rustix::fs::fcntl_getfl(&fd).map_err(errno)?.bits() & O_ACCMODE;
         Ok(Arc::new(Self {
+            number,
             fd,
             mode,
+            access,
             queue: Arc::default(),
             id: OnceLock::new(),
             interest: Arc::default(),
         }))
+    }
+
+    /// The descriptor that the guest was first given it at.
+    #[must_use]
+    pub fn number(&self) -> i32 {
+        self.number
+    }
+
+    /// The access mode it was opened with (O_ACCMODE).
+    #[must_use]
+    pub fn access(&self) -> u32 {
+        self.access
     }
 
     /// Whether it is a socket.
@@ -303,7 +322,7 @@ mod tests {
     #[test]
     fn who_waits_for_a_hang_up_takes_no_wake_from_who_waits_for_bytes() {
         let (mut ours, theirs) = UnixStream::pair().unwrap();
-        let stream = HostStream::new(theirs.into()).unwrap();
+        let stream = HostStream::new(theirs.into(), 3).unwrap();
         let parker = Arc::new(Parker::default());
         parker.adopt_this_thread();
         let _registration = stream.queue.register(Arc::clone(&parker) as Arc<dyn Wake>);

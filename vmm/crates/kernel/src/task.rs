@@ -1,9 +1,11 @@
 use std::cell::OnceCell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use vmm_abi::{Errno, Fault, Prot, Registers, SIGFPE, SigInfo, SigStack};
 use vmm_memory::AddressSpace;
+use vmm_snapshot::{CallState, ThreadState};
 
 use crate::args::{Args, DONE, Restart, Ret, SysResult};
 use crate::delivery::Delivery;
@@ -76,6 +78,10 @@ pub struct Task {
     pub saved_mask: Option<u64>,
     /// Set by exit(2): the thread is over, with this code.
     pub ending: Option<i32>,
+    /// See [`Task::take_interrupted`].
+    interrupted: bool,
+    /// Time asleep in system calls; whoever measures takes it.
+    pub slept: Duration,
     wait: Wait,
 }
 
@@ -95,6 +101,8 @@ impl Task {
             robust_list: (0, 0),
             saved_mask: None,
             ending: None,
+            interrupted: false,
+            slept: Duration::ZERO,
             wait: Wait::default(),
         }
     }
@@ -261,6 +269,64 @@ impl Task {
         }
     }
 
+    /// A thread that goes on where it stood: in guest code, or by asking its system call again
+    /// ([`Task::take_interrupted`]).
+    #[must_use]
+    pub fn restored(kernel: Arc<Kernel>, shared: Arc<ThreadShared>, state: &ThreadState) -> Self {
+        let mut task = Self::new(kernel, shared, state.registers);
+        task.alt_stack = state.alt_stack;
+        task.clear_child_tid = state.clear_child_tid;
+        task.robust_list = state.robust_list;
+        task.saved_mask = state.saved_mask;
+        if let Some(call) = &state.call {
+            task.wait.deadline_ns = call.deadline_ns;
+            task.wait.progress = call.progress;
+            task.interrupted = true;
+        }
+        task
+    }
+
+    /// Whether the thread stood in a system call, which is to be asked again by [`Task::system_call`]; once.
+    pub fn take_interrupted(&mut self) -> bool {
+        std::mem::take(&mut self.interrupted)
+    }
+
+    /// Where the thread is; `call` is the number of the system call it waits in.
+    fn state(&self, call: Option<u64>, fpu: &mut dyn Fpu) -> Result<ThreadState, Errno> {
+        let mut fpu = fpu.save()?;
+        let used = fpu
+            .iter()
+            .rposition(|byte| *byte != 0)
+            .map_or(0, |at| at.saturating_add(1));
+        fpu.truncate(used);
+        Ok(ThreadState {
+            tid: self.shared.tid,
+            name: self.shared.name.lock().clone(),
+            registers: self.registers,
+            fpu,
+            mask: self.mask(),
+            saved_mask: self.saved_mask,
+            pending: Vec::new(),
+            alt_stack: self.alt_stack,
+            clear_child_tid: self.clear_child_tid,
+            robust_list: self.robust_list,
+            call: call.map(|number| CallState {
+                number,
+                deadline_ns: self.wait.deadline_ns,
+                progress: self.wait.progress,
+            }),
+        })
+    }
+
+    /// Comes back only when nobody wants the threads to stand still.
+    fn stand_still(&self, call: Option<u64>, fpu: &mut dyn Fpu) {
+        if self.kernel.freezer.is_wanted() {
+            self.kernel
+                .freezer
+                .stand(self.shared.tid, self.state(call, fpu));
+        }
+    }
+
     fn drop_wait(&mut self) {
         if let Some(waiter) = self.wait.futex.take() {
             self.kernel.futexes.dequeue(&waiter);
@@ -290,9 +356,12 @@ impl Task {
             if let Some(delivery) = self.next_delivery() {
                 return self.interrupted_by(delivery, restart, number, fpu);
             }
+            self.stand_still(Some(number), fpu);
+            let began = Instant::now();
             if !self.shared.parker.park(self.wait.deadline_ns) {
                 self.wait.expired = true;
             }
+            self.slept = self.slept.saturating_add(began.elapsed());
         }
     }
 
@@ -320,6 +389,7 @@ impl Task {
 
     /// Delivers what is pending; to be called before guest code runs on.
     pub fn before_guest(&mut self, fpu: &mut dyn Fpu) {
+        self.stand_still(None, fpu);
         while !self.is_over()
             && let Some(delivery) = self.next_delivery()
         {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use vmm_abi::*;
 use vmm_memory::AddressSpace;
+use vmm_snapshot::TimerState;
 
 use crate::clock;
 use crate::file::File;
@@ -171,6 +172,20 @@ impl Setting {
         count
     }
 
+    fn state(self) -> TimerState {
+        TimerState {
+            next_ns: self.next_ns,
+            interval_ns: self.interval_ns,
+        }
+    }
+
+    fn restored(state: TimerState) -> Self {
+        Self {
+            next_ns: state.next_ns,
+            interval_ns: state.interval_ns,
+        }
+    }
+
     fn next(self) -> Option<u64> {
         (self.next_ns > 0).then_some(self.next_ns)
     }
@@ -222,6 +237,26 @@ impl TimerFd {
     #[must_use]
     pub fn left(&self) -> Itimerspec {
         self.setting.lock().shown()
+    }
+
+    /// Its clock and when it goes off.
+    #[must_use]
+    pub fn state(&self) -> (i32, TimerState) {
+        (self.clock, self.setting.lock().state())
+    }
+
+    /// One that goes off when a former one would have.
+    ///
+    /// # Errors
+    /// As [`TimerFd::new`].
+    pub fn restored(clock: i32, state: TimerState) -> Result<Arc<Self>, Errno> {
+        let timer = Self::new(clock)?;
+        *timer.setting.lock() = Setting::restored(state);
+        let next = timer.setting.lock().next();
+        timer
+            .slot
+            .set(next, Weak::clone(&timer.me) as Weak<dyn Expire>);
+        Ok(timer)
     }
 
     fn is_due(&self) -> bool {
@@ -353,6 +388,39 @@ impl Alarm {
         self.setting.lock().shown()
     }
 
+    /// ITIMER_REAL of a process, made when it is first asked for.
+    ///
+    /// # Errors
+    /// As [`Alarm::new`].
+    pub fn real(kernel: &Arc<Kernel>) -> Result<Arc<Self>, Errno> {
+        let mut alarms = kernel.alarms.lock();
+        if let Some(alarm) = &alarms.real {
+            return Ok(Arc::clone(alarm));
+        }
+        let info = SigInfo {
+            signo: SIGALRM,
+            code: SI_KERNEL,
+            ..SigInfo::default()
+        };
+        let alarm = Self::new(kernel, libc::CLOCK_MONOTONIC, Some(info), None)?;
+        alarms.real = Some(Arc::clone(&alarm));
+        Ok(alarm)
+    }
+
+    /// When it goes off.
+    #[must_use]
+    pub fn state(&self) -> TimerState {
+        self.setting.lock().state()
+    }
+
+    /// Sets it as a former one was.
+    pub fn restore(&self, state: TimerState) {
+        let setting = Setting::restored(state);
+        *self.setting.lock() = setting;
+        self.slot
+            .set(setting.next(), Weak::clone(&self.me) as Weak<dyn Expire>);
+    }
+
     /// How often it had gone off more when its last signal was sent (timer_getoverrun(2)).
     #[must_use]
     pub fn overrun(&self) -> u64 {
@@ -405,6 +473,12 @@ pub struct Alarms {
 }
 
 impl Alarms {
+    /// Whether timer_create(2) has made any that are still there.
+    #[must_use]
+    pub fn any_made(&self) -> bool {
+        !self.made.is_empty()
+    }
+
     /// The lowest free number for a timer.
     ///
     /// # Errors

@@ -7,14 +7,18 @@
 mod access;
 mod error;
 mod mapper;
+mod page_map;
+mod saved;
 mod space;
 mod vma;
 mod window;
 
 pub use error::MemoryError;
 pub use mapper::{Mapper, NoMapper};
-pub use space::{AddressSpace, Backing, Limits, MapRequest, Place};
-pub use vma::{Kind, Vma, VmaSet};
+pub use page_map::PageMap;
+pub use saved::{Extent, MappingState, MemoryState, PageStore, SaveError};
+pub use space::{AddressSpace, Backing, Limits, MapRequest, Meter, Place};
+pub use vma::{Charge, Kind, Vma, VmaSet};
 pub use window::Window;
 
 /// Rounds up to a whole page; `None` past the end of the address space.

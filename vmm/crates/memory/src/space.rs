@@ -1,15 +1,18 @@
 mod heap;
 mod host;
 mod remap;
+mod restore;
+mod save;
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 use vmm_abi::{Errno, Fault, PAGE_SIZE, Prot};
 
 use self::host::host_protection;
-use crate::{Kind, Mapper, Vma, VmaSet, Window, page_down, page_up};
+use crate::{Charge, Kind, Mapper, Vma, VmaSet, Window, page_down, page_up};
 
 /// Lowest address that may be mapped (vm.mmap_min_addr of Linux), so that null pointers fault.
 const LOWEST: u64 = 0x1_0000;
@@ -19,9 +22,12 @@ const MAX_MAPPINGS: usize = 60_000;
 /// What a guest may have at most.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Bytes of private writable memory and tmpfs; over it mappings fail with ENOMEM.
-    pub committed_bytes: u64,
+    /// Bytes in use beyond which no more writable memory is given: mappings then fail with ENOMEM.
+    pub bytes: u64,
 }
+
+/// Bytes that the guest has touched, as the host counts them; `None` when the host does not tell.
+pub type Meter = Box<dyn Fn() -> Option<u64> + Send + Sync>;
 
 /// Where a mapping goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,8 +68,7 @@ pub struct MapRequest<'a> {
     pub allowed: Prot,
     pub backing: Backing<'a>,
     pub kind: Kind,
-    /// Whether pages count against the limit once they are writable (false for MAP_NORESERVE).
-    pub charged: bool,
+    pub charge: Charge,
 }
 
 #[derive(Debug, Default)]
@@ -71,9 +76,10 @@ struct Layout {
     vmas: VmaSet,
     heap_start: u64,
     heap_end: u64,
+    /// Bytes promised to writable mappings, touched or not.
     committed: u64,
-    highest_committed: u64,
-    refused: bool,
+    /// Those of them that are for shared anonymous memory, which the meter does not see.
+    shared: u64,
 }
 
 /// The memory of one guest process.
@@ -81,6 +87,11 @@ pub struct AddressSpace {
     window: Window,
     mapper: Arc<dyn Mapper>,
     limits: Limits,
+    meter: Option<Meter>,
+    /// Most bytes in use that were seen.
+    peak: AtomicU64,
+    /// How often a mapping was refused because of the limit.
+    refusals: AtomicU64,
     pid: i32,
     layout: RwLock<Layout>,
 }
@@ -102,9 +113,19 @@ impl AddressSpace {
             window,
             mapper,
             limits,
+            meter: None,
+            peak: AtomicU64::new(0),
+            refusals: AtomicU64::new(0),
             pid,
             layout: RwLock::new(Layout::default()),
         }
+    }
+
+    /// The same with a meter. Without one, or while it tells nothing, all that is committed counts as in use.
+    #[must_use]
+    pub fn with_meter(mut self, meter: Meter) -> Self {
+        self.meter = Some(meter);
+        self
     }
 
     /// The host range behind it.
@@ -118,17 +139,32 @@ impl AddressSpace {
         self.pid
     }
 
-    /// Bytes that count against the limit now, and the most there were.
+    /// Bytes promised to writable mappings, touched or not.
     #[must_use]
-    pub fn committed_bytes(&self) -> (u64, u64) {
-        let layout = self.layout.read();
-        (layout.committed, layout.highest_committed)
+    pub fn committed_bytes(&self) -> u64 {
+        self.layout.read().committed
     }
 
-    /// Whether a mapping was ever refused because of the limit.
+    /// Bytes in use now, and the most that were seen.
     #[must_use]
-    pub fn limit_was_hit(&self) -> bool {
-        self.layout.read().refused
+    pub fn used_bytes(&self) -> (u64, u64) {
+        let now = self.in_use(&self.layout.read());
+        (now, self.peak.load(Ordering::Relaxed))
+    }
+
+    /// How often a mapping was refused because of the limit.
+    #[must_use]
+    pub fn refusals(&self) -> u64 {
+        self.refusals.load(Ordering::Relaxed)
+    }
+
+    fn in_use(&self, layout: &Layout) -> u64 {
+        let touched = self.meter.as_ref().and_then(|meter| meter());
+        let now = touched.map_or(layout.committed, |bytes| {
+            bytes.saturating_add(layout.shared)
+        });
+        self.peak.fetch_max(now, Ordering::Relaxed);
+        now
     }
 
     /// A copy of all mappings, by address (for /proc/self/maps).
@@ -155,15 +191,17 @@ impl AddressSpace {
         })?;
         let start = self.place(layout, request.place, len)?;
         let end = start.checked_add(len).ok_or(Errno::ENOMEM)?;
-        let charge = if request.charged && request.prot.contains(Prot::WRITE) {
-            len
-        } else {
-            0
+        let vma = Vma {
+            start,
+            end,
+            prot: request.prot,
+            allowed: request.allowed,
+            kind: request.kind.clone(),
+            charge: request.charge,
         };
-        self.reserve(layout, charge)?;
+        self.admit(layout, vma.committed())?;
         self.clear(layout, start, end)?;
         if layout.vmas.len() >= MAX_MAPPINGS {
-            layout.committed = layout.committed.saturating_sub(charge);
             return Err(Errno::ENOMEM);
         }
         let (flags, fd, offset) = match &request.backing {
@@ -190,18 +228,10 @@ impl AddressSpace {
             .host_map(start, len, host_protection(request.prot), flags, fd, offset)
             .and_then(|()| self.mapper.protect(start, end, request.prot));
         if let Err(errno) = result {
-            layout.committed = layout.committed.saturating_sub(charge);
             self.blank(start, len)?;
             return Err(errno);
         }
-        layout.vmas.insert(Vma {
-            start,
-            end,
-            prot: request.prot,
-            allowed: request.allowed,
-            kind: request.kind.clone(),
-            charged: request.charged,
-        });
+        layout.add(vma);
         Ok(start)
     }
 
@@ -247,21 +277,14 @@ impl AddressSpace {
             if part.prot == prot {
                 continue;
             }
-            // Memory once charged stays charged until it is unmapped: its pages stay too.
-            let gains =
-                part.charged && prot.contains(Prot::WRITE) && !part.prot.contains(Prot::WRITE);
-            self.reserve(&mut layout, if gains { part.len() } else { 0 })?;
-            if let Err(errno) = self.change(&part, prot) {
-                if gains {
-                    layout.committed = layout.committed.saturating_sub(part.len());
-                }
-                return Err(errno);
-            }
-            if part.charged && part.prot.contains(Prot::WRITE) && !prot.contains(Prot::WRITE) {
-                layout.committed = layout.committed.saturating_sub(part.len());
-            }
-            layout.vmas.remove(part.start, part.end);
-            layout.vmas.insert(Vma { prot, ..part });
+            let changed = Vma {
+                prot,
+                ..part.clone()
+            };
+            self.admit(&layout, self.gain(&part, &changed))?;
+            self.change(&part, prot)?;
+            layout.remove(part.start, part.end);
+            layout.add(changed);
         }
         if at < end {
             return Err(Errno::ENOMEM);
@@ -391,26 +414,56 @@ impl AddressSpace {
         (address == page_down(address) && end <= self.window.size()).then_some(end)
     }
 
-    fn reserve(&self, layout: &mut Layout, bytes: u64) -> Result<(), Errno> {
-        let total = layout.committed.saturating_add(bytes);
-        if bytes > 0 && total > self.limits.committed_bytes {
-            layout.refused = true;
-            return Err(Errno::ENOMEM);
+    /// Bytes that have to fit under the limit when a mapping changes its protection.
+    fn gain(&self, from: &Vma, to: &Vma) -> u64 {
+        /// Larger parts of the limit are reserves: V8 makes all of its code range writable at once.
+        const RESERVE_SHARE: u64 = 8;
+        let gains = to.prot.contains(Prot::WRITE) && !from.prot.contains(Prot::WRITE);
+        let part = to.len() <= self.limits.bytes / RESERVE_SHARE;
+        match to.charge {
+            Charge::Always if gains => to.len(),
+            Charge::InParts if gains && part => to.len(),
+            _ => 0,
         }
-        layout.committed = total;
-        layout.highest_committed = layout.highest_committed.max(total);
-        Ok(())
+    }
+
+    /// Whether that many more writable bytes fit under the limit beside what is in use. Bytes that were
+    /// given before and never touched stand in nobody's way.
+    fn admit(&self, layout: &Layout, bytes: u64) -> Result<(), Errno> {
+        if bytes == 0 || self.in_use(layout).saturating_add(bytes) <= self.limits.bytes {
+            return Ok(());
+        }
+        self.refusals.fetch_add(1, Ordering::Relaxed);
+        Err(Errno::ENOMEM)
     }
 
     fn clear(&self, layout: &mut Layout, start: u64, end: u64) -> Result<(), Errno> {
-        for part in layout.vmas.remove(start, end) {
+        for part in layout.remove(start, end) {
             self.mapper.protect(part.start, part.end, Prot::empty())?;
             self.blank(part.start, part.len())?;
-            if part.charged && part.prot.contains(Prot::WRITE) {
-                layout.committed = layout.committed.saturating_sub(part.len());
-            }
         }
         Ok(())
+    }
+}
+
+impl Layout {
+    fn add(&mut self, vma: Vma) {
+        self.committed = self.committed.saturating_add(vma.committed());
+        if vma.kind == Kind::SharedAnonymous {
+            self.shared = self.shared.saturating_add(vma.committed());
+        }
+        self.vmas.insert(vma);
+    }
+
+    fn remove(&mut self, start: u64, end: u64) -> Vec<Vma> {
+        let parts = self.vmas.remove(start, end);
+        for part in &parts {
+            self.committed = self.committed.saturating_sub(part.committed());
+            if part.kind == Kind::SharedAnonymous {
+                self.shared = self.shared.saturating_sub(part.committed());
+            }
+        }
+        parts
     }
 }
 

@@ -2,9 +2,7 @@ use super::*;
 use crate::NoMapper;
 
 fn space(limit: u64) -> AddressSpace {
-    let limits = Limits {
-        committed_bytes: limit,
-    };
+    let limits = Limits { bytes: limit };
     AddressSpace::new(
         Window::reserve(1 << 30).unwrap(),
         Arc::new(NoMapper),
@@ -20,7 +18,7 @@ fn anonymous(place: Place, len: u64, prot: Prot) -> MapRequest<'static> {
         prot,
         backing: Backing::Anonymous,
         kind: Kind::Anonymous,
-        charged: true,
+        charge: Charge::Always,
     }
 }
 
@@ -54,12 +52,41 @@ fn the_limit_counts_writable_memory_only() {
         space.protect(reserved, 2 << 20, Prot::RW),
         Err(Errno::ENOMEM)
     );
-    assert!(space.limit_was_hit());
+    assert_eq!(space.refusals(), 1);
     space.protect(reserved, 1 << 20, Prot::RW).unwrap();
     let more = space.map(&anonymous(Place::Anywhere(0), 4096, Prot::RW));
     assert_eq!(more, Err(Errno::ENOMEM));
     space.unmap(reserved, 64 << 20).unwrap();
-    assert_eq!(space.committed_bytes(), (0, 1 << 20));
+    assert_eq!(space.committed_bytes(), 0);
+    assert_eq!(space.used_bytes(), (0, 1 << 20));
+    assert_eq!(space.refusals(), 2);
+}
+
+#[test]
+fn with_a_meter_what_is_touched_counts_and_shared_memory_as_a_whole() {
+    const MIB: u64 = 1 << 20;
+    let touched = Arc::new(AtomicU64::new(0));
+    let seen = Arc::clone(&touched);
+    let meter = Box::new(move || Some(seen.load(Ordering::Relaxed)));
+    let space = space(8 * MIB).with_meter(meter);
+    let private = anonymous(Place::Anywhere(0), 8 * MIB, Prot::RW);
+    for _ in 0..4 {
+        space.map(&private).unwrap();
+    }
+    touched.store(MIB, Ordering::Relaxed);
+    assert_eq!(space.map(&private), Err(Errno::ENOMEM));
+    let shared = MapRequest {
+        len: 4 * MIB,
+        backing: Backing::SharedAnonymous,
+        kind: Kind::SharedAnonymous,
+        ..private
+    };
+    let at = space.map(&shared).unwrap();
+    assert_eq!(space.map(&shared), Err(Errno::ENOMEM));
+    assert_eq!(space.used_bytes().0, 5 * MIB);
+    space.protect(at, 4 * MIB, Prot::READ).unwrap();
+    assert_eq!(space.used_bytes().0, MIB);
+    assert_eq!(space.refusals(), 2);
 }
 
 #[test]
@@ -92,9 +119,9 @@ fn growth_moves_contents_when_it_must() {
     assert_ne!(new, at);
     assert_eq!(space.read_string(new, 8, Errno::EINVAL).unwrap(), b"kept");
     assert!(!space.is_mapped(at));
-    assert_eq!(space.committed_bytes().0, 1 << 20);
+    assert_eq!(space.committed_bytes(), 1 << 20);
     assert_eq!(space.remap(new, 1 << 20, 4096, None, false), Ok(new));
-    assert_eq!(space.committed_bytes().0, 4096);
+    assert_eq!(space.committed_bytes(), 4096);
 }
 
 #[test]
@@ -111,4 +138,25 @@ fn the_break_moves_both_ways() {
     );
     assert_eq!(space.set_break(0x40_0000), 0x40_0000);
     assert_eq!(space.write(0x40_0000, b"x"), Err(Errno::EFAULT));
+}
+
+#[test]
+fn a_reserve_is_free_and_so_is_a_large_part_of_it_but_not_a_small_one() {
+    const MIB: u64 = 1 << 20;
+    let full = Box::new(|| Some(8 * MIB));
+    let space = space(8 * MIB).with_meter(full);
+    let reserve = MapRequest {
+        charge: Charge::InParts,
+        ..anonymous(Place::Anywhere(0), 64 * MIB, Prot::RW)
+    };
+    space.map(&reserve).unwrap();
+    let at = space
+        .map(&MapRequest {
+            prot: Prot::empty(),
+            ..reserve
+        })
+        .unwrap();
+    assert_eq!(space.protect(at, MIB, Prot::RW), Err(Errno::ENOMEM));
+    space.protect(at, 64 * MIB, Prot::RW).unwrap();
+    assert_eq!(space.refusals(), 1);
 }

@@ -27,6 +27,18 @@ pub enum Kind {
     Special(String),
 }
 
+/// When a mapping has to fit under the memory limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Charge {
+    /// As soon as it is writable.
+    Always,
+    /// A reserve: when a part of it is made writable, unless that part is so large that it can only be a
+    /// reserve again.
+    InParts,
+    /// Never: what is touched of it is in the way of others.
+    Never,
+}
+
 /// One mapping: `[start, end)` with one protection and one backing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vma {
@@ -36,8 +48,7 @@ pub struct Vma {
     /// What mprotect(2) may make of it.
     pub allowed: Prot,
     pub kind: Kind,
-    /// Whether these pages count against the memory limit (private and writable once).
-    pub charged: bool,
+    pub charge: Charge,
 }
 
 impl Vma {
@@ -45,6 +56,16 @@ impl Vma {
     #[must_use]
     pub fn len(&self) -> u64 {
         self.end.saturating_sub(self.start)
+    }
+
+    /// Bytes that are promised to it, touched or not.
+    #[must_use]
+    pub fn committed(&self) -> u64 {
+        if self.charge == Charge::Always && self.prot.contains(Prot::WRITE) {
+            self.len()
+        } else {
+            0
+        }
     }
 
     /// Whether nothing is mapped; never true for a mapping in a set.
@@ -72,7 +93,7 @@ impl Vma {
         self.end == next.start
             && self.prot == next.prot
             && self.allowed == next.allowed
-            && self.charged == next.charged
+            && self.charge == next.charge
             && match (&self.kind, &next.kind) {
                 (
                     Kind::File {
@@ -242,7 +263,7 @@ mod tests {
             prot,
             allowed: Prot::all(),
             kind: Kind::Anonymous,
-            charged: false,
+            charge: Charge::Never,
         }
     }
 
@@ -258,7 +279,7 @@ mod tests {
             prot: Prot::READ,
             allowed: Prot::all(),
             kind,
-            charged: false,
+            charge: Charge::Never,
         }
     }
 

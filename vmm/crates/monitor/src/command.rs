@@ -6,12 +6,14 @@ use std::path::PathBuf;
 /// What `--help` prints.
 pub const HELP: &str = "\
 usage: cloister-vm run --root DIR [options] -- PROGRAM [ARGUMENT...]
-       cloister-vm syscalls | host-calls
+       cloister-vm restore --root DIR --snapshot-fd N [options]
+       cloister-vm syscalls [--json] | host-calls
 
 Runs one Linux program in a micro-VM. Its exit status is the program's; 128 and
 the signal's number when a signal ended it; 125 when the micro-VM could not run.
-`syscalls` prints docs/syscalls.md, what a guest may ask; `host-calls` prints
-docs/host-calls.md, what the monitor may ask of the host for it.
+`syscalls` prints docs/syscalls.md, what a guest may ask (with --json: names by
+number); `host-calls` prints docs/host-calls.md, what the monitor may ask of the
+host for it.
 
   --root DIR           folder to show as /; several lie over each other, the first on top
   --bind SRC:DST:ro    shows a file or folder of the host at DST, read-only
@@ -21,6 +23,13 @@ docs/host-calls.md, what the monitor may ask of the host for it.
   --tmp-mb N           size of the private /tmp, in MiB (64)
   --fd3 N              descriptor of this process that the program finds at 3
   --kvm-fd N           descriptor of this process that is an open /dev/kvm; without it /dev/kvm is opened
+  --counters-fd N      file of one page, open at N, to count in (vmm/README.md)
+  --snapshot-fd N      descriptor of a file: `restore` brings back what is in it; `run` writes the
+                       frozen program there and ends, once a byte comes by the socket of --control-fd
+  --control-fd N       descriptor of that socket; the answer is one JSON object
+  --snapshot-key TEXT  what the snapshot is of; must be the same again for `restore`
+  --verify             reads the whole snapshot first and compares its checksum
+  --pid N              process id that a restored program sees (1)
   --strace             writes each system call to the standard error
   --stats              writes counts of exits and system calls as JSON to the standard error
 ";
@@ -35,7 +44,16 @@ pub struct Options {
     pub memory_mb: u64,
     pub tmp_mb: u64,
     pub fd3: Option<i32>,
+    /// A file to count in.
+    pub counters_fd: Option<i32>,
     pub kvm_fd: Option<i32>,
+    /// A snapshot to write, or to bring back.
+    pub snapshot_fd: Option<i32>,
+    pub control_fd: Option<i32>,
+    pub snapshot_key: String,
+    /// Whether the pages of a snapshot are to be checked too.
+    pub verify: bool,
+    pub pid: i32,
     pub strace: bool,
     pub stats: bool,
     pub argv: Vec<Vec<u8>>,
@@ -47,9 +65,12 @@ pub enum Command {
     Help,
     /// Print the page about system calls.
     Syscalls,
+    /// Print the names of system calls by number, as JSON.
+    SyscallNames,
     /// Print the page about host calls.
     HostCalls,
     Run(Options),
+    Restore(Options),
 }
 
 /// What is wrong with a command line.
@@ -82,13 +103,24 @@ impl std::error::Error for CommandError {}
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, CommandError> {
     let mut args = args.into_iter();
     match args.next().as_ref().and_then(|word| word.to_str()) {
-        Some("--help" | "-h") => return Ok(Command::Help),
-        Some("syscalls") => return Ok(Command::Syscalls),
-        Some("host-calls") => return Ok(Command::HostCalls),
-        Some("run") => {}
-        Some(other) => return Err(CommandError::Unknown(other.to_owned())),
-        None => return Err(CommandError::Missing("the command `run`")),
+        Some("--help" | "-h") => Ok(Command::Help),
+        Some("syscalls") => match args.next() {
+            None => Ok(Command::Syscalls),
+            Some(word) if word == "--json" => Ok(Command::SyscallNames),
+            Some(word) => Err(CommandError::Unknown(word.to_string_lossy().into_owned())),
+        },
+        Some("host-calls") => Ok(Command::HostCalls),
+        Some("run") => parse_options(args, false),
+        Some("restore") => parse_options(args, true),
+        Some(other) => Err(CommandError::Unknown(other.to_owned())),
+        None => Err(CommandError::Missing("the command `run`")),
     }
+}
+
+fn parse_options(
+    mut args: impl Iterator<Item = OsString>,
+    restore: bool,
+) -> Result<Command, CommandError> {
     let mut options = Options {
         roots: Vec::new(),
         binds: Vec::new(),
@@ -97,7 +129,13 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Comman
         memory_mb: 256,
         tmp_mb: 64,
         fd3: None,
+        counters_fd: None,
         kvm_fd: None,
+        snapshot_fd: None,
+        control_fd: None,
+        snapshot_key: String::new(),
+        verify: false,
+        pid: 1,
         strace: false,
         stats: false,
         argv: Vec::new(),
@@ -114,6 +152,23 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Comman
             "--tmp-mb" => options.tmp_mb = number("--tmp-mb", value("--tmp-mb", "N")?)?,
             "--fd3" => options.fd3 = Some(descriptor("--fd3", value("--fd3", "N")?)?),
             "--kvm-fd" => options.kvm_fd = Some(descriptor("--kvm-fd", value("--kvm-fd", "N")?)?),
+            "--counters-fd" => {
+                let number = descriptor("--counters-fd", value("--counters-fd", "N")?)?;
+                options.counters_fd = Some(number);
+            }
+            "--snapshot-fd" => {
+                options.snapshot_fd =
+                    Some(descriptor("--snapshot-fd", value("--snapshot-fd", "N")?)?);
+            }
+            "--control-fd" => {
+                options.control_fd = Some(descriptor("--control-fd", value("--control-fd", "N")?)?);
+            }
+            "--snapshot-key" => {
+                let key = value("--snapshot-key", "TEXT")?;
+                options.snapshot_key = key.to_string_lossy().into_owned();
+            }
+            "--verify" => options.verify = true,
+            "--pid" => options.pid = process_id(value("--pid", "N")?)?,
             "--strace" => options.strace = true,
             "--stats" => options.stats = true,
             "--" => {
@@ -125,6 +180,15 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Comman
     }
     if options.roots.is_empty() {
         return Err(CommandError::Missing("--root DIR"));
+    }
+    match (restore, options.snapshot_fd, options.control_fd) {
+        (true, None, _) => return Err(CommandError::Missing("--snapshot-fd N")),
+        (false, Some(_), None) => return Err(CommandError::Missing("--control-fd N")),
+        (false, None, Some(_)) => return Err(CommandError::Missing("--snapshot-fd N")),
+        _ => {}
+    }
+    if restore {
+        return Ok(Command::Restore(options));
     }
     if options.argv.is_empty() {
         return Err(CommandError::Missing("the program behind `--`"));
@@ -153,6 +217,13 @@ fn descriptor(option: &'static str, value: OsString) -> Result<i32, CommandError
     i32::try_from(number(option, value)?).map_err(|_| CommandError::Value(option, "N"))
 }
 
+fn process_id(value: OsString) -> Result<i32, CommandError> {
+    // PID_MAX of Linux without more than 32 processors.
+    let id = number("--pid", value)?;
+    let id = i32::try_from(id).ok().filter(|id| (1..32_768).contains(id));
+    id.ok_or(CommandError::Value("--pid", "N"))
+}
+
 fn number(option: &'static str, value: OsString) -> Result<u64, CommandError> {
     let parsed = value.to_str().and_then(|text| text.parse().ok());
     parsed.ok_or(CommandError::Value(option, "N"))
@@ -169,7 +240,8 @@ mod tests {
     #[test]
     fn everything_behind_the_dashes_is_the_program() {
         let command =
-            parse_words("run --root /r --bind /a:/fn:ro --fd3 9 -- node --root x").unwrap();
+            parse_words("run --root /r --bind /a:/fn:ro --fd3 9 --counters-fd 5 -- node --root x")
+                .unwrap();
         let Command::Run(options) = command else {
             panic!("{command:?}")
         };
@@ -179,6 +251,7 @@ mod tests {
         );
         assert_eq!(options.binds, [(PathBuf::from("/a"), "/fn".to_owned())]);
         assert_eq!((options.fd3, options.memory_mb), (Some(9), 256));
+        assert_eq!(options.counters_fd, Some(5));
     }
 
     #[test]

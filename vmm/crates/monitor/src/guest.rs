@@ -1,21 +1,24 @@
 use std::fmt;
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use vmm_abi::{Errno, O_ACCMODE};
+use vmm_abi::Errno;
 use vmm_hypervisor::{HypervisorError, Machine, WINDOW_BYTES, install_kick_handler};
 use vmm_kernel::loader::{self, GuestClock, LoadError};
 use vmm_kernel::vfs::{HostNode, Node, TmpLimits, Vfs, dev_tree, proc_tree, sys_tree, tmp_trees};
-use vmm_kernel::{ExitStatus, HostStream, Identity, Kernel, OpenFile, start_reactor};
-use vmm_memory::{AddressSpace, Limits, MemoryError, Window};
+use vmm_kernel::{ExitStatus, File, Files, HostStream, Identity, Kernel, OpenFile, start_reactor};
+use vmm_memory::{AddressSpace, Limits, MemoryError, PageMap, Window};
 
 use crate::command::Options;
 use crate::confine;
+use crate::counters::Counters;
 use crate::report::Totals;
 use crate::runner::{self, Threads};
+use crate::snapshot::{self, SnapshotError, Writer};
+use crate::usage;
 
 /// Why a micro-VM did not run.
 #[derive(Debug)]
@@ -30,6 +33,8 @@ pub enum GuestError {
     Given(String, Errno),
     /// The monitor's own walls.
     Confine(io::Error),
+    /// A snapshot that is wanted or given.
+    Snapshot(SnapshotError),
 }
 
 impl fmt::Display for GuestError {
@@ -38,6 +43,7 @@ impl fmt::Display for GuestError {
             Self::Hypervisor(error) => error.fmt(f),
             Self::Memory(error) => error.fmt(f),
             Self::Load(error) => error.fmt(f),
+            Self::Snapshot(error) => error.fmt(f),
             Self::Confine(error) => write!(
                 f,
                 "the monitor cannot be confined: {error}. Use a kernel with seccomp filters"
@@ -64,39 +70,147 @@ impl From<MemoryError> for GuestError {
     }
 }
 
+impl From<SnapshotError> for GuestError {
+    fn from(error: SnapshotError) -> Self {
+        Self::Snapshot(error)
+    }
+}
+
 impl From<LoadError> for GuestError {
     fn from(error: LoadError) -> Self {
         Self::Load(error)
     }
 }
 
-/// Id of the guest's one process.
-const PID: i32 = 1;
-/// Memory a program may commit above what it may use: mappings that are only partly touched.
-const OVERCOMMIT_BYTES: u64 = 256 << 20;
 /// Files, folders and links a /tmp may hold.
 const TMP_NODES: u64 = 65_536;
+
+/// A micro-VM without a program, its monitor confined.
+struct Empty {
+    kernel: Arc<Kernel>,
+    threads: Threads,
+    totals: Arc<Totals>,
+    streams: Files,
+}
 
 /// Runs a program in a micro-VM of its own; answers the exit status to end with.
 ///
 /// # Errors
 /// [`GuestError`] when it could not start.
 pub fn run(options: &Options) -> Result<u8, GuestError> {
+    let writer = snapshot_writer(options)?;
+    let empty = prepare(options)?;
+    let kernel = &empty.kernel;
+    for (number, stream) in &empty.streams {
+        let failed = |errno| GuestError::Given(format!("descriptor {number}"), errno);
+        let flags = stream.access();
+        let name = format!("pipe:[{number}]");
+        let open = OpenFile::new(Arc::clone(stream) as Arc<dyn File>, name, flags);
+        let put = kernel.files.lock().put(*number, open, false);
+        put.map_err(failed)?;
+    }
+    let program = options
+        .argv
+        .first()
+        .map(|p| String::from_utf8_lossy(p).into_owned());
+    let program = program.unwrap_or_default();
+    let registers = loader::start(kernel, &program, &options.argv, &options.env)?;
+    let name = program
+        .rsplit('/')
+        .next()
+        .unwrap_or_default()
+        .as_bytes()
+        .to_vec();
+    let shared = kernel
+        .add_thread(0, name.into_iter().take(15).collect())
+        .map_err(|errno| GuestError::Given("the first thread".into(), errno))?;
+    if let Some(writer) = writer {
+        writer
+            .start(Arc::clone(kernel))
+            .map_err(|error| SnapshotError::Host("a thread", error))?;
+    }
+    let first = runner::First { shared, registers };
+    empty.threads.run_first(first)?;
+    end(&empty, options)
+}
+
+/// Brings a program back from a snapshot, in a micro-VM of its own; answers as [`run`].
+///
+/// # Errors
+/// [`GuestError`] when it could not go on.
+pub fn restore(options: &Options) -> Result<u8, GuestError> {
+    let file = take_descriptor(options.snapshot_fd.unwrap_or(-1))?;
+    let machine = snapshot::machine_id()?;
+    let empty = prepare(options)?;
+    if options.verify {
+        snapshot::verify_pages(&file)?;
+    }
+    let snapshot = snapshot::read(&file, &options.snapshot_key, &machine)?;
+    let threads = empty
+        .kernel
+        .bring_back(
+            &snapshot.memory,
+            &snapshot.process,
+            file.as_fd(),
+            &empty.streams,
+        )
+        .map_err(SnapshotError::Restore)?;
+    let states = snapshot.process.threads;
+    empty.threads.go_on(threads.into_iter().zip(states))?;
+    end(&empty, options)
+}
+
+/// Waits until the program has ended.
+fn end(empty: &Empty, options: &Options) -> Result<u8, GuestError> {
+    let status = empty.kernel.wait_for_end();
+    if options.stats {
+        eprintln!("{}", empty.totals.to_json(&empty.kernel));
+    }
+    if let Some(error) = empty.threads.failure() {
+        return Err(error.into());
+    }
+    Ok(match status {
+        ExitStatus::Code(code) => u8::try_from(code & 0xff).unwrap_or(255),
+        ExitStatus::Signal(signal) => u8::try_from(signal.saturating_add(128)).unwrap_or(255),
+    })
+}
+
+fn snapshot_writer(options: &Options) -> Result<Option<Writer>, GuestError> {
+    let (Some(file), Some(control)) = (options.snapshot_fd, options.control_fd) else {
+        return Ok(None);
+    };
+    let pages = PageMap::open();
+    let pages = pages.map_err(|error| SnapshotError::Host("/proc/self/pagemap", error))?;
+    Ok(Some(Writer {
+        control: take_descriptor(control)?,
+        file: take_descriptor(file)?,
+        key: options.snapshot_key.clone(),
+        machine: snapshot::machine_id()?,
+        pages,
+    }))
+}
+
+fn prepare(options: &Options) -> Result<Empty, GuestError> {
     confine::settle_allocator();
     install_kick_handler()?;
     let kvm = options.kvm_fd.map(take_descriptor).transpose()?;
+    let counters = open_counters(options)?;
     let window = Window::reserve(WINDOW_BYTES)?;
     // SAFETY: the kernel holds the window by its address space. Both it and the machine live until
     // every thread has ended, or until this process does.
     let machine = Arc::new(unsafe { Machine::new(window.base(), kvm) }?);
     let memory_bytes = options.memory_mb.saturating_mul(1 << 20);
     let limits = Limits {
-        committed_bytes: memory_bytes.saturating_add(OVERCOMMIT_BYTES),
+        bytes: memory_bytes,
     };
-    let memory = Arc::new(AddressSpace::new(window, machine.mapper(), limits));
+    let mut memory = AddressSpace::new(window, machine.mapper(), limits);
+    if let Some(meter) = usage::meter() {
+        memory = memory.with_meter(meter);
+    }
+    let memory = Arc::new(memory);
     let cpus = std::thread::available_parallelism().map_or(1, |n| n.get());
     let identity = Identity {
-        pid: PID,
+        pid: options.pid,
         hostname: "cloister".into(),
         memory_bytes,
         cpus: u32::try_from(cpus).unwrap_or(1),
@@ -125,8 +239,7 @@ pub fn run(options: &Options) -> Result<u8, GuestError> {
     });
     kernel.strace.store(options.strace, Ordering::Relaxed);
     *kernel.cwd.lock() = options.cwd.as_bytes().to_vec();
-    open_streams(&kernel, options)?;
-
+    let streams = open_streams(options)?;
     let ticks_khz = machine.guest_ticks_khz()?;
     let failed = |errno| GuestError::Given("the guest's clock".into(), errno);
     if let Some(clock) = GuestClock::new(ticks_khz).map_err(failed)? {
@@ -134,36 +247,14 @@ pub fn run(options: &Options) -> Result<u8, GuestError> {
     }
     start_reactor(confine::reactor).map_err(GuestError::Confine)?;
     confine::guest().map_err(GuestError::Confine)?;
-    let totals = Arc::new(Totals::new());
-    let threads = Threads::new(&kernel, &machine, &totals);
+    let totals = Arc::new(Totals::new(counters));
+    let threads = Threads::new(&kernel, &machine, &totals, options.strace);
     kernel.set_spawner(Arc::new(threads.clone()));
-    let program = options
-        .argv
-        .first()
-        .map(|p| String::from_utf8_lossy(p).into_owned());
-    let program = program.unwrap_or_default();
-    let registers = loader::start(&kernel, &program, &options.argv, &options.env)?;
-    let name = program
-        .rsplit('/')
-        .next()
-        .unwrap_or_default()
-        .as_bytes()
-        .to_vec();
-    let shared = kernel
-        .add_thread(0, name.into_iter().take(15).collect())
-        .map_err(|errno| GuestError::Given("the first thread".into(), errno))?;
-    let first = runner::First { shared, registers };
-    threads.run_first(first)?;
-    let status = kernel.wait_for_end();
-    if options.stats {
-        eprintln!("{}", totals.to_json(&kernel));
-    }
-    if let Some(error) = threads.failure() {
-        return Err(error.into());
-    }
-    Ok(match status {
-        ExitStatus::Code(code) => u8::try_from(code & 0xff).unwrap_or(255),
-        ExitStatus::Signal(signal) => u8::try_from(signal.saturating_add(128)).unwrap_or(255),
+    Ok(Empty {
+        kernel,
+        threads,
+        totals,
+        streams,
     })
 }
 
@@ -173,6 +264,20 @@ fn take_descriptor(number: i32) -> Result<OwnedFd, GuestError> {
     let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
     rustix::io::fcntl_dupfd_cloexec(borrowed, 10).map_err(|error| {
         GuestError::Given(format!("descriptor {number}"), Errno(error.raw_os_error()))
+    })
+}
+
+fn open_counters(options: &Options) -> Result<Counters, GuestError> {
+    let Some(number) = options.counters_fd else {
+        return Ok(Counters::private());
+    };
+    let file = take_descriptor(number)?;
+    // From the guest's first instruction on nothing but the mapping is left, by which no file grows or shrinks.
+    // SAFETY: the number was given to be used here, and the copy is what is used.
+    unsafe { libc::close(number) };
+    Counters::in_file(&file).map_err(|error| {
+        let errno = Errno(error.raw_os_error().unwrap_or(libc::EINVAL));
+        GuestError::Given("--counters-fd".into(), errno)
     })
 }
 
@@ -193,21 +298,14 @@ fn open_binds(options: &Options) -> Result<Vec<Bind>, GuestError> {
     Ok(binds)
 }
 
-fn open_streams(kernel: &Kernel, options: &Options) -> Result<(), GuestError> {
+fn open_streams(options: &Options) -> Result<Files, GuestError> {
     let mut wanted = vec![(0, 0), (1, 1), (2, 2)];
     wanted.extend(options.fd3.map(|fd| (fd, 3)));
+    let mut streams = Files::new();
     for (host, guest) in wanted {
         let failed = |errno| GuestError::Given(format!("descriptor {host}"), errno);
         let fd = take_descriptor(host)?;
-        let mode =
-            rustix::fs::fcntl_getfl(&fd).map_err(|error| failed(Errno(error.raw_os_error())))?;
-        let stream = HostStream::new(fd).map_err(failed)?;
-        let open = OpenFile::new(stream, format!("pipe:[{guest}]"), mode.bits() & O_ACCMODE);
-        kernel
-            .files
-            .lock()
-            .put(guest, open, false)
-            .map_err(failed)?;
+        streams.insert(guest, HostStream::new(fd, guest).map_err(failed)?);
     }
-    Ok(())
+    Ok(streams)
 }

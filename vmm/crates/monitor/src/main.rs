@@ -2,10 +2,14 @@
 
 mod command;
 mod confine;
+mod counters;
+mod cpu;
 mod guest;
 mod host_calls;
 mod report;
 mod runner;
+mod snapshot;
+mod usage;
 
 use std::process::ExitCode;
 
@@ -19,6 +23,10 @@ fn main() -> ExitCode {
             print!("{}", vmm_kernel::syscalls::page());
             ExitCode::SUCCESS
         }
+        Ok(command::Command::SyscallNames) => {
+            println!("{}", report::syscall_names());
+            ExitCode::SUCCESS
+        }
         Ok(command::Command::HostCalls) => match host_calls::page() {
             Ok(page) => {
                 print!("{page}");
@@ -29,16 +37,21 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         },
-        Ok(command::Command::Run(options)) => match guest::run(&options) {
-            Ok(code) => ExitCode::from(code),
-            Err(error) => {
-                eprintln!("cloister-vm: {error}");
-                ExitCode::from(125)
-            }
-        },
+        Ok(command::Command::Run(options)) => ended(guest::run(&options)),
+        Ok(command::Command::Restore(options)) => ended(guest::restore(&options)),
         Err(error) => {
             eprintln!("cloister-vm: {error}");
             ExitCode::from(2)
+        }
+    }
+}
+
+fn ended(result: Result<u8, guest::GuestError>) -> ExitCode {
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("cloister-vm: {error}");
+            ExitCode::from(125)
         }
     }
 }

@@ -1,10 +1,15 @@
+use std::io;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use vmm_abi::{Errno, Registers};
-use vmm_hypervisor::{BoundVcpu, Exit, HypervisorError, Machine, Vcpu};
-use vmm_kernel::{ExitStatus, Fpu, Kernel, NewThread, Spawner, Task, ThreadShared};
+use vmm_hypervisor::{Exit, HypervisorError, Machine};
+use vmm_kernel::{ExitStatus, Kernel, NewThread, Spawner, Task, ThreadShared};
+use vmm_snapshot::ThreadState;
 
+use crate::cpu::{Beginning, Cpu};
 use crate::report::Totals;
 
 /// Stack of a host thread that serves one guest thread; handlers do not recurse.
@@ -16,6 +21,8 @@ pub struct Threads {
     kernel: Weak<Kernel>,
     machine: Arc<Machine>,
     totals: Arc<Totals>,
+    /// Traces are asked for from the start, whatever the counters' page says.
+    strace: bool,
     failure: Arc<Mutex<Option<HypervisorError>>>,
 }
 
@@ -26,11 +33,17 @@ pub struct First {
 }
 
 impl Threads {
-    pub fn new(kernel: &Arc<Kernel>, machine: &Arc<Machine>, totals: &Arc<Totals>) -> Self {
+    pub fn new(
+        kernel: &Arc<Kernel>,
+        machine: &Arc<Machine>,
+        totals: &Arc<Totals>,
+        strace: bool,
+    ) -> Self {
         Self {
             kernel: Arc::downgrade(kernel),
             machine: Arc::clone(machine),
             totals: Arc::clone(totals),
+            strace,
             failure: Arc::default(),
         }
     }
@@ -52,68 +65,124 @@ impl Threads {
         let fpu = self.machine.initial_fpu(&vcpu)?;
         vcpu.set_fpu(&fpu)?;
         let task = Task::new(kernel, first.shared, first.registers);
-        self.run(task, vcpu);
+        self.run(task, Beginning::With(vcpu));
         Ok(())
     }
 
-    fn run(&self, mut task: Task, vcpu: Vcpu) {
+    /// Lets threads go on from where they stood, the first of them on the calling one until it ends.
+    ///
+    /// # Errors
+    /// [`HypervisorError::Stopped`] when the host gives no more threads.
+    pub fn go_on(
+        &self,
+        threads: impl Iterator<Item = (Arc<ThreadShared>, ThreadState)>,
+    ) -> Result<(), HypervisorError> {
+        let Some(kernel) = self.kernel.upgrade() else {
+            return Ok(());
+        };
+        let mut first = None;
+        for (shared, state) in threads {
+            let task = Task::restored(Arc::clone(&kernel), shared, &state);
+            let beginning = Beginning::Saved(state.fpu);
+            if first.is_none() {
+                first = Some((task, beginning));
+            } else {
+                self.start(task, beginning)
+                    .map_err(|error| HypervisorError::Stopped(format!("no thread: {error}")))?;
+            }
+        }
+        if let Some((task, beginning)) = first {
+            self.run(task, beginning);
+        }
+        Ok(())
+    }
+
+    /// Runs a thread on a new one of the host.
+    fn start(&self, task: Task, beginning: Beginning) -> io::Result<()> {
+        let threads = self.clone();
+        std::thread::Builder::new()
+            .name(format!("guest-{}", task.shared.tid))
+            .stack_size(HOST_STACK_BYTES)
+            .spawn(move || threads.run(task, beginning))
+            .map(|_| ())
+    }
+
+    fn run(&self, mut task: Task, beginning: Beginning) {
+        let mut cpu = Cpu::Waiting(beginning);
         task.shared.parker.adopt_this_thread();
-        let mut cpu = Cpu(BoundVcpu::new(vcpu));
-        let kicker = cpu.0.kicker();
-        task.shared.set_kick(move || kicker.kick());
-        if let Err(error) = serve(&mut task, &mut cpu) {
+        if let Err(error) = self.serve(&mut task, &mut cpu) {
             self.failure.lock().get_or_insert(error);
             task.end_process(ExitStatus::Signal(vmm_abi::SIGKILL));
         }
-        self.totals.add(&cpu.0.take_counts());
-        self.machine.return_vcpu(cpu.0.release());
+        self.totals.add_thread();
+        if let Some(vcpu) = cpu.release() {
+            self.machine.return_vcpu(vcpu);
+        }
         task.finish();
     }
-}
 
-/// Runs guest code and serves what it leaves for, until the thread is over.
-fn serve(task: &mut Task, cpu: &mut Cpu) -> Result<(), HypervisorError> {
-    // A guest whose pages the host cannot give, however often it is asked, gets a signal.
-    const PATIENCE: u32 = 16;
-    let mut unavailable = 0u32;
-    loop {
-        task.before_guest(cpu);
-        if task.is_over() {
-            return Ok(());
+    /// Runs guest code and serves what it leaves for, until the thread is over.
+    fn serve(&self, task: &mut Task, cpu: &mut Cpu) -> Result<(), HypervisorError> {
+        // A guest whose pages the host cannot give, however often it is asked, gets a signal.
+        const PATIENCE: u32 = 16;
+        let counters = self.totals.counters;
+        let mut unavailable = 0u32;
+        if task.take_interrupted() {
+            // What a restored thread waits for needs no virtual CPU: most of them never need one.
+            task.system_call(cpu);
+            if task.is_over() {
+                return Ok(());
+            }
         }
-        let exit = cpu.0.run(&mut task.registers)?;
-        if exit != Exit::PageUnavailable {
-            unavailable = 0;
-        }
-        match exit {
-            Exit::Syscall => task.system_call(cpu),
-            Exit::Fault(fault) => task.exception(fault, cpu),
-            Exit::Interrupted => {}
-            Exit::PageUnavailable => {
-                unavailable = unavailable.saturating_add(1);
-                if unavailable > PATIENCE {
-                    task.page_unavailable(cpu);
-                    unavailable = 0;
+        // Before anybody is told whom to kick, and before it is looked for what they may want.
+        cpu.bind(&self.machine, &task.shared)?;
+        task.slept = Duration::ZERO;
+        let mut left = Instant::now();
+        loop {
+            task.before_guest(cpu);
+            if task.is_over() {
+                return Ok(());
+            }
+            let Cpu::Bound(vcpu) = cpu else {
+                return Err(HypervisorError::Stopped("no virtual CPU is bound".into()));
+            };
+            let entered = Instant::now();
+            let slept = std::mem::take(&mut task.slept);
+            counters.served(entered.duration_since(left).saturating_sub(slept));
+            let exit = vcpu.run(&mut task.registers)?;
+            left = Instant::now();
+            // Before the call is served: what it sends may be what makes somebody look.
+            counters.exit(&exit, left.duration_since(entered));
+            if exit != Exit::PageUnavailable {
+                unavailable = 0;
+            }
+            match exit {
+                Exit::Syscall => {
+                    counters.call(task.registers.rax);
+                    self.follow_trace(&task.kernel);
+                    task.system_call(cpu);
+                    // Before the guest can act on it.
+                    counters.refusals(task.kernel.memory.refusals());
+                }
+                Exit::Fault(fault) => task.exception(fault, cpu),
+                Exit::Interrupted => {}
+                Exit::PageUnavailable => {
+                    unavailable = unavailable.saturating_add(1);
+                    if unavailable > PATIENCE {
+                        task.page_unavailable(cpu);
+                        unavailable = 0;
+                    }
                 }
             }
         }
     }
-}
 
-/// The vCPU a guest thread runs on, as the kernel may see it.
-struct Cpu(BoundVcpu);
-
-impl Fpu for Cpu {
-    fn save(&mut self) -> Result<Vec<u8>, Errno> {
-        self.0
-            .fpu()
-            .map(|state| state.to_bytes())
-            .map_err(|_| Errno::EIO)
-    }
-
-    fn restore(&mut self, bytes: &[u8]) -> Result<(), Errno> {
-        let state = self.0.fpu().map_err(|_| Errno::EIO)?.with_bytes(bytes);
-        self.0.set_fpu(&state).map_err(|_| Errno::EINVAL)
+    /// Traces system calls while somebody outside wants it.
+    fn follow_trace(&self, kernel: &Kernel) {
+        let wanted = self.strace || self.totals.counters.traces();
+        if kernel.strace.load(Ordering::Relaxed) != wanted {
+            kernel.strace.store(wanted, Ordering::Relaxed);
+        }
     }
 }
 
@@ -128,12 +197,7 @@ impl Spawner for Threads {
         vcpu.set_fpu(&state).map_err(|_| Errno::EAGAIN)?;
         let mut task = Task::new(kernel, thread.shared, thread.registers);
         task.clear_child_tid = thread.clear_child_tid;
-        let threads = self.clone();
-        std::thread::Builder::new()
-            .name(format!("guest-{}", task.shared.tid))
-            .stack_size(HOST_STACK_BYTES)
-            .spawn(move || threads.run(task, vcpu))
-            .map(|_| ())
+        self.start(task, Beginning::With(vcpu))
             .map_err(|_| Errno::EAGAIN)
     }
 }

@@ -69,10 +69,12 @@ fn compile(kind: &str, name: &str, link: &[&str], program: &Path) {
 }
 
 /// Runs in the micro-VM with the host's own root beneath, for its C library.
-fn in_vm(folder: &Path, program: &str, args: &[&str]) -> Output {
+fn in_vm(folder: &Path, options: &[&str], program: &str, args: &[&str]) -> Output {
     let folder = folder.to_str().unwrap();
     Command::new(env!("CARGO_BIN_EXE_cloister-vm"))
-        .args(["run", "--root", folder, "--root", "/", "--"])
+        .args(["run", "--root", folder, "--root", "/"])
+        .args(options)
+        .arg("--")
         .arg(program)
         .args(args)
         .stdin(Stdio::null())
@@ -92,7 +94,7 @@ fn compare(name: &str, link: &[&str]) {
         .stdin(Stdio::null())
         .output()
         .unwrap();
-    let vm = in_vm(&folder.0, &format!("/{name}"), &["/tmp"]);
+    let vm = in_vm(&folder.0, &[], &format!("/{name}"), &["/tmp"]);
     let code = |output: &Output| {
         output
             .status
@@ -165,8 +167,20 @@ fn wild_arguments_never_stop_the_monitor() {
     if program("hostile", "wild", &[], &folder.0).is_none() {
         return;
     }
-    let output = in_vm(&folder.0, "/wild", &[]);
+    let output = in_vm(&folder.0, &[], "/wild", &[]);
     // Some of the wild calls write to the standard output.
     assert!(output.stdout.ends_with(b"still here\n"), "{output:?}");
+    assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+fn the_memory_limit_is_real() {
+    let folder = Folder::new("memory_limit");
+    if program("hostile", "memory_limit", &[], &folder.0).is_none() {
+        return;
+    }
+    let output = in_vm(&folder.0, &["--memory-mb", "64"], "/memory_limit", &[]);
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(told, "done\n", "{output:?}");
     assert_eq!(output.status.code(), Some(0));
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rustix::io::pread;
 use vmm_abi::{ElfHeader, ElfSegment, Errno, PAGE_SIZE, Prot, S_IFMT, S_IFREG};
-use vmm_memory::{Backing, Kind, MapRequest, Place, page_down, page_up};
+use vmm_memory::{Backing, Charge, Kind, MapRequest, Place, page_down, page_up};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::LoadError;
@@ -218,7 +218,7 @@ pub(super) fn map(kernel: &Kernel, program: &Program, hint: u64) -> Result<Mappe
         prot: Prot::empty(),
         backing: Backing::Anonymous,
         kind: Kind::Anonymous,
-        charged: false,
+        charge: Charge::Never,
     };
     let start = kernel.memory.map(&reserve)?;
     let bias = start.wrapping_sub(low);
@@ -284,7 +284,7 @@ fn map_segment(
                 offset,
                 shared: false,
             },
-            charged: true,
+            charge: Charge::Always,
         })?;
         if prot.contains(Prot::WRITE) && segment.memsz > segment.filesz {
             let tail = vec![0u8; file_pages_end.saturating_sub(file_end) as usize];
@@ -299,7 +299,7 @@ fn map_segment(
             prot,
             backing: Backing::Anonymous,
             kind: Kind::Anonymous,
-            charged: true,
+            charge: Charge::Always,
         })?;
     }
     Ok(())

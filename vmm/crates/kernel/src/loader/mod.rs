@@ -7,7 +7,7 @@ mod vdso;
 use std::fmt;
 
 use vmm_abi::{Errno, Prot, Registers};
-use vmm_memory::{Backing, Kind, MapRequest, Place};
+use vmm_memory::{Backing, Charge, Kind, MapRequest, Place};
 
 use crate::Kernel;
 
@@ -86,7 +86,7 @@ pub fn start(
         prot: Prot::RW,
         backing: Backing::Anonymous,
         kind: Kind::Stack,
-        charged: false,
+        charge: Charge::Never,
     })?;
     let mut entry = main.entry;
     let mut base = 0;

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::io::pwrite;
 use vmm_abi::{Errno, PAGE_SIZE, Prot};
-use vmm_memory::{AddressSpace, Backing, Kind, MapRequest, Place};
+use vmm_memory::{AddressSpace, Backing, Charge, Kind, MapRequest, Place};
 
 use crate::clock;
 
@@ -141,23 +141,40 @@ impl GuestClock {
         Ok(Some(clock))
     }
 
+    /// The bytes that guests see, but for the times.
+    #[must_use]
+    pub fn image() -> &'static [u8] {
+        image()
+    }
+
+    /// Names of the mappings, as /proc/self/maps shows them.
+    pub const DATA: &str = "[vvar]";
+    const CODE: &str = "[vdso]";
+
     /// Maps the pages into a guest; answers where the ELF file lies (AT_SYSINFO_EHDR).
     ///
     /// # Errors
     /// As [`AddressSpace::map`].
     pub fn map(&self, memory: &AddressSpace) -> Result<u64, Errno> {
-        let bytes = image().len() as u64;
         let reserve = MapRequest {
             allowed: Prot::all(),
             place: Place::Anywhere(0),
-            len: bytes,
+            len: image().len() as u64,
             prot: Prot::empty(),
             backing: Backing::Anonymous,
             kind: Kind::Anonymous,
-            charged: false,
+            charge: Charge::Never,
         };
         let data = memory.map(&reserve)?;
-        let code = data.saturating_add(PAGE_SIZE);
+        self.map_at(memory, data)?;
+        Ok(data.saturating_add(PAGE_SIZE))
+    }
+
+    /// Maps them at an address: the data page, then the ELF file.
+    ///
+    /// # Errors
+    /// As [`AddressSpace::map`].
+    pub fn map_at(&self, memory: &AddressSpace, data: u64) -> Result<(), Errno> {
         memory.map(&MapRequest {
             allowed: Prot::READ,
             place: Place::Fixed(data),
@@ -168,23 +185,23 @@ impl GuestClock {
                 offset: 0,
                 shared: true,
             },
-            kind: Kind::Special("[vvar]".into()),
-            charged: false,
+            kind: Kind::Special(Self::DATA.into()),
+            charge: Charge::Never,
         })?;
         memory.map(&MapRequest {
             allowed: Prot::all(),
-            place: Place::Fixed(code),
-            len: bytes.saturating_sub(PAGE_SIZE),
+            place: Place::Fixed(data.saturating_add(PAGE_SIZE)),
+            len: (image().len() as u64).saturating_sub(PAGE_SIZE),
             prot: Prot::READ | Prot::EXEC,
             backing: Backing::File {
                 fd: self.file.as_fd(),
                 offset: PAGE_SIZE,
                 shared: false,
             },
-            kind: Kind::Special("[vdso]".into()),
-            charged: false,
+            kind: Kind::Special(Self::CODE.into()),
+            charge: Charge::Never,
         })?;
-        Ok(code)
+        Ok(())
     }
 
     /// Moves the line when a second has passed since it last was; to be called now and then.

@@ -1,7 +1,7 @@
 //! mmap and its family.
 
 use vmm_abi::*;
-use vmm_memory::{Backing, Kind, MapRequest, Place};
+use vmm_memory::{Backing, Charge, Kind, MapRequest, Place};
 
 use crate::args::{Args, DONE, SysResult};
 use crate::task::Task;
@@ -60,9 +60,16 @@ pub fn mmap(task: &mut Task, args: Args) -> SysResult {
         } else {
             Kind::Anonymous
         },
-        // Stacks and reserves are large and mostly untouched: what is touched of them is limited by
-        // the sandbox's cgroup.
-        charged: flags & (MAP_NORESERVE | MAP_STACK) == 0,
+        // Stacks and reserves are large and mostly untouched.
+        charge: if shared {
+            Charge::Always
+        } else if flags & MAP_STACK != 0 {
+            Charge::Never
+        } else if flags & MAP_NORESERVE != 0 {
+            Charge::InParts
+        } else {
+            Charge::Always
+        },
     };
     if flags & MAP_ANONYMOUS != 0 {
         return memory.map(&request).map(Into::into);
@@ -90,7 +97,11 @@ pub fn mmap(task: &mut Task, args: Args) -> SysResult {
         allowed,
         backing: Backing::File { fd, offset, shared },
         // What a shared mapping writes belongs to the file, whose size is charged already.
-        charged: request.charged && !shared,
+        charge: if shared {
+            Charge::Never
+        } else {
+            request.charge
+        },
         kind: Kind::File {
             name: open.path.clone(),
             offset,

@@ -125,7 +125,7 @@ fn open_request(task: &mut Task, request: &Request) -> SysResult {
         if flags & O_DIRECTORY != 0 && kind != S_IFDIR {
             return Err(Errno::ENOTDIR);
         }
-        let file = Arc::new(Named(Arc::clone(&node)));
+        let file = named_file(&node);
         let kept = flags & (O_PATH | O_DIRECTORY | O_CLOEXEC);
         return finish(task, file, &node, path, kept);
     }
@@ -177,7 +177,11 @@ fn open_fifo(task: &mut Task, node: &Arc<dyn Node>, path: String, flags: u32) ->
     Ok(Ret::Block(Restart::IfAsked))
 }
 
-/// A file that is only named (O_PATH).
+/// A node as an open file that is only named (O_PATH).
+pub(crate) fn named_file(node: &Arc<dyn Node>) -> Arc<dyn File> {
+    Arc::new(Named(Arc::clone(node)))
+}
+
 struct Named(Arc<dyn Node>);
 
 impl File for Named {

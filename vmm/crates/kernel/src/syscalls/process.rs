@@ -48,7 +48,7 @@ pub fn sysinfo(task: &mut Task, args: Args) -> SysResult {
     let info = Sysinfo {
         uptime: uptime as i64,
         totalram: total,
-        freeram: total.saturating_sub(kernel.memory.committed_bytes().0),
+        freeram: total.saturating_sub(kernel.memory.used_bytes().0),
         procs: u16::try_from(kernel.threads().len()).unwrap_or(u16::MAX),
         mem_unit: 1,
         ..Sysinfo::default()
@@ -79,7 +79,7 @@ pub fn getrusage(task: &mut Task, args: Args) -> SysResult {
         ..Rusage::default()
     };
     if let Some(peak_kib) = usage.counters.first_mut() {
-        *peak_kib = (task.memory().committed_bytes().1 / 1024) as i64;
+        *peak_kib = (task.memory().used_bytes().1 / 1024) as i64;
     }
     task.memory().write_value(args.word(1), &usage)?;
     DONE

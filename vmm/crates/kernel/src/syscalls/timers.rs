@@ -1,7 +1,5 @@
 //! Timers that are read, and timers that send signals.
 
-use std::sync::Arc;
-
 use vmm_abi::*;
 
 use crate::args::{Args, DONE, SysResult};
@@ -62,22 +60,6 @@ fn put(task: &Task, address: u64, setting: &Itimerspec) -> SysResult {
     DONE
 }
 
-/// ITIMER_REAL, made when it is first asked for.
-fn real(task: &Task) -> Result<Arc<Alarm>, Errno> {
-    let mut alarms = task.kernel.alarms.lock();
-    if let Some(alarm) = &alarms.real {
-        return Ok(Arc::clone(alarm));
-    }
-    let info = SigInfo {
-        signo: SIGALRM,
-        code: SI_KERNEL,
-        ..SigInfo::default()
-    };
-    let alarm = Alarm::new(&task.kernel, libc::CLOCK_MONOTONIC, Some(info), None)?;
-    alarms.real = Some(Arc::clone(&alarm));
-    Ok(alarm)
-}
-
 /// alarm(2): answers the seconds that were left.
 pub fn alarm(task: &mut Task, args: Args) -> SysResult {
     let wanted = Itimerspec {
@@ -87,7 +69,7 @@ pub fn alarm(task: &mut Task, args: Args) -> SysResult {
         },
         ..Itimerspec::default()
     };
-    let left = real(task)?.set(wanted, false)?.value;
+    let left = Alarm::real(&task.kernel)?.set(wanted, false)?.value;
     // Rounded, but never to 0 while it runs (alarm(2) of Linux).
     let up = left.nanoseconds >= 500_000_000 || (left.seconds == 0 && left.nanoseconds > 0);
     let seconds = u64::try_from(left.seconds).unwrap_or(0);
@@ -136,7 +118,7 @@ pub fn setitimer(task: &mut Task, args: Args) -> SysResult {
         0 => Itimerspec::default(),
         address => of_micro(task.memory().read_value(address)?)?,
     };
-    let before = real(task)?.set(wanted, false)?;
+    let before = Alarm::real(&task.kernel)?.set(wanted, false)?;
     if args.word(2) != 0 {
         let before = to_micro(before);
         task.memory().write_value(args.word(2), &before)?;
@@ -147,7 +129,7 @@ pub fn setitimer(task: &mut Task, args: Args) -> SysResult {
 /// getitimer(2)
 pub fn getitimer(task: &mut Task, args: Args) -> SysResult {
     require_real(args.int(0))?;
-    let left = to_micro(real(task)?.left());
+    let left = to_micro(Alarm::real(&task.kernel)?.left());
     task.memory().write_value(args.word(1), &left)?;
     DONE
 }

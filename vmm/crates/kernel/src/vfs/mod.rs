@@ -7,6 +7,7 @@ mod proc;
 mod text;
 mod tmp;
 mod tmp_data;
+mod tmp_state;
 mod walk;
 
 use std::sync::Arc;
@@ -20,6 +21,7 @@ pub use host::{HostFile, HostNode};
 pub use proc::{proc_tree, sys_tree};
 pub use text::{StaticDir, TextNode};
 pub use tmp::{TmpLimits, tmp_trees};
+pub(crate) use tmp_state::{TmpCapture, TmpRestored};
 pub use walk::{Bounds, Vfs, Walked};
 
 /// One name in a directory.

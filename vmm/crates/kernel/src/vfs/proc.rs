@@ -154,7 +154,7 @@ fn own_tree(kernel: &Weak<Kernel>) -> Arc<dyn Node> {
                 "statm",
                 text(kernel, 28, |k| {
                     let pages = mapped_bytes(k) / 4096;
-                    let resident = k.memory.committed_bytes().0 / 4096;
+                    let resident = k.memory.used_bytes().0 / 4096;
                     Ok(format!("{pages} {resident} 0 0 0 {resident} 0\n").into_bytes())
                 }),
             ),
@@ -349,7 +349,7 @@ fn maps(kernel: &Kernel) -> Made {
 
 fn meminfo(kernel: &Kernel) -> Made {
     let total = kernel.identity.memory_bytes / 1024;
-    let used = kernel.memory.committed_bytes().0 / 1024;
+    let used = kernel.memory.used_bytes().0 / 1024;
     let free = total.saturating_sub(used);
     let lines = format!(
         "MemTotal:       {total:8} kB\nMemFree:        {free:8} kB\nMemAvailable:   {free:8} kB\n\
@@ -376,19 +376,21 @@ fn machine_stat(kernel: &Kernel) -> Made {
     for index in 0..kernel.identity.cpus {
         let _ = writeln!(text, "cpu{index} 0 0 0 0 0 0 0 0 0 0");
     }
-    let boot = crate::clock::realtime_ns() / 1_000_000_000;
+    let boot = crate::clock::realtime_ns().saturating_sub(crate::clock::monotonic_ns());
+    let boot = boot / 1_000_000_000;
     let _ = writeln!(text, "btime {boot}");
     Ok(text.into_bytes())
 }
 
-fn uptime(kernel: &Kernel) -> Made {
-    let up = crate::clock::monotonic_ns().saturating_sub(kernel.started_ns) / 10_000_000;
+/// As CLOCK_MONOTONIC has it, which guests read by themselves.
+fn uptime(_kernel: &Kernel) -> Made {
+    let up = crate::clock::monotonic_ns() / 10_000_000;
     Ok(format!("{}.{:02} 0.00\n", up / 100, up % 100).into_bytes())
 }
 
 fn status(kernel: &Kernel) -> Made {
     let (pid, threads) = (kernel.identity.pid, kernel.threads().len());
-    let (now, peak) = kernel.memory.committed_bytes();
+    let (now, peak) = kernel.memory.used_bytes();
     let (size, now, peak) = (mapped_bytes(kernel) / 1024, now / 1024, peak / 1024);
     Ok(format!(
         "Name:\t{name}\nUmask:\t0022\nState:\tR (running)\nTgid:\t{pid}\nPid:\t{pid}\nPPid:\t0\nTracerPid:\t0\n\
@@ -404,10 +406,11 @@ fn status(kernel: &Kernel) -> Made {
 fn process_stat(kernel: &Kernel) -> Made {
     let (pid, threads) = (kernel.identity.pid, kernel.threads().len());
     let size = mapped_bytes(kernel);
-    let resident = kernel.memory.committed_bytes().0 / 4096;
+    let resident = kernel.memory.used_bytes().0 / 4096;
     let name = command(kernel);
+    let started = kernel.started_ns / 10_000_000;
     Ok(format!(
-        "{pid} ({name}) R 0 {pid} {pid} 0 -1 0 0 0 0 0 0 0 0 0 20 0 {threads} 0 0 {size} {resident} \
+        "{pid} ({name}) R 0 {pid} {pid} 0 -1 0 0 0 0 0 0 0 0 0 20 0 {threads} 0 {started} {size} {resident} \
          18446744073709551615 0 0 0 0 0 0 0 0 0 0 0 0 17 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n"
     )
     .into_bytes())

@@ -3,7 +3,7 @@
 use vmm_abi::Prot;
 
 use super::{AddressSpace, Backing, MapRequest, Place};
-use crate::{Kind, page_up};
+use crate::{Charge, Kind, page_up};
 
 impl AddressSpace {
     /// Sets where the break area begins (after the program's own segments).
@@ -31,7 +31,7 @@ impl AddressSpace {
                 prot: Prot::RW,
                 backing: Backing::Anonymous,
                 kind: Kind::Heap,
-                charged: true,
+                charge: Charge::Always,
             };
             self.map_locked(&mut layout, &request).map(|_| ())
         } else if to < from {

@@ -62,7 +62,7 @@ impl AddressSpace {
             prot: part.prot,
             backing: Backing::Anonymous,
             kind: part.kind.clone(),
-            charged: part.charged,
+            charge: part.charge,
         };
         if target.is_none() {
             let grown = self.map_locked(&mut layout, &growth(old));
@@ -83,13 +83,10 @@ impl AddressSpace {
             self.map_locked(&mut layout, &growth(new))?;
         }
         self.move_pages(&part, new, moved_len)?;
-        let charged = part.charged && part.prot.contains(Prot::WRITE);
-        let charge = if charged { moved_len } else { 0 };
         self.clear(&mut layout, old, old_end)?;
-        layout.committed = layout.committed.saturating_add(charge);
         let mut moved = part.slice(old, old.saturating_add(moved_len));
         (moved.start, moved.end) = (new, new.saturating_add(moved_len));
-        layout.vmas.insert(moved);
+        layout.add(moved);
         Ok(new)
     }
 

@@ -1,0 +1,259 @@
+//! Runners that are frozen and brought back, as often as one likes.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::arithmetic_side_effects,
+    reason = "a failed step of a test is to end it"
+)]
+
+mod runner;
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::Command;
+
+use cloister_protocol::FrameType;
+use runner::{Runner, bundle, monitor};
+use serde_json::{Value, json};
+
+/// A descriptor that a child inherits.
+fn inherited(file: &impl std::os::fd::AsFd) -> OwnedFd {
+    rustix::io::dup(file).unwrap()
+}
+
+fn option(command: &mut Command, name: &str, fd: &OwnedFd) {
+    command.args([name, &fd.as_raw_fd().to_string()]);
+}
+
+/// A runner that can be told to be frozen.
+struct Freezable {
+    runner: Runner,
+    control: UnixStream,
+    file: File,
+}
+
+impl Freezable {
+    fn start(image: &str, bundle: &Path) -> Self {
+        let (control, theirs) = UnixStream::pair().unwrap();
+        let file = tempfile::tempfile().unwrap();
+        let (to_control, to_file) = (inherited(&theirs), inherited(&file));
+        let mut command = monitor("run", image, bundle);
+        option(&mut command, "--control-fd", &to_control);
+        option(&mut command, "--snapshot-fd", &to_file);
+        command.args(["--snapshot-key", "test"]);
+        let mut runner = Runner::spawn(command, Some(image));
+        drop(theirs);
+        drop((to_control, to_file));
+        runner.await_frame(FrameType::Ready);
+        Self {
+            runner,
+            control,
+            file,
+        }
+    }
+
+    fn answer(&mut self) -> Value {
+        self.control.write_all(b"s").unwrap();
+        let mut answer = String::new();
+        self.control.read_to_string(&mut answer).unwrap();
+        serde_json::from_str(&answer).unwrap()
+    }
+
+    /// The snapshot; the runner is gone then.
+    fn freeze(mut self) -> File {
+        let answer = self.answer();
+        assert_eq!(answer["ok"], true, "{answer}");
+        assert!(self.runner.process.wait().unwrap().success());
+        self.file
+    }
+}
+
+fn restored(image: &str, bundle: &Path, snapshot: &File, pid: u32) -> Runner {
+    let file = inherited(snapshot);
+    let mut command = monitor("restore", image, bundle);
+    option(&mut command, "--snapshot-fd", &file);
+    command.args(["--snapshot-key", "test", "--pid", &pid.to_string()]);
+    let mut runner = Runner::spawn(command, None);
+    runner.renew(pid);
+    runner
+}
+
+const NODE: &str = "
+    import { randomBytes, randomInt, randomUUID } from 'node:crypto';
+    // Every store of random numbers is filled before the snapshot, and kept by those who know no better.
+    const { random } = Math;
+    const drawn = () => [random(), Math.random(), randomUUID(), crypto.randomUUID(), randomInt(2 ** 47),
+        randomBytes(8).toString('hex'), crypto.getRandomValues(new Uint32Array(2)).join()];
+    drawn();
+    let calls = 0;
+    export async function handler(event) {
+        if (event.say === 'random') return drawn();
+        return { calls: ++calls, said: event.say, pid: process.pid };
+    }
+";
+const PYTHON: &str = "
+import os, random, secrets, ssl, tempfile, uuid
+def drawn():
+    return [random.random(), random.getrandbits(60), str(uuid.uuid4()), secrets.token_hex(8),
+            ssl.RAND_bytes(8).hex(), os.path.basename(tempfile.mktemp()), str(uuid.uuid1())]
+drawn()
+calls = 0
+def handler(event, context):
+    global calls
+    if event['say'] == 'random':
+        return drawn()
+    calls += 1
+    return {'calls': calls, 'said': event['say'], 'pid': os.getpid()}
+";
+
+fn call(runner: &mut Runner, stream: u32, say: &str) -> Value {
+    let (status, body) = runner.call(stream, &json!({"say": say}));
+    assert_eq!(status, 200, "{body}");
+    serde_json::from_str(&body).unwrap()
+}
+
+fn a_runner_without_function_is_brought_back(image: &str, entry: &str, source: &str) {
+    let empty = tempfile::tempdir().unwrap();
+    let snapshot = Freezable::start(image, empty.path()).freeze();
+    let bundle = bundle(entry, source);
+    for pid in [100, 200] {
+        let mut runner = restored(image, bundle.path(), &snapshot, pid);
+        runner.init(entry);
+        for count in 1..=2 {
+            let answer = call(&mut runner, count, "hello");
+            assert_eq!(answer, json!({"calls": count, "said": "hello", "pid": pid}));
+        }
+        runner.finish();
+    }
+}
+
+fn a_function_is_brought_back(image: &str, entry: &str, source: &str) {
+    let bundle = bundle(entry, source);
+    let mut freezable = Freezable::start(image, bundle.path());
+    freezable.runner.init(entry);
+    call(&mut freezable.runner, 1, "warm");
+    let snapshot = freezable.freeze();
+    // All at once, and none knows of the others.
+    let mut clones: Vec<Runner> = (0..3)
+        .map(|number| restored(image, bundle.path(), &snapshot, 300 + number))
+        .collect();
+    for round in 0..2 {
+        for (number, runner) in (0..).zip(&mut clones) {
+            let say = format!("{number}.{round}");
+            let answer = call(runner, 2 + round, &say);
+            assert_eq!(
+                answer,
+                json!({"calls": 2 + round, "said": say, "pid": 300 + number})
+            );
+        }
+    }
+    let mut drawn: Vec<Value> = Vec::new();
+    for runner in &mut clones {
+        let answer = call(runner, 4, "random");
+        drawn.extend(
+            answer
+                .as_array()
+                .unwrap_or_else(|| panic!("{answer}"))
+                .clone(),
+        );
+    }
+    let all = drawn.len();
+    assert_eq!(all, 21);
+    drawn.sort_by_key(Value::to_string);
+    drawn.dedup();
+    assert_eq!(drawn.len(), all, "clones drew the same: {drawn:?}");
+    clones.into_iter().for_each(Runner::finish);
+}
+
+/// What a monitor says that does not bring a snapshot back.
+fn refusal(snapshot: &File, more: &[&str]) -> String {
+    let empty = tempfile::tempdir().unwrap();
+    let file = inherited(snapshot);
+    let mut command = monitor("restore", "python3", empty.path());
+    option(&mut command, "--snapshot-fd", &file);
+    let output = command.args(more).output().unwrap();
+    assert_eq!(output.status.code(), Some(125), "{output:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+/// A copy of a file, changed.
+fn changed(file: &File, change: impl FnOnce(&mut Vec<u8>)) -> File {
+    let mut bytes = vec![0; usize::try_from(file.metadata().unwrap().len()).unwrap()];
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    change(&mut bytes);
+    let copy = tempfile::tempfile().unwrap();
+    copy.write_all_at(&bytes, 0).unwrap();
+    copy
+}
+
+#[test]
+fn what_is_damaged_or_of_something_else_is_refused() {
+    let empty = tempfile::tempdir().unwrap();
+    let whole = Freezable::start("python3", empty.path()).freeze();
+    let key = ["--snapshot-key", "test"];
+    let said = refusal(&whole, &["--snapshot-key", "another"]);
+    assert!(
+        said.contains("of another function: test, not another"),
+        "{said}"
+    );
+    for less in [1, 48, 49, 5000] {
+        let cut = changed(&whole, |bytes| bytes.truncate(bytes.len() - less));
+        let said = refusal(&cut, &key);
+        assert!(said.contains("cut short or no snapshot"), "{less}: {said}");
+    }
+    let nothing = tempfile::tempfile().unwrap();
+    assert!(refusal(&nothing, &key).contains("cut short or no snapshot"));
+    let state = changed(&whole, |bytes| {
+        let at = bytes.len() - 100;
+        bytes[at] ^= 4;
+    });
+    assert!(refusal(&state, &key).contains("its state is damaged"));
+    let pages = changed(&whole, |bytes| bytes[5000] ^= 4);
+    let said = refusal(&pages, &["--snapshot-key", "test", "--verify"]);
+    assert!(said.contains("its pages are damaged"), "{said}");
+}
+
+#[test]
+fn what_a_snapshot_cannot_hold_is_named_and_nothing_is_written() {
+    let source = "
+import socket
+kept = socket.socketpair()
+def handler(event, context):
+    return 1
+";
+    let bundle = bundle("main.py", source);
+    let mut freezable = Freezable::start("python3", bundle.path());
+    freezable.runner.init("main.py");
+    let answer = freezable.answer();
+    let reason = json!("the program holds a socket open");
+    assert_eq!(answer, json!({"ok": false, "reason": reason}));
+    let said = refusal(&freezable.file, &["--snapshot-key", "test"]);
+    assert!(said.contains("cut short or no snapshot"), "{said}");
+}
+
+#[test]
+fn node_without_a_function() {
+    a_runner_without_function_is_brought_back("node24", "index.mjs", NODE);
+}
+
+#[test]
+fn python_without_a_function() {
+    a_runner_without_function_is_brought_back("python3", "main.py", PYTHON);
+}
+
+#[test]
+fn a_function_of_node() {
+    a_function_is_brought_back("node24", "index.mjs", NODE);
+}
+
+#[test]
+fn a_function_of_python() {
+    a_function_is_brought_back("python3", "main.py", PYTHON);
+}

@@ -1,0 +1,166 @@
+use serde::{Deserialize, Serialize};
+use vmm_abi::{Registers, Rlimit, SigAction, SigInfo, SigStack};
+use vmm_memory::{Extent, MemoryState};
+
+/// A process that stands still, all of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    pub machine: MachineId,
+    /// What it was made from, in the words of whoever asked for it (digests of image and bundle).
+    pub key: String,
+    pub memory: MemoryState,
+    pub process: ProcessState,
+}
+
+/// What must be the same where it is brought back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineId {
+    /// Maker, model and features of the processor: programs choose their code by them.
+    pub processor: String,
+    /// The monitor's version and the pages it gives its guests.
+    pub monitor: String,
+    /// The boot that monotonic times count from.
+    pub boot: String,
+}
+
+/// All of the process but its memory.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ProcessState {
+    pub threads: Vec<ThreadState>,
+    pub last_tid: i32,
+    /// Open files; descriptors, epoll sets and sockets in flight name them by their place here.
+    pub descriptions: Vec<Description>,
+    /// Number, description, close-on-exec.
+    pub descriptors: Vec<(i32, u32, bool)>,
+    pub descriptor_limit: u64,
+    pub pipes: Vec<PipeState>,
+    /// Everything in the private file systems. A parent comes before its children.
+    pub tmp: Vec<TmpNodeState>,
+    pub actions: Vec<SigAction>,
+    pub pending: Vec<SigInfo>,
+    /// ITIMER_REAL.
+    pub alarm: Option<TimerState>,
+    pub limits: Vec<Rlimit>,
+    pub cwd: Vec<u8>,
+    pub umask: u32,
+    pub program: Option<(Vec<u8>, Vec<Vec<u8>>)>,
+    pub auxv: Option<Vec<u8>>,
+    pub environment: Option<Vec<Vec<u8>>>,
+    pub started_ns: u64,
+}
+
+/// A thread between two instructions, or in a system call that it waits in.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ThreadState {
+    pub tid: i32,
+    pub name: Vec<u8>,
+    pub registers: Registers,
+    /// In the XSAVE format, without the zeroes at its end.
+    pub fpu: Vec<u8>,
+    pub mask: u64,
+    pub saved_mask: Option<u64>,
+    pub pending: Vec<SigInfo>,
+    pub alt_stack: SigStack,
+    pub clear_child_tid: u64,
+    pub robust_list: (u64, u64),
+    pub call: Option<CallState>,
+}
+
+/// A system call that is to be asked again. Its arguments are in the registers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallState {
+    pub number: u64,
+    /// Monotonic time at which it is over.
+    pub deadline_ns: Option<u64>,
+    /// Bytes or messages it has moved already.
+    pub progress: u64,
+}
+
+/// What dup(2) shares.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Description {
+    pub path: String,
+    pub flags: u32,
+    pub position: u64,
+    pub file: FileState,
+}
+
+/// What lies behind an open file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FileState {
+    /// A stream that the guest is given anew: the descriptor it has in the guest.
+    Stream(i32),
+    /// A file of the image or one that the monitor makes up: opened again by the description's path.
+    Named,
+    /// A node of a private file system, by its place in [`ProcessState::tmp`].
+    Tmp(u32),
+    Event {
+        count: u64,
+        semaphore: bool,
+    },
+    /// An end of a pipe, by its place in [`ProcessState::pipes`].
+    Pipe {
+        pipe: u32,
+        reads: bool,
+        writes: bool,
+    },
+    Epoll(Vec<EpollEntry>),
+    Timer {
+        clock: i32,
+        timer: TimerState,
+    },
+    Signals(u64),
+}
+
+/// A watched file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EpollEntry {
+    pub fd: i32,
+    pub description: u32,
+    pub events: u32,
+    pub data: u64,
+    /// Whether a change has not been told yet, for edges.
+    pub changed: bool,
+    /// Whether EPOLLONESHOT has told.
+    pub disabled: bool,
+}
+
+/// The bytes in a pipe.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PipeState {
+    pub ino: u64,
+    pub capacity: u64,
+    pub bytes: Vec<u8>,
+}
+
+/// When a timer goes off: monotonic nanoseconds, 0 for never.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimerState {
+    pub next_ns: u64,
+    pub interval_ns: u64,
+}
+
+/// A file, folder or link of a private file system.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TmpNodeState {
+    /// Which of the trees, and where in it: the places of the folders that name it, with the names. None for an unlinked one.
+    pub names: Vec<(u32, Vec<u8>)>,
+    pub mode: u32,
+    /// Seconds and nanoseconds of access, change and attribute change.
+    pub times: [(i64, i64); 3],
+    pub body: TmpBody,
+}
+
+/// What a node holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TmpBody {
+    /// The root of the tree of that number.
+    Root(u32),
+    Folder,
+    File {
+        size: u64,
+        extents: Vec<Extent>,
+    },
+    Link(Vec<u8>),
+    Socket,
+}
