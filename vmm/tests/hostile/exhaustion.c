@@ -31,7 +31,7 @@ static void filled(void) {
         while (write(pair[1], block, sizeof block) > 0) ;
     }
     close_all();
-    struct rlimit fewer = {300, 4096};
+    struct rlimit fewer = {100, 4096};
     MUST(setrlimit(RLIMIT_NOFILE, &fewer) == 0);
     int kinds[] = {SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET};
     for (int kind = 0; kind < 3; kind++) {
@@ -56,7 +56,7 @@ static void filled(void) {
 
 // Sockets that hold each other on their way: Linux needs a collector for these.
 static void in_flight(void) {
-    for (int round = 0; round < 5000; round++) {
+    for (int round = 0; round < 2000; round++) {
         int pair[2];
         if (socketpair(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK, 0, pair) != 0) break;
         struct { struct cmsghdr header; int descriptors[2]; } control = {{sizeof control, SOL_SOCKET, SCM_RIGHTS}, {pair[0], pair[1]}};

@@ -50,7 +50,7 @@ int main(void) {
     // All memory there is, touched, until none is left; it comes back.
     char *blocks[4096];
     int taken = 0;
-    while (taken < 4096 && (blocks[taken] = mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) != MAP_FAILED) taken++;
+    while (taken < 4096 && (blocks[taken] = mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) != MAP_FAILED) memset(blocks[taken++], 1, 1 << 20);
     MUST(taken > 100 && taken < 4096 && errno == ENOMEM);
     for (int i = 0; i < taken; i++) munmap(blocks[i], 1 << 20);
     MUST((own = mmap(NULL, 16 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) != MAP_FAILED);
