@@ -16,6 +16,16 @@ const USER_FLAGS: u64 = 0x0025_4dd5;
 /// RFLAGS bits that are always set in user code: IF and the reserved bit 1.
 const FIXED_FLAGS: u64 = 0x202;
 
+/// Why KVM_RUN came back by itself.
+enum Left {
+    /// A write to a port.
+    Out(u16),
+    /// A read from a port.
+    In,
+    /// Nothing that a guest could bring about.
+    Other(String),
+}
+
 /// End of the canonical lower half: KVM refuses to enter a guest whose rip is neither there nor in the
 /// upper half, and the upper half holds nothing.
 const USER_END: u64 = 1 << 47;
@@ -92,7 +102,7 @@ impl Vcpu {
         // Whoever kicked has told before what is wanted; it is looked for before the next run.
         self.clear_immediate_exit();
         match result {
-            Ok(port) => self.leave(port, registers),
+            Ok(left) => self.leave(left, registers),
             Err(error) => {
                 let exit = match Errno(error.errno()) {
                     Errno::EINTR | Errno::EAGAIN => Exit::Interrupted,
@@ -104,11 +114,28 @@ impl Vcpu {
         }
     }
 
-    fn enter(&mut self) -> Result<Result<u16, String>, kvm_ioctls::Error> {
+    fn enter(&mut self) -> Result<Left, kvm_ioctls::Error> {
         match self.fd.run()? {
-            VcpuExit::IoOut(port, _) => Ok(Ok(port)),
+            VcpuExit::IoOut(port, _) => Ok(Left::Out(port)),
+            VcpuExit::IoIn(..) => Ok(Left::In),
             VcpuExit::Intr => Err(kvm_ioctls::Error::new(libc::EINTR)),
-            other => Ok(Err(format!("{other:?}"))),
+            other => Ok(Left::Other(format!("{other:?}"))),
+        }
+    }
+
+    /// Lets KVM finish an access to a port, without entering the guest (Documentation/virt/kvm/api.rst, KVM_RUN).
+    fn complete_access(&mut self) -> Result<(), HypervisorError> {
+        loop {
+            self.fd.set_kvm_immediate_exit(1);
+            match self.enter() {
+                // The next bytes of an instruction with a prefix for repetition.
+                Ok(Left::In | Left::Out(_)) => {}
+                Ok(Left::Other(reason)) => return Err(HypervisorError::Stopped(reason)),
+                Err(_) => {
+                    self.clear_immediate_exit();
+                    return Ok(());
+                }
+            }
         }
     }
 
@@ -219,17 +246,26 @@ impl Vcpu {
         };
     }
 
-    fn leave(
-        &mut self,
-        port: Result<u16, String>,
-        registers: &mut Registers,
-    ) -> Result<Exit, HypervisorError> {
+    fn leave(&mut self, left: Left, registers: &mut Registers) -> Result<Exit, HypervisorError> {
         self.store(registers);
-        match port {
-            Ok(SYSCALL_PORT) => Ok(finish_syscall(registers)),
-            Ok(FAULT_PORT) => self.fault(registers).map(Exit::Fault),
-            Ok(port) => Err(HypervisorError::Stopped(format!("write to port {port:#x}"))),
-            Err(reason) => Err(HypervisorError::Stopped(format!(
+        match left {
+            // KVM may or may not have stepped over the `out` yet.
+            Left::Out(SYSCALL_PORT) if (STUB_PAGE..=STUB_PAGE + 2).contains(&registers.rip) => {
+                Ok(finish_syscall(registers))
+            }
+            Left::Out(FAULT_PORT) => self.fault(registers).map(Exit::Fault),
+            // A program's own access to the one port that its task state opens: as to any other.
+            Left::Out(_) | Left::In if self.user_mode() => {
+                self.complete_access()?;
+                Ok(Exit::Fault(Fault {
+                    vector: Fault::GENERAL_PROTECTION,
+                    code: 0,
+                    address: 0,
+                }))
+            }
+            Left::Out(port) => Err(HypervisorError::Stopped(format!("write to port {port:#x}"))),
+            Left::In => Err(HypervisorError::Stopped("read from a port".into())),
+            Left::Other(reason) => Err(HypervisorError::Stopped(format!(
                 "{reason} at {:#x}",
                 registers.rip
             ))),

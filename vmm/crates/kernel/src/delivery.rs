@@ -288,18 +288,11 @@ impl Task {
     /// rt_sigreturn(2): takes all registers from the frame the handler's return left rsp behind.
     ///
     /// # Errors
-    /// EFAULT for a frame that cannot be read or holds what no thread may have; the caller kills.
+    /// EFAULT for a frame that cannot be read or holds what no thread may have, when part of the registers may have been taken. Where a wild rip
+    /// leads is seen when it is used.
     pub fn pop_frame(&mut self, fpu: &mut dyn Fpu) -> Result<(), Errno> {
         let frame: UContext = self.memory().read_value(self.registers.rsp)?;
         let c = frame.context;
-        if !Self::is_user_address(c.rip) {
-            return Err(Errno::EFAULT);
-        }
-        if c.fpstate != 0 {
-            let mut state = vec![0u8; fpu_bytes()];
-            self.memory().read(c.fpstate, &mut state)?;
-            fpu.restore(&state).map_err(|_| Errno::EFAULT)?;
-        }
         self.set_mask(frame.sigmask);
         self.alt_stack.flags &= !SS_ONSTACK;
         self.registers = Registers {
@@ -323,6 +316,11 @@ impl Task {
             rflags: c.eflags,
             ..self.registers
         };
+        if c.fpstate != 0 {
+            let mut state = vec![0u8; fpu_bytes()];
+            self.memory().read(c.fpstate, &mut state)?;
+            fpu.restore(&state).map_err(|_| Errno::EFAULT)?;
+        }
         Ok(())
     }
 }

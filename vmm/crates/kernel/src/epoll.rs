@@ -1,7 +1,7 @@
 //! epoll(7).
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -31,6 +31,29 @@ impl Wake for Changed {
     }
 }
 
+/// Entries of all sets together (fs.epoll.max_user_watches of Linux). A process has one guest.
+const MAX_ENTRIES: usize = 131_072;
+static ENTRIES: AtomicUsize = AtomicUsize::new(0);
+
+/// One of [`MAX_ENTRIES`], given back when it is dropped.
+struct Counted;
+
+impl Counted {
+    fn new() -> Result<Self, Errno> {
+        let add = |now: usize| now.checked_add(1).filter(|sum| *sum <= MAX_ENTRIES);
+        ENTRIES
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, add)
+            .map(|_| Self)
+            .map_err(|_| Errno::ENOSPC)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        ENTRIES.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 struct Entry {
     open: Weak<OpenFile>,
     event: EpollEvent,
@@ -38,6 +61,7 @@ struct Entry {
     /// Set once EPOLLONESHOT has reported.
     disabled: bool,
     _registration: Option<Registration>,
+    _counted: Counted,
 }
 
 /// A descriptor and which description it stood for.
@@ -47,9 +71,13 @@ fn key(fd: i32, open: &Arc<OpenFile>) -> Key {
     (fd, Arc::as_ptr(open) as usize)
 }
 
+fn as_set(open: &OpenFile) -> Option<&Epoll> {
+    open.file.as_any().downcast_ref()
+}
+
 /// Held while sets are put into sets, so that no two threads close a circle together.
 static NESTING: Mutex<()> = Mutex::new(());
-/// Most sets in a chain (EP_MAX_NESTS of Linux).
+/// Most links in a chain of sets (EP_MAX_NESTS of Linux).
 const MAX_NESTS: usize = 4;
 /// What may be asked for together with EPOLLEXCLUSIVE (epoll_ctl(2)), and EPOLLWAKEUP.
 const WITH_EXCLUSIVE: u32 =
@@ -63,24 +91,29 @@ pub struct Epoll {
     /// Whom to ask first next time, so that each has its turn when few are asked for.
     turn: Mutex<Key>,
     queue: Arc<WaitQueue>,
+    /// Links in the longest chain of sets down to this one.
+    level: AtomicUsize,
 }
 
 impl Epoll {
     /// EPOLL_CTL_ADD.
     ///
     /// # Errors
-    /// EEXIST, EPERM for files that cannot be waited for, EINVAL, ELOOP for sets that hold each other.
+    /// EEXIST, EPERM for files that cannot be waited for, EINVAL, ELOOP for sets that hold each other,
+    /// ENOSPC when all sets together hold too much.
     pub fn add(&self, fd: i32, open: &Arc<OpenFile>, event: EpollEvent) -> Result<(), Errno> {
-        let nested = open.file.as_any().downcast_ref::<Epoll>();
+        let nested = as_set(open);
         let exclusive = event.events & EPOLLEXCLUSIVE != 0;
         if exclusive && (nested.is_some() || event.events & !WITH_EXCLUSIVE != 0) {
             return Err(Errno::EINVAL);
         }
         let _nesting = nested.map(|_| NESTING.lock());
-        if let Some(nested) = nested
-            && (std::ptr::eq(nested, self) || nested.reaches(self, MAX_NESTS))
-        {
-            return Err(Errno::ELOOP);
+        if let Some(nested) = nested {
+            let level = self.level.load(Ordering::Relaxed).saturating_add(1);
+            let too_deep = level.saturating_add(nested.depth()) > MAX_NESTS;
+            if std::ptr::eq(nested, self) || too_deep || nested.reaches(self, MAX_NESTS) {
+                return Err(Errno::ELOOP);
+            }
         }
         let queue = open.file.queue().ok_or(Errno::EPERM)?;
         let mut entries = self.entries.lock();
@@ -89,6 +122,7 @@ impl Epoll {
         if entries.contains_key(&key) {
             return Err(Errno::EEXIST);
         }
+        let counted = Counted::new()?;
         let changed = Arc::new(Changed {
             flag: AtomicBool::new(true),
             set: Arc::clone(&self.queue),
@@ -103,23 +137,51 @@ impl Epoll {
                 changed,
                 disabled: false,
                 _registration: Some(registration),
+                _counted: counted,
             },
         );
         drop(entries);
+        if let Some(nested) = nested {
+            nested.sink(self.level.load(Ordering::Relaxed).saturating_add(1));
+        }
         self.queue.wake_all();
         Ok(())
     }
 
+    /// Links to the lowest set below this one. What calls itself here, and where sets wake each other or look at each other, is bounded
+    /// because a chain is.
+    fn depth(&self) -> usize {
+        let below = self.sets_below();
+        let depths = below
+            .iter()
+            .filter_map(|open| as_set(open).map(Self::depth));
+        depths.max().map_or(0, |depth| depth.saturating_add(1))
+    }
+
+    /// Says that so many links lead down to this set. It stays so when they are removed: what is refused then, is refused too often.
+    fn sink(&self, level: usize) {
+        self.level.fetch_max(level, Ordering::Relaxed);
+        for open in self.sets_below() {
+            if let Some(set) = as_set(&open) {
+                set.sink(level.saturating_add(1));
+            }
+        }
+    }
+
+    fn sets_below(&self) -> Vec<Arc<OpenFile>> {
+        let entries = self.entries.lock();
+        let files = entries.values().filter_map(|entry| entry.open.upgrade());
+        // Nothing may be dropped for good while the lock is held.
+        let mut files: Vec<_> = files.collect();
+        drop(entries);
+        files.retain(|open| as_set(open).is_some());
+        files
+    }
+
     /// Whether a set is among those below this one, or the chain is longer than `left`.
     fn reaches(&self, other: &Epoll, left: usize) -> bool {
-        let entries = self.entries.lock();
-        let below: Vec<_> = entries
-            .values()
-            .filter_map(|entry| entry.open.upgrade())
-            .collect();
-        drop(entries);
-        below.iter().any(|open| {
-            let Some(set) = open.file.as_any().downcast_ref::<Epoll>() else {
+        self.sets_below().iter().any(|open| {
+            let Some(set) = as_set(open) else {
                 return false;
             };
             let shorter = left.checked_sub(1);

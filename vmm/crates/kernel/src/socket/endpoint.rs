@@ -23,6 +23,8 @@ const INET_BYTES: usize = 512 << 10;
 /// Datagrams that may wait at a Unix endpoint (net.unix.max_dgram_qlen) and at others.
 const UNIX_DATAGRAMS: usize = 10;
 const INET_DATAGRAMS: usize = 4096;
+/// What a message costs beside its bytes.
+const MESSAGE_COST: usize = 256;
 /// Bytes that are added to what waits already instead of becoming a packet of their own.
 const COALESCE: usize = 64 << 10;
 
@@ -259,7 +261,7 @@ impl Endpoint {
         if full || state.packets.len() >= self.packet_limit() {
             return Err((Errno::EAGAIN, packet));
         }
-        if let Err(errno) = self.network.charge_bytes(len) {
+        if let Err(errno) = self.network.charge_bytes(len.saturating_add(MESSAGE_COST)) {
             return Err((errno, packet));
         }
         state.bytes = state.bytes.saturating_add(len);
@@ -293,12 +295,25 @@ impl Endpoint {
     pub fn take_message(&self, state: &mut State) -> Option<Packet> {
         let packet = state.packets.pop_front()?;
         self.release(state, packet.bytes.len());
+        self.network.release_bytes(MESSAGE_COST);
         Some(packet)
     }
 
     fn release(&self, state: &mut State, bytes: usize) {
         state.bytes = state.bytes.saturating_sub(bytes);
         self.network.release_bytes(bytes);
+    }
+
+    /// What the packets that are here have been charged with.
+    #[must_use]
+    pub fn charged(&self, state: &State) -> usize {
+        let messages = match self.kind {
+            Kind::Stream => 0,
+            _ => state.packets.len(),
+        };
+        state
+            .bytes
+            .saturating_add(messages.saturating_mul(MESSAGE_COST))
     }
 
     /// Tells everyone who may wait for room here.
@@ -379,6 +394,7 @@ impl Endpoint {
 
 impl Drop for Endpoint {
     fn drop(&mut self) {
-        self.network.release_bytes(self.state.get_mut().bytes);
+        let charged = self.charged(&self.state.lock());
+        self.network.release_bytes(charged);
     }
 }

@@ -219,12 +219,13 @@ impl Socket {
         state.closed = true;
         let peer = state.peer.take().and_then(|peer| peer.upgrade());
         let unread = !state.packets.is_empty();
+        let charged = end.charged(&state);
         let packets = std::mem::take(&mut state.packets);
-        let bytes = std::mem::take(&mut state.bytes);
+        state.bytes = 0;
         let backlog = state.backlog.take();
         let name = state.name.take();
         drop(state);
-        end.network.release_bytes(bytes);
+        end.network.release_bytes(charged);
         drop((packets, backlog));
         if let Some(Address::Inet(address)) = name {
             end.network.leave_port(end, address.port());

@@ -16,6 +16,8 @@ use crate::task::Task;
 
 /// Most events of one epoll_wait(2) here; a caller with more asks again.
 const MAX_EVENTS: usize = 1024;
+/// Most that may be asked for (EP_MAX_EVENTS of Linux).
+const MOST_ASKED: usize = i32::MAX as usize / size_of::<EpollEvent>();
 
 fn add(task: &Task, file: Arc<dyn File>, name: String, flags: u32) -> SysResult {
     let open = OpenFile::new(file, name, flags & !O_CLOEXEC);
@@ -149,7 +151,7 @@ pub fn epoll_pwait2(task: &mut Task, args: Args) -> SysResult {
 fn wait(task: &mut Task, args: Args) -> SysResult {
     let limit = usize::try_from(args.int(2))
         .ok()
-        .filter(|n| *n > 0)
+        .filter(|n| *n > 0 && *n <= MOST_ASKED)
         .ok_or(Errno::EINVAL)?;
     if args.word(4) != 0 && task.saved_mask.is_none() {
         if args.word(5) != 8 {

@@ -7,7 +7,7 @@ use vmm_abi::*;
 use crate::args::{Args, DONE, Restart, Ret, SysResult, optional_time};
 use crate::clock;
 use crate::file::OpenFile;
-use crate::kernel::{ExitStatus, ThreadShared};
+use crate::kernel::ThreadShared;
 use crate::signal::{LAST_SIGNAL, unblockable};
 use crate::signalfd::SignalFd;
 use crate::task::{Fpu, Task};
@@ -68,8 +68,12 @@ pub fn sigprocmask(task: &mut Task, args: Args) -> SysResult {
 /// rt_sigreturn(2)
 pub fn sigreturn(task: &mut Task, _args: Args, fpu: &mut dyn Fpu) -> SysResult {
     if task.pop_frame(fpu).is_err() {
-        task.end_process(ExitStatus::Signal(SIGSEGV));
-        return Ok(Ret::Exit);
+        let info = SigInfo {
+            signo: SIGSEGV,
+            code: SI_KERNEL,
+            ..SigInfo::default()
+        };
+        task.force_signal(info, None, fpu);
     }
     Ok(Ret::Registers)
 }

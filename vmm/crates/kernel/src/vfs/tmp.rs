@@ -94,6 +94,7 @@ pub(super) struct TmpNode {
     pub(super) shared: Arc<Shared>,
     ino: u64,
     mode: AtomicU32,
+    /// Names that stand for it; of a folder also the `.` in it and the `..` of the folders below.
     links: AtomicU32,
     times: Mutex<Times>,
     place: Mutex<Place>,
@@ -109,11 +110,16 @@ impl TmpNode {
     fn new(shared: &Arc<Shared>, mode: u32, body: Body, place: Place) -> Result<Arc<Self>, Errno> {
         shared.charge_node()?;
         let born = now();
+        let links = if matches!(body, Body::Folder(_)) {
+            2
+        } else {
+            1
+        };
         Ok(Arc::new_cyclic(|me| Self {
             shared: Arc::clone(shared),
             ino: shared.next_ino.fetch_add(1, Ordering::Relaxed),
             mode: AtomicU32::new(mode),
-            links: AtomicU32::new(1),
+            links: AtomicU32::new(links),
             times: Mutex::new(Times {
                 atime: born,
                 mtime: born,
@@ -174,10 +180,6 @@ impl TmpNode {
         };
         let links = match &self.body {
             Body::Folder(_) if matches!(*self.place.lock(), Place::Nowhere) => 0,
-            Body::Folder(children) => {
-                let folders = children.lock().values().filter(|n| n.is_folder()).count();
-                (folders as u64).saturating_add(2)
-            }
             _ => u64::from(self.links.load(Ordering::Relaxed)),
         };
         Stat {
@@ -218,11 +220,20 @@ impl TmpNode {
         self.touch_attributes();
     }
 
+    /// Says that this is in a folder now.
     fn settle(&self, folder: &TmpNode, name: &[u8]) {
         if self.is_folder() {
+            folder.links.fetch_add(1, Ordering::Relaxed);
             *self.place.lock() = Place::In(Weak::clone(&folder.me), name.to_vec());
         }
         self.touch_attributes();
+    }
+
+    /// Says that this is not in a folder any more, where it has been.
+    fn leave(&self, folder: &TmpNode) {
+        if self.is_folder() {
+            folder.links.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     fn body_for(&self, mode: u32, target: Option<&[u8]>) -> Result<Body, Errno> {
@@ -365,6 +376,7 @@ impl Node for TmpNode {
         let gone = children.remove(name);
         drop(children);
         if let Some(gone) = gone {
+            gone.leave(self);
             gone.lost_name();
         }
         self.touch();
@@ -392,9 +404,11 @@ impl Node for TmpNode {
             }
         }
         self.folder()?.lock().remove(name);
+        moved.leave(self);
         moved.settle(target, new_name);
         target.folder()?.lock().insert(new_name.to_vec(), moved);
         if let Some(existing) = existing {
+            existing.leave(target);
             existing.lost_name();
         }
         self.touch();
@@ -409,6 +423,8 @@ impl Node for TmpNode {
         if holds(&one, target) || holds(&two, self) {
             return Err(Errno::EINVAL);
         }
+        one.leave(self);
+        two.leave(target);
         one.settle(target, other);
         two.settle(self, name);
         self.folder()?.lock().insert(name.to_vec(), two);
