@@ -14,6 +14,7 @@ const GUEST_NS = 5;
 const MONITOR_NS = 6;
 const OTHER_CALLS = 7;
 const REFUSALS = 8;
+const TRACED = 17;
 const FIRST_CALL = 32;
 const SLOTS = PAGE_BYTES / 8;
 
@@ -56,6 +57,12 @@ export class MachineCounters {
       return undefined;
     }
     return reading[0] === FORMAT ? reading : undefined;
+  }
+
+  /** Whether a call is being traced whose line is still to come. */
+  isTracing(): boolean {
+    const now = this.read();
+    return now !== undefined && slotOf(now, TRACED) > 0;
   }
 
   /** How often memory was refused because of the limit since then, or at all; also of a machine that is gone. */

@@ -86,6 +86,11 @@ export class SandboxMeter {
     return this.#memoryPeak?.read();
   }
 
+  /** Whether a micro-VM's monitor has lines of a trace still to write. */
+  isTracing(): boolean {
+    return this.#counters?.isTracing() === true;
+  }
+
   /** Whether a micro-VM refused memory because of the limit since then, or at all. */
   memoryRefused(since?: WorkReading): boolean {
     return (this.#counters?.refusalsSince(since?.counters) ?? 0) > 0;

@@ -37,6 +37,9 @@ export const INIT_TIMEOUT_MS = 10_000;
 const BOOT_TIMEOUT_MS = 10_000;
 /** sandboxd says why a sandbox ended soon after its connection closed; longer than this nobody waits, ms. */
 const EXIT_WAIT_MS = 2000;
+/** The last lines of a trace are waited for; a thread that computes in one call for longer is cut off. */
+const TRACE_TRIES = 100;
+const TRACE_PAUSE_MS = 5;
 const OUTPUT_TAIL_CHARS = 4096;
 const OUTPUT_HELD_CHARS = 65_536;
 
@@ -113,6 +116,9 @@ export class SandboxCore {
 
   /** Resolves when all that was traced has been told. Never rejects. */
   async endTrace(): Promise<void> {
+    // An answer is here before the monitor has written the line about the call that sent it.
+    for (let tries = 0; this.meter.isTracing() && tries < TRACE_TRIES; tries++)
+      await new Promise((resolve) => setTimeout(resolve, TRACE_PAUSE_MS));
     // A sandbox that is gone has told everything.
     await this.#holder.trace(this.id, undefined).catch(() => {});
     this.#trace?.end();

@@ -137,7 +137,7 @@ pub struct Kernel {
     pub clock: OnceLock<GuestClock>,
     pub started_ns: u64,
     /// What [`Kernel::trace_mark`] reads; it may be changed from outside at any time.
-    pub trace: OnceLock<&'static AtomicU64>,
+    pub trace: OnceLock<TraceSlots>,
     /// Makes all threads stand still.
     pub(crate) freezer: Freezer,
     threads: Mutex<Threads>,
@@ -152,6 +152,15 @@ impl std::fmt::Debug for Kernel {
     }
 }
 
+/// Where others say that system calls are to be traced, and see whether lines are still to come.
+#[derive(Clone, Copy, Debug)]
+pub struct TraceSlots {
+    /// [`Kernel::trace_mark`].
+    pub mark: &'static AtomicU64,
+    /// Traced calls that run, their lines not yet written; one that sleeps is none.
+    pub under_way: &'static AtomicU64,
+}
+
 /// Most threads of one guest; each has a vCPU and a host thread.
 pub const MAX_THREADS: usize = 256;
 
@@ -162,7 +171,7 @@ impl Kernel {
     pub fn trace_mark(&self) -> u64 {
         self.trace
             .get()
-            .map_or(0, |mark| mark.load(Ordering::Relaxed))
+            .map_or(0, |slots| slots.mark.load(Ordering::Relaxed))
     }
 
     /// A process without program, files or threads. `vfs` gets a reference back, for /proc.

@@ -31,7 +31,9 @@ mod wait;
 pub use args::{Args, Ret, SysResult};
 pub use file::{FdTable, File, OpenFile};
 pub use freeze::StillError;
-pub use kernel::{ExitStatus, Identity, Kernel, MAX_THREADS, NewThread, Spawner, ThreadShared};
+pub use kernel::{
+    ExitStatus, Identity, Kernel, MAX_THREADS, NewThread, Spawner, ThreadShared, TraceSlots,
+};
 pub use state::{CaptureError, Files, RestoreError};
 pub use stream::{HostStream, start_reactor};
 pub use task::{Fpu, Task};

@@ -80,6 +80,8 @@ pub struct Task {
     pub ending: Option<i32>,
     /// See [`Task::take_interrupted`].
     interrupted: bool,
+    /// Whether the call that runs is traced.
+    traced: bool,
     /// Time asleep in system calls; whoever measures takes it.
     pub slept: Duration,
     wait: Wait,
@@ -102,6 +104,7 @@ impl Task {
             saved_mask: None,
             ending: None,
             interrupted: false,
+            traced: false,
             slept: Duration::ZERO,
             wait: Wait::default(),
         }
@@ -257,11 +260,14 @@ impl Task {
         let r = &self.registers;
         let args = Args([r.rdi, r.rsi, r.rdx, r.r10, r.r8, r.r9]);
         let mark = self.kernel.trace_mark();
+        self.traced = mark != 0;
+        self.trace_goes_on();
         let result = self.call_until_done(number, args, fpu);
         // A call that waited until the trace was over is not part of it.
-        if mark != 0 && mark == self.kernel.trace_mark() {
+        if self.traced && mark == self.kernel.trace_mark() {
             syscalls::trace(self, number, args, &result);
         }
+        self.trace_rests();
         self.drop_wait();
         match result {
             Ok(Ret::Value(value)) => self.registers.rax = value,
@@ -328,6 +334,20 @@ impl Task {
         }
     }
 
+    /// A traced call runs: its line is to come.
+    fn trace_goes_on(&self) {
+        if let Some(slots) = self.kernel.trace.get().filter(|_| self.traced) {
+            slots.under_way.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// A traced call sleeps, or its line has been written.
+    fn trace_rests(&self) {
+        if let Some(slots) = self.kernel.trace.get().filter(|_| self.traced) {
+            slots.under_way.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
     fn drop_wait(&mut self) {
         if let Some(waiter) = self.wait.futex.take() {
             self.kernel.futexes.dequeue(&waiter);
@@ -358,11 +378,13 @@ impl Task {
                 return self.interrupted_by(delivery, restart, number, fpu);
             }
             self.stand_still(Some(number), fpu);
+            self.trace_rests();
             let began = Instant::now();
             if !self.shared.parker.park(self.wait.deadline_ns) {
                 self.wait.expired = true;
             }
             self.slept = self.slept.saturating_add(began.elapsed());
+            self.trace_goes_on();
         }
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rustix::mm::{MapFlags, ProtFlags, mmap};
 use vmm_hypervisor::Exit;
+use vmm_kernel::TraceSlots;
 
 const PAGE_BYTES: usize = 4096;
 const SLOTS: usize = 512;
@@ -25,6 +26,8 @@ const OTHER_CALLS: usize = 7;
 const REFUSED: usize = 8;
 /// Written from outside: other than 0 traces system calls, and marks the lines with the number.
 const TRACE: usize = 16;
+/// Traced calls whose lines are to come.
+const TRACED: usize = 17;
 /// The slot of system call 0; the others follow by number.
 const CALLS: usize = 32;
 
@@ -118,9 +121,12 @@ impl Counters {
         }
     }
 
-    /// Where others say whether system calls are to be traced.
-    pub fn trace(self) -> &'static AtomicU64 {
-        &self.0[TRACE]
+    /// Where others say whether system calls are to be traced, and see whether they are.
+    pub fn trace(self) -> TraceSlots {
+        TraceSlots {
+            mark: &self.0[TRACE],
+            under_way: &self.0[TRACED],
+        }
     }
 
     /// Exits by reason.
@@ -178,10 +184,10 @@ mod tests {
         };
         assert_eq!([0, 1, 5, 7].map(slot), [1, 1, 7, 1]);
         assert_eq!([CALLS, CALLS + 231].map(slot), [1, 2]);
-        assert_eq!(counters.trace().load(Ordering::Relaxed), 0);
+        assert_eq!(counters.trace().mark.load(Ordering::Relaxed), 0);
         file.write_all_at(&1u64.to_le_bytes(), TRACE as u64 * 8)
             .unwrap();
-        assert_eq!(counters.trace().load(Ordering::Relaxed), 1);
+        assert_eq!(counters.trace().mark.load(Ordering::Relaxed), 1);
     }
 
     #[test]

@@ -239,7 +239,7 @@ fn prepare(options: &Options) -> Result<Empty, GuestError> {
         vfs
     });
     if options.strace {
-        counters.trace().store(PLAIN_TRACE, Ordering::Relaxed);
+        counters.trace().mark.store(PLAIN_TRACE, Ordering::Relaxed);
     }
     let _ = kernel.trace.set(counters.trace());
     *kernel.cwd.lock() = options.cwd.as_bytes().to_vec();
