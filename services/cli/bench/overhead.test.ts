@@ -7,6 +7,7 @@ test("ratios are to the bare process, of medians and of the least; a path that f
   const outcome = figures("cpu", (path) => ({
     times: times[path],
     failures: path === "microvm" ? ["a", "b"] : [],
+    slicesMs: [],
   }));
   assert.deepEqual(outcome, {
     name: "cpu",
@@ -20,4 +21,14 @@ test("ratios are to the bare process, of medians and of the least; a path that f
     container_least_ratio: 1.1,
     microvm_least_ratio: null,
   });
+});
+
+test("where slices are told, their tenth percentile counts as the least", () => {
+  const slices = { process: 2, container: 2, microvm: 2.5 };
+  const { microvm_least_ratio, microvm_ratio } = figures("cpu", (path) => ({
+    times: [path === "microvm" ? 30 : 20],
+    failures: [],
+    slicesMs: [0.1, ...Array.from({ length: 18 }, () => slices[path]), 100],
+  }));
+  assert.deepEqual([microvm_ratio, microvm_least_ratio], [1.5, 1.25]);
 });

@@ -157,7 +157,7 @@ async function overhead(options: OverheadCommandOptions): Promise<void> {
     ]);
     process.stdout.write(table([{ title: "WORKLOAD (ms)" }, ...titles.map(right)], rows));
     process.stdout.write(
-      "\nMedians; over: beyond the bare process, of medians and of the shortest times. Exits and page faults: of the micro-VM, each time.\n",
+      "\nMedians; over: beyond the bare process, of medians; of least: of what least met other work of the machine. Exits and page faults: of the micro-VM, each time.\n",
     );
     for (const { path, reason } of report.unavailable) process.stdout.write(`${path}: ${reason}\n`);
     writeFailures(report.firstFailures);
