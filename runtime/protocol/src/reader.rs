@@ -91,6 +91,71 @@ mod tests {
     }
 
     #[test]
+    fn any_bytes_in_any_pieces_are_frames_or_refused() {
+        use std::time::{SystemTime, UNIX_EPOCH};
+        let clock = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let given = std::env::var("CLOISTER_FUZZ_SEED").ok();
+        let given = given.and_then(|seed| seed.parse().ok());
+        let seed: u64 = given.unwrap_or_else(|| clock().as_nanos() as u64);
+        // Shown when the test fails.
+        println!("CLOISTER_FUZZ_SEED={seed}");
+        let mut state = seed | 1;
+        let mut random = move |bound: u64| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state % bound
+        };
+        let mut read = 0;
+        for _ in 0..20_000 {
+            let mut bytes = Vec::new();
+            for _ in 0..random(6) {
+                // Small lengths and kinds are likely to be right, each byte may be wrong.
+                let len = random(20);
+                let mut header = [
+                    len as u8,
+                    0,
+                    0,
+                    0,
+                    random(4) as u8,
+                    0,
+                    0,
+                    0,
+                    random(12) as u8,
+                    0,
+                    0,
+                    0,
+                ];
+                if random(6) == 0 {
+                    header[random(12) as usize] = random(256) as u8;
+                }
+                bytes.extend(header);
+                bytes.extend((0..len).map(|_| random(256) as u8));
+            }
+            let mut frames = reader(&[]);
+            let mut rest = bytes.as_slice();
+            let mut payloads = 0;
+            'pieces: while !rest.is_empty() {
+                let (piece, later) = rest.split_at(random(rest.len() as u64) as usize + 1);
+                rest = later;
+                assert!(frames.fill(&mut &*piece).unwrap());
+                loop {
+                    match frames.next_frame() {
+                        Ok(Some(frame)) => {
+                            read += 1;
+                            payloads += frame.payload.len() + 12;
+                        }
+                        Ok(None) => break,
+                        Err(_) => break 'pieces,
+                    }
+                }
+            }
+            assert!(payloads <= bytes.len());
+        }
+        assert!(read > 1000);
+    }
+
+    #[test]
     fn bad_headers_are_refused_before_their_payload_is_awaited() {
         for header in [
             [1, 0, 4, 0, 1, 0, 0, 0, 3, 0, 0, 0],
