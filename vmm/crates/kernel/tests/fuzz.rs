@@ -91,7 +91,7 @@ fn process(source: &Path) -> Arc<Kernel> {
     let kernel = Kernel::new(Arc::new(memory), identity, |kernel| {
         let mut vfs = Vfs::new(root);
         vfs.mount("/dev", dev_tree());
-        vfs.mount("/proc", proc_tree(&kernel));
+        vfs.mount("/proc", proc_tree(&kernel, 1));
         vfs.mount("/sys", sys_tree(1));
         vfs.mount("/tmp", tmp);
         vfs.mount("/dev/shm", shared_memory);
