@@ -17,7 +17,7 @@ interface Built {
 
 /** For all test programs together, seconds: they are emulated, about ten times slower than here. */
 const BOUND_SECONDS = 600;
-const MEMORY_MIB = 2048;
+const MEMORY_MIB = 4096;
 /** Built by set-up, so they are there whenever tests run. */
 const IMAGES = join(PROJECT_ROOT, ".cloister/images");
 /** Executed by the containers' own tests, and no part of their crate. */
@@ -81,7 +81,8 @@ export async function stockMachineTests(
         "sh",
         ...tests.flatMap(({ crateFolder, executable }) => [crateFolder, executable]),
       ],
-      env: { RUST_BACKTRACE: "1", ...programs.env },
+      // One after the other: the machine is slow, and a micro-VM that is short of time tells nothing.
+      env: { RUST_BACKTRACE: "1", RUST_TEST_THREADS: "1", ...programs.env },
       files: [...built.map(({ executable }) => executable), MONITOR, ...manifests].map(inPlace),
       shares: [
         ...[
