@@ -119,6 +119,9 @@ impl Daemon {
         // Also when it fails: who knows how far it came.
         entry.assigned = true;
         entry.label.clone_from(&assign.label);
+        if let Some(freezer) = &mut entry.freezer {
+            freezer.assigned(&assign.bundle);
+        }
         entry.jobs = entry.jobs.saturating_add(1);
         self.jobs.start_job(Job::Assign(AssignJob {
             key,
