@@ -6,7 +6,7 @@ use std::path::PathBuf;
 /// What `--help` prints.
 pub const HELP: &str = "\
 usage: cloister-vm run --root DIR [options] -- PROGRAM [ARGUMENT...]
-       cloister-vm restore --root DIR --snapshot-fd N [options]
+       cloister-vm restore --root DIR (--snapshot-fd N | --control-fd N) [options]
        cloister-vm syscalls [--json] | host-calls
 
 Runs one Linux program in a micro-VM. Its exit status is the program's; 128 and
@@ -26,7 +26,8 @@ host for it.
   --counters-fd N      file of one page, open at N, to count in (vmm/README.md)
   --snapshot-fd N      descriptor of a file: `restore` brings back what is in it; `run` writes the
                        frozen program there and ends, once a byte comes by the socket of --control-fd
-  --control-fd N       descriptor of that socket; the answer is one JSON object
+  --control-fd N       descriptor of that socket; the answer is one JSON object. `restore` without
+                       --snapshot-fd waits on it, all else made, for the file and its key
   --snapshot-key TEXT  what the snapshot is of; must be the same again for `restore`
   --verify             reads the whole snapshot first and compares its checksum
   --pid N              process id that a restored program sees (1)
@@ -182,7 +183,7 @@ fn parse_options(
         return Err(CommandError::Missing("--root DIR"));
     }
     match (restore, options.snapshot_fd, options.control_fd) {
-        (true, None, _) => return Err(CommandError::Missing("--snapshot-fd N")),
+        (true, None, None) => return Err(CommandError::Missing("--snapshot-fd N")),
         (false, Some(_), None) => return Err(CommandError::Missing("--control-fd N")),
         (false, None, Some(_)) => return Err(CommandError::Missing("--snapshot-fd N")),
         _ => {}
@@ -262,6 +263,10 @@ mod tests {
         assert_eq!(parse_words("run --memory-mb lots"), Err(value));
         let bind = CommandError::Value("--bind", BIND_FORM);
         assert_eq!(parse_words("run --bind /a:/b:rw"), Err(bind));
+        let missing = CommandError::Missing("--snapshot-fd N");
+        assert_eq!(parse_words("restore --root /r"), Err(missing));
+        let waiting = parse_words("restore --root /r --control-fd 7");
+        assert!(matches!(waiting, Ok(Command::Restore(_))));
         assert_eq!(parse_words("fly"), Err(CommandError::Unknown("fly".into())));
     }
 }

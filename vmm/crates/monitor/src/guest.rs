@@ -16,6 +16,7 @@ use vmm_memory::{AddressSpace, Limits, MemoryError, PageMap, Window};
 use crate::command::Options;
 use crate::confine;
 use crate::counters::Counters;
+use crate::order::{self, Ordered};
 use crate::report::Totals;
 use crate::runner::{self, Threads};
 use crate::snapshot::{self, SnapshotError, Writer};
@@ -140,13 +141,29 @@ pub fn run(options: &Options) -> Result<u8, GuestError> {
 /// # Errors
 /// [`GuestError`] when it could not go on.
 pub fn restore(options: &Options) -> Result<u8, GuestError> {
-    let file = take_descriptor(options.snapshot_fd.unwrap_or(-1))?;
+    let given = options.snapshot_fd.map(take_descriptor).transpose()?;
+    let control = options.control_fd.map(take_descriptor).transpose()?;
     let machine = snapshot::machine_id()?;
     let empty = prepare(options)?;
+    let Ordered { file, key } = match (given, control) {
+        (Some(file), _) => Ordered {
+            file,
+            key: options.snapshot_key.clone(),
+        },
+        (None, Some(control)) => {
+            empty.threads.make_ready()?;
+            match order::wait(&control)? {
+                Some(ordered) => ordered,
+                // Nobody needs it any more.
+                None => return Ok(0),
+            }
+        }
+        (None, None) => return Err(GuestError::Given("--snapshot-fd".into(), Errno::EBADF)),
+    };
     if options.verify {
         snapshot::verify_pages(&file)?;
     }
-    let snapshot = snapshot::read(&file, &options.snapshot_key, &machine)?;
+    let snapshot = snapshot::read(&file, &key, &machine)?;
     let threads = empty
         .kernel
         .bring_back(

@@ -44,6 +44,19 @@ impl Threads {
         self.failure.lock().take()
     }
 
+    /// Makes the virtual CPUs that most programs use at once, before anybody waits for them.
+    ///
+    /// # Errors
+    /// [`HypervisorError`] when one cannot be had.
+    pub fn make_ready(&self) -> Result<(), HypervisorError> {
+        // The thread that answers, and one that works for it.
+        let vcpus = [self.machine.take_vcpu()?, self.machine.take_vcpu()?];
+        for vcpu in vcpus {
+            self.machine.return_vcpu(vcpu);
+        }
+        Ok(())
+    }
+
     /// Runs the first thread on the calling one, until it ends.
     ///
     /// # Errors
