@@ -141,25 +141,31 @@ pub fn run(options: &Options) -> Result<u8, GuestError> {
 /// # Errors
 /// [`GuestError`] when it could not go on.
 pub fn restore(options: &Options) -> Result<u8, GuestError> {
-    let given = options.snapshot_fd.map(take_descriptor).transpose()?;
+    let file = take_descriptor(options.snapshot_fd.unwrap_or(-1))?;
     let control = options.control_fd.map(take_descriptor).transpose()?;
     let machine = snapshot::machine_id()?;
     let empty = prepare(options)?;
-    let Ordered { file, key } = match (given, control) {
-        (Some(file), _) => Ordered {
-            file,
-            key: options.snapshot_key.clone(),
-        },
-        (None, Some(control)) => {
+    let here = Ordered {
+        file,
+        key: options.snapshot_key.clone(),
+    };
+    let ordered = match control.filter(|_| options.wait) {
+        None => here,
+        Some(control) => {
             empty.threads.make_ready()?;
+            let likely = snapshot::read(&here.file, &here.key, &machine)?;
+            empty
+                .kernel
+                .make_ready(&likely.memory)
+                .map_err(SnapshotError::Restore)?;
             match order::wait(&control)? {
                 Some(ordered) => ordered,
                 // Nobody needs it any more.
                 None => return Ok(0),
             }
         }
-        (None, None) => return Err(GuestError::Given("--snapshot-fd".into(), Errno::EBADF)),
     };
+    let Ordered { file, key } = ordered;
     if options.verify {
         snapshot::verify_pages(&file)?;
     }

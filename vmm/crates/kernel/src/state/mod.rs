@@ -16,6 +16,9 @@ use crate::loader::GuestClock;
 use crate::signal::LAST_SIGNAL;
 use crate::timer::Alarm;
 
+/// Where a function's files come to lie: other ones for each, and only once there is one.
+const BUNDLE: &str = "/fn/";
+
 /// Why a process cannot be written down. It can still be started anew.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CaptureError {
@@ -114,7 +117,19 @@ impl Kernel {
         Ok((memory, process))
     }
 
-    /// Fills an empty process: memory, files, signals. The threads it answers are to be started
+    /// Does for a process like `memory` what can be done before the one that is to be brought back is known.
+    ///
+    /// # Errors
+    /// [`RestoreError`]; the process is then of no use.
+    pub fn make_ready(&self, memory: &MemoryState) -> Result<(), RestoreError> {
+        let mut opened = files::Opened::new(&self.vfs);
+        let image = |path: &str| !path.starts_with(BUNDLE);
+        self.memory
+            .make_ready(memory, &image, &mut |path, with| opened.open(path, with))
+            .map_err(RestoreError::Memory)
+    }
+
+    /// Fills an empty process, or one that was made ready: memory, files, signals. The threads it answers are to be started
     /// ([`crate::Task::restored`]).
     ///
     /// # Errors
