@@ -109,6 +109,12 @@ impl Daemon {
             Some(sandbox) if !entry.killed && !entry.exited => Arc::clone(sandbox),
             _ => return Err(unknown(&assign.sandbox)),
         };
+        let restore = match (&entry.waiting, &assign.snapshot) {
+            (Some(waiting), Some(id)) => Some(waiting.order(&self.snapshots, id)?),
+            (None, None) => None,
+            (Some(_), None) => return Err(Refusal::bad("The sandbox waits for a snapshot.")),
+            (None, Some(_)) => return Err(Refusal::bad("The sandbox waits for no snapshot.")),
+        };
         let bundle = self.bundles.get(&assign.bundle)?;
         let changes = assign.memory_mb.or(assign.cpu_milli).or(assign.pids);
         let limits = changes.map(|_| LimitChange {
@@ -125,6 +131,7 @@ impl Daemon {
             sandbox,
             bundle,
             limits,
+            restore,
             asker,
         }));
         Ok(())

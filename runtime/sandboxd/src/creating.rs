@@ -27,6 +27,7 @@ use crate::refusal::{Code, Refusal};
 use crate::request::{Create, Kind};
 use crate::sandboxes::Entry;
 use crate::snapshots::{Freezer, Shape, Snapshot};
+use crate::waiting::Waiting;
 use crate::watch::Source;
 
 const MIB: u64 = 1 << 20;
@@ -98,7 +99,7 @@ impl Daemon {
             return Err(too_many());
         }
         let image = self.images.get(&create.image)?;
-        let snapshot = match &create.snapshot {
+        let snapshot = match create.snapshot.as_ref().or(create.awaits.as_ref()) {
             Some(id) => Some(self.snapshots.get(id, &Shape::of(&image, create))?),
             None => None,
         };
@@ -135,7 +136,7 @@ impl Daemon {
         let reply_to = duplicate(socket.as_fd())?;
         let id = new_id()?;
         let key = self.new_key();
-        let (mut machine, mut counted, mut freezer) = (None, None, None);
+        let (mut machine, mut counted, mut freezer, mut waiting) = (None, None, None, None);
         if let Some(hypervisor) = &ground.hypervisor {
             let counters = Arc::new(self.counters.file(&id)?);
             counted = Some(Arc::clone(&counters));
@@ -145,8 +146,15 @@ impl Daemon {
             };
             let (kept, by) = given.unzip();
             freezer = kept;
+            let waits = match create.awaits {
+                Some(_) => Some(Waiting::new(Shape::of(&ground.image, &create))?),
+                None => None,
+            };
+            let (kept, ordered_by) = waits.unzip();
+            waiting = kept;
             let made = Machine::new(Arc::clone(hypervisor), counters);
-            machine = Some(made.of_snapshot(ground.snapshot).freezable(by));
+            let made = made.of_snapshot(ground.snapshot).freezable(by);
+            machine = Some(made.waiting(ordered_by));
         }
         let joined = self.clients.join(ground.peer, key);
         let client = joined.client;
@@ -184,9 +192,11 @@ impl Daemon {
                     OutputPipe::new(stderr, 2, now),
                 ],
                 account: self.held.account(),
-                guest_pid: create.snapshot.is_some().then(|| guest_pid(key)),
+                guest_pid: (create.snapshot.is_some() || create.awaits.is_some())
+                    .then(|| guest_pid(key)),
                 counters: counted,
                 freezer,
+                waiting,
             },
         );
         self.jobs.start_job(Job::Spawn(Box::new(SpawnJob {

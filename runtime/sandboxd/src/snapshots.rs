@@ -58,6 +58,11 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// What it is of, as its monitor was told.
+    pub fn key(&self) -> &str {
+        &self.shape.digest
+    }
+
     /// Its file, open for reading.
     pub fn file(&self) -> &File {
         &self.file
