@@ -100,7 +100,10 @@ impl Daemon {
         }
         let image = self.images.get(&create.image)?;
         let snapshot = match create.snapshot.as_ref().or(create.awaits.as_ref()) {
-            Some(id) => Some(self.snapshots.get(id, &Shape::of(&image, create))?),
+            Some(id) => {
+                let shape = Shape::of(&image, create);
+                Some(self.snapshots.get(id, &shape, create.bundle.as_deref())?)
+            }
             None => None,
         };
         Ok(Ground {
@@ -141,7 +144,10 @@ impl Daemon {
             let counters = Arc::new(self.counters.file(&id)?);
             counted = Some(Arc::clone(&counters));
             let given = match create.freezable {
-                true => Some(Freezer::new(Shape::of(&ground.image, &create))?),
+                true => {
+                    let shape = Shape::of(&ground.image, &create);
+                    Some(Freezer::new(shape, create.bundle.clone())?)
+                }
                 false => None,
             };
             let (kept, by) = given.unzip();

@@ -27,9 +27,14 @@ impl Waiting {
         Ok((Self { shape, control }, OwnedFd::from(theirs)))
     }
 
-    /// What is to be brought back in it, found.
-    pub fn order(&self, snapshots: &Snapshots, id: &str) -> Result<RestoreOrder, Refusal> {
-        let snapshot = snapshots.get(id, &self.shape)?;
+    /// What is to be brought back in it for that function, found.
+    pub fn order(
+        &self,
+        snapshots: &Snapshots,
+        id: &str,
+        bundle: &str,
+    ) -> Result<RestoreOrder, Refusal> {
+        let snapshot = snapshots.get(id, &self.shape, Some(bundle))?;
         let control = self.control.try_clone().map_err(failed)?;
         Ok(RestoreOrder { control, snapshot })
     }
