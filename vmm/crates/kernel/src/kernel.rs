@@ -134,7 +134,7 @@ pub struct Kernel {
     /// Environment the program was started with.
     pub environment: OnceLock<Vec<Vec<u8>>>,
     /// Clocks that the guest reads by itself; unset where it has to ask.
-    pub clock: OnceLock<GuestClock>,
+    pub clock: OnceLock<Arc<GuestClock>>,
     pub started_ns: u64,
     /// What [`Kernel::trace_mark`] reads; it may be changed from outside at any time.
     pub trace: OnceLock<TraceSlots>,
@@ -323,6 +323,20 @@ impl Kernel {
         for thread in self.threads() {
             thread.interrupt();
         }
+    }
+
+    /// As [`Kernel::end`]; false, without any effect, for a process that has been told to end before.
+    pub fn end_first(&self, status: ExitStatus) -> bool {
+        let mut exit = self.exit.lock();
+        if exit.is_some() {
+            return false;
+        }
+        *exit = Some(status);
+        drop(exit);
+        for thread in self.threads() {
+            thread.interrupt();
+        }
+        true
     }
 
     /// The status, once the process has been told to end.

@@ -2,7 +2,7 @@ use std::io;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use vmm_abi::{Errno, Registers};
 use vmm_hypervisor::{Exit, HypervisorError, Machine};
 use vmm_kernel::{ExitStatus, Kernel, NewThread, Spawner, Task, ThreadShared};
@@ -21,6 +21,27 @@ pub struct Threads {
     machine: Arc<Machine>,
     totals: Arc<Totals>,
     failure: Arc<Mutex<Option<HypervisorError>>>,
+    running: Arc<Running>,
+}
+
+/// Host threads that hold something of their guest's process, beside the one that waits for them.
+#[derive(Default)]
+struct Running {
+    count: Mutex<u32>,
+    changed: Condvar,
+}
+
+impl Running {
+    fn begin(&self) {
+        let mut count = self.count.lock();
+        *count = count.saturating_add(1);
+    }
+
+    fn end(&self) {
+        let mut count = self.count.lock();
+        *count = count.saturating_sub(1);
+        self.changed.notify_all();
+    }
 }
 
 /// The first thread of a program.
@@ -36,6 +57,7 @@ impl Threads {
             machine: Arc::clone(machine),
             totals: Arc::clone(totals),
             failure: Arc::default(),
+            running: Arc::default(),
         }
     }
 
@@ -104,11 +126,24 @@ impl Threads {
     /// Runs a thread on a new one of the host.
     fn start(&self, task: Task, beginning: Beginning) -> io::Result<()> {
         let threads = self.clone();
+        self.running.begin();
         std::thread::Builder::new()
             .name(format!("guest-{}", task.shared.tid))
             .stack_size(HOST_STACK_BYTES)
-            .spawn(move || threads.run(task, beginning))
+            .spawn(move || {
+                threads.run(task, beginning);
+                threads.running.end();
+            })
             .map(|_| ())
+            .inspect_err(|_| self.running.end())
+    }
+
+    /// Waits until no host thread but the calling one holds anything of the process, whose threads have been told to end.
+    pub fn wait_until_gone(&self) {
+        let mut count = self.running.count.lock();
+        while *count > 0 {
+            self.running.changed.wait(&mut count);
+        }
     }
 
     fn run(&self, mut task: Task, beginning: Beginning) {

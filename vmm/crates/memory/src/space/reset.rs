@@ -1,0 +1,288 @@
+//! Undoing all that a guest has done to memory since it was brought back. Nothing of the guest runs meanwhile.
+//!
+//! Afterwards each page is, byte for byte, that of the snapshot, and each mapping as it was: where the host's mappings have been replaced they
+//! are made anew, where only protections differ these are set, and every page that is this process's own, wherever it lies in the window, is
+//! written over with what the snapshot holds or given back to the host.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use vmm_abi::{Errno, PAGE_SIZE, Prot};
+
+use super::restore::WithFile;
+use super::{AddressSpace, Layout};
+use crate::{Extent, Kind, MappingState, MemoryState, PageMap, SaveError, Vma, VmaSet};
+
+/// Ranges that are kept apart at most; a guest that makes more is not worth undoing.
+const MOST_CHANGES: usize = 16_384;
+/// Bytes that are written over instead of given back: what most calls touch is touched by the next one too, and a first touch costs a guest ten
+/// times what the copy does. It bounds what an idle guest keeps.
+const REWRITTEN_BYTES: u64 = 4 << 20;
+
+/// Ranges of the window whose mappings at the host have been replaced: never adjacent, never overlapping.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    ends: BTreeMap<u64, u64>,
+    too_many: bool,
+}
+
+impl Changes {
+    fn add(&mut self, start: u64, end: u64) {
+        if end <= start || self.too_many {
+            return;
+        }
+        let (mut start, mut end) = (start, end);
+        while let Some((&low, &high)) = self.ends.range(..=end).next_back() {
+            if high < start {
+                break;
+            }
+            self.ends.remove(&low);
+            (start, end) = (start.min(low), end.max(high));
+        }
+        self.ends.insert(start, end);
+        self.too_many = self.ends.len() > MOST_CHANGES;
+    }
+}
+
+/// What was undone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Undone {
+    /// Bytes of the window whose mappings were made anew.
+    pub remapped_bytes: u64,
+    /// Pages that were written over.
+    pub rewritten_pages: u64,
+    /// Pages that were given back to the host.
+    pub dropped_pages: u64,
+    /// Whether pages of [`Kind::Special`] are gone, which the caller is to map again.
+    pub special_gone: bool,
+}
+
+impl AddressSpace {
+    /// From now on it is noted which of the host's mappings are replaced: [`AddressSpace::reset`] needs it.
+    pub fn keep_track(&self) {
+        *self.changes.lock() = Some(Changes::default());
+    }
+
+    /// Notes that a mapping of the host is about to be replaced.
+    pub(super) fn note_change(&self, start: u64, len: u64) {
+        if let Some(changes) = self.changes.lock().as_mut() {
+            changes.add(start, start.saturating_add(len));
+        }
+    }
+
+    /// Puts memory back to `state`, which it was brought back from before track was kept.
+    ///
+    /// # Errors
+    /// [`SaveError`]; the address space is then of no use.
+    pub fn reset(
+        &self,
+        state: &MemoryState,
+        snapshot: BorrowedFd<'_>,
+        pages: &PageMap,
+        file: WithFile<'_>,
+    ) -> Result<Undone, SaveError> {
+        let mut layout = self.layout.write();
+        // What is done here is no change.
+        let changes = self.changes.lock().take();
+        let changes = changes.filter(|changes| !changes.too_many);
+        let changes = changes.ok_or(SaveError::Limit)?;
+        let mut undone = Undone::default();
+        let mut fresh = Layout::default();
+        let mut untouched = std::mem::take(&mut layout.vmas);
+        for (&start, &end) in &changes.ends {
+            untouched.remove(start, end);
+            undone.remapped_bytes = undone
+                .remapped_bytes
+                .saturating_add(end.saturating_sub(start));
+            undone.special_gone |= self.map_again(state, (start, end), snapshot, file)?;
+        }
+        self.protect_again(state, &untouched, &changes)?;
+        self.clean_pages(state, snapshot, pages, &mut undone)?;
+        for mapping in &state.mappings {
+            let special = matches!(mapping.vma.kind, Kind::Special(_));
+            if !(special && undone.special_gone) {
+                fresh.add(mapping.vma.clone());
+            }
+        }
+        (fresh.heap_start, fresh.heap_end) = state.heap;
+        *layout = fresh;
+        self.peak.store(0, std::sync::atomic::Ordering::Relaxed);
+        *self.changes.lock() = Some(Changes::default());
+        Ok(undone)
+    }
+
+    /// Makes what is mapped in a range anew; answers whether special pages were there.
+    fn map_again(
+        &self,
+        state: &MemoryState,
+        (start, end): (u64, u64),
+        snapshot: BorrowedFd<'_>,
+        file: WithFile<'_>,
+    ) -> Result<bool, SaveError> {
+        self.mapper
+            .protect(start, end, Prot::empty())
+            .map_err(|errno| SaveError::Host("guest page tables", errno))?;
+        self.blank(start, end.saturating_sub(start))
+            .map_err(|errno| SaveError::Host("mmap", errno))?;
+        let mut special = false;
+        for mapping in overlapping(state, start, end) {
+            if matches!(mapping.vma.kind, Kind::Special(_)) {
+                special = true;
+            } else {
+                let part = slice(mapping, start, end);
+                // The list of mappings is made from the state as a whole.
+                self.restore_mapping(&mut Layout::default(), &part, snapshot, file)?;
+            }
+        }
+        Ok(special)
+    }
+
+    /// Sets protections to what they were where nothing else has been changed.
+    fn protect_again(
+        &self,
+        state: &MemoryState,
+        now: &VmaSet,
+        changes: &Changes,
+    ) -> Result<(), SaveError> {
+        let mut wanted = VmaSet::default();
+        for mapping in &state.mappings {
+            wanted.insert(mapping.vma.clone());
+        }
+        for (&start, &end) in &changes.ends {
+            wanted.remove(start, end);
+        }
+        let bytes = |set: &VmaSet| {
+            set.iter()
+                .fold(0u64, |sum, vma| sum.saturating_add(vma.len()))
+        };
+        let mut met = 0u64;
+        for vma in wanted.iter() {
+            for part in now.overlapping(vma.start, vma.end) {
+                met = met.saturating_add(part.len());
+                if part.prot != vma.prot {
+                    self.change(&part, vma.prot)
+                        .map_err(|errno| SaveError::Host("mprotect", errno))?;
+                }
+            }
+        }
+        // Whatever is mapped now was mapped then, and the other way round, or it would have been noted.
+        if met == bytes(&wanted) && met == bytes(now) {
+            Ok(())
+        } else {
+            Err(SaveError::Malformed(0))
+        }
+    }
+
+    /// Writes over what pages of its own this process has in the window, or gives them back.
+    fn clean_pages(
+        &self,
+        state: &MemoryState,
+        snapshot: BorrowedFd<'_>,
+        pages: &PageMap,
+        undone: &mut Undone,
+    ) -> Result<(), SaveError> {
+        let base = self.window.base() as u64;
+        let Some(own) = pages.own_ranges(base, base.saturating_add(self.window.size())) else {
+            // A host that cannot tell: all of it comes back when it is touched.
+            return self.give_back(0, self.window.size());
+        };
+        let mut room = REWRITTEN_BYTES;
+        for (start, end) in own {
+            let (start, end) = (start.saturating_sub(base), end.saturating_sub(base));
+            let mut at = start;
+            for mapping in overlapping(state, start, end) {
+                if !mapping.vma.prot.contains(Prot::WRITE) {
+                    continue;
+                }
+                for extent in &mapping.extents {
+                    let low = extent.at.max(at);
+                    let high = extent.at.saturating_add(extent.len).min(end);
+                    let high = high.min(low.saturating_add(room));
+                    if low >= high || !self.write_over(extent, low, high, snapshot) {
+                        continue;
+                    }
+                    let bytes = high.saturating_sub(low);
+                    room = room.saturating_sub(bytes);
+                    undone.rewritten_pages =
+                        undone.rewritten_pages.saturating_add(bytes / PAGE_SIZE);
+                    undone.dropped_pages = undone
+                        .dropped_pages
+                        .saturating_add(low.saturating_sub(at) / PAGE_SIZE);
+                    self.give_back(at, low)?;
+                    at = high;
+                }
+            }
+            undone.dropped_pages = undone
+                .dropped_pages
+                .saturating_add(end.saturating_sub(at) / PAGE_SIZE);
+            self.give_back(at, end)?;
+        }
+        Ok(())
+    }
+
+    /// Reads what the snapshot holds of a range into it; whether that worked.
+    fn write_over(&self, extent: &Extent, start: u64, end: u64, snapshot: BorrowedFd<'_>) -> bool {
+        let len = end.saturating_sub(start);
+        let offset = start
+            .checked_sub(extent.at)
+            .and_then(|into| extent.offset.checked_add(into))
+            .and_then(|offset| i64::try_from(offset).ok());
+        let (Some(host), Some(offset)) = (self.window.host(start, len), offset) else {
+            return false;
+        };
+        // SAFETY: the range lies in the window, which no Rust reference points into; the host checks its pages.
+        let count = unsafe { libc::pread(snapshot.as_raw_fd(), host.cast(), len as usize, offset) };
+        u64::try_from(count) == Ok(len)
+    }
+
+    /// Pages of a range go; what lies beneath is there again when it is touched.
+    fn give_back(&self, start: u64, end: u64) -> Result<(), SaveError> {
+        let len = end.saturating_sub(start);
+        if len == 0 {
+            return Ok(());
+        }
+        let failed = |errno| SaveError::Host("madvise", errno);
+        let host = self.window.host(start, len).ok_or(failed(Errno::EFAULT))?;
+        // SAFETY: the range lies in the window, which holds nothing that Rust refers to.
+        if unsafe { libc::madvise(host.cast(), len as usize, libc::MADV_DONTNEED) } != 0 {
+            return Err(failed(std::io::Error::last_os_error().into()));
+        }
+        Ok(())
+    }
+}
+
+/// Mappings of a state, which is in order, that reach into a range.
+fn overlapping(state: &MemoryState, start: u64, end: u64) -> impl Iterator<Item = &MappingState> {
+    let first = state
+        .mappings
+        .partition_point(|mapping| mapping.vma.end <= start);
+    let rest = state.mappings.get(first..).unwrap_or_default();
+    rest.iter()
+        .take_while(move |mapping| mapping.vma.start < end)
+}
+
+/// The part of a mapping that lies in a range.
+fn slice(mapping: &MappingState, start: u64, end: u64) -> MappingState {
+    let vma: Vma = mapping.vma.slice(start, end);
+    let mut extents = Vec::new();
+    for extent in &mapping.extents {
+        let low = extent.at.max(vma.start);
+        let high = extent.at.saturating_add(extent.len).min(vma.end);
+        if low < high {
+            extents.push(Extent {
+                at: low,
+                len: high.saturating_sub(low),
+                offset: extent.offset.saturating_add(low.saturating_sub(extent.at)),
+            });
+        }
+    }
+    MappingState {
+        vma,
+        beneath: mapping.beneath.clone(),
+        extents,
+    }
+}
+
+#[cfg(test)]
+#[path = "reset_tests.rs"]
+mod tests;
