@@ -23,6 +23,8 @@ pub enum Request {
     Drain,
     /// Freezes a sandbox.
     Snapshot(String),
+    /// Puts a sandbox back to its snapshot.
+    Reset(Reset),
     /// Throws a snapshot away.
     Forget(String),
 }
@@ -94,6 +96,15 @@ struct TraceFields {
     mark: Option<String>,
 }
 
+/// Puts a sandbox back to the snapshot it was brought back from.
+#[derive(Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reset {
+    pub sandbox: String,
+    /// What comes on the sandbox's connection when nothing more of its former life can: hexadecimal.
+    pub mark: String,
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Named {
@@ -150,6 +161,9 @@ fn known(mut fields: Map<String, Value>) -> Result<Request, Refusal> {
         }
         "kill" => read::<Named>(fields).map(|named| Request::Kill(named.sandbox)),
         "snapshot" => read::<Named>(fields).map(|named| Request::Snapshot(named.sandbox)),
+        "reset" => read::<Reset>(fields)
+            .and_then(check_reset)
+            .map(Request::Reset),
         "forget" => read::<NamedSnapshot>(fields).map(|named| Request::Forget(named.snapshot)),
         "trace" => read::<TraceFields>(fields)
             .and_then(check_trace)
@@ -160,7 +174,7 @@ fn known(mut fields: Map<String, Value>) -> Result<Request, Refusal> {
         _ => Err(Refusal::new(
             Code::UnknownOp,
             "There is no such op.",
-            "Use create, hello, assign, kill, snapshot, forget, trace, list or drain.",
+            "Use create, hello, assign, kill, snapshot, reset, forget, trace, list or drain.",
         )),
     }
 }
@@ -168,6 +182,17 @@ fn known(mut fields: Map<String, Value>) -> Result<Request, Refusal> {
 fn read<T: DeserializeOwned>(fields: Map<String, Value>) -> Result<T, Refusal> {
     serde_json::from_value(Value::Object(fields))
         .map_err(|error| Refusal::bad(format!("The request is wrong: {error}.")))
+}
+
+/// A mark that the guest could guess would be worth nothing.
+fn check_reset(reset: Reset) -> Result<Reset, Refusal> {
+    const LENGTHS: std::ops::RangeInclusive<usize> = 32..=128;
+    let mark = reset.mark.as_bytes();
+    let digits = mark.iter().all(u8::is_ascii_hexdigit);
+    if digits && mark.len() % 2 == 0 && LENGTHS.contains(&mark.len()) {
+        return Ok(reset);
+    }
+    Err(Refusal::bad("mark is not 16 to 64 bytes in hex digits."))
 }
 
 fn check_trace(fields: TraceFields) -> Result<Trace, Refusal> {
@@ -362,7 +387,15 @@ mod tests {
 
     #[test]
     fn other_requests_are_checked_too() {
+        let reset = json!({"op": "reset", "sandbox": "sb_1", "mark": "0a".repeat(32)});
+        assert!(matches!(outcome(&reset), Ok(Request::Reset(_))));
         for request in [
+            json!({"op": "reset", "sandbox": "sb_1"}),
+            json!({"op": "reset", "sandbox": "sb_1", "mark": "0a".repeat(15)}),
+            json!({"op": "reset", "sandbox": "sb_1", "mark": "0a".repeat(65)}),
+            json!({"op": "reset", "sandbox": "sb_1", "mark": "0".repeat(33)}),
+            json!({"op": "reset", "sandbox": "sb_1", "mark": "0g".repeat(16)}),
+            json!({"op": "reset", "sandbox": "sb_1", "mark": "+a".repeat(16)}),
             json!({}),
             json!({"op": 1}),
             json!({"op": "kill"}),

@@ -105,7 +105,9 @@ impl Runner {
             let count = self.socket.read(&mut byte).unwrap();
             assert!(count > 0, "the runner ended: {:?}", self.process.wait());
             seen.extend_from_slice(&byte[..count]);
-            let rest = seen.len().saturating_sub(mark.len() + byte.len());
+            let rest = seen
+                .len()
+                .saturating_sub(mark.len().saturating_add(byte.len()));
             seen.drain(..rest);
         }
     }
