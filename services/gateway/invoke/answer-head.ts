@@ -15,6 +15,7 @@ const PHASES = [
   "acquire_ms",
   "create_ms",
   "runtime_ms",
+  "reset_ms",
   "assign_ms",
   "init_ms",
   "handler_ms",

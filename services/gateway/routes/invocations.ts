@@ -27,6 +27,7 @@ const phasesSchema = z
     acquire_ms: phase,
     create_ms: phase,
     runtime_ms: phase,
+    reset_ms: phase,
     assign_ms: phase,
     init_ms: phase,
     handler_ms: phase,

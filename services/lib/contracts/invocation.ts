@@ -38,6 +38,7 @@ export interface Phases {
   /** Parts of acquire. */
   create_ms?: number;
   runtime_ms?: number;
+  reset_ms?: number;
   assign_ms?: number;
   init_ms?: number;
   handler_ms?: number;

@@ -7,7 +7,8 @@ import type { Reservation } from "./memory-budget.ts";
 /** One sandbox that serves one version of one function of one tenant, and never anything else. */
 export interface Entry {
   readonly owner: FunctionPool;
-  readonly sandbox: ServingSandbox;
+  /** Another one, of the same sandbox, after a reset. */
+  sandbox: ServingSandbox;
   readonly reservation: Reservation;
   /** Invocations it serves now. */
   active: number;
@@ -15,7 +16,9 @@ export interface Entry {
   retired: boolean;
   /** In `owner.open`. */
   listed: boolean;
-  /** How its first invocation is labelled; later ones are `warm`. */
+  /** When the reset that is under way began. */
+  resettingSinceMs: number | undefined;
+  /** How its next invocation is labelled, if it is to be something else than `warm`. */
   firstStart: StartKind | undefined;
   firstPhases: StartPhases;
 }
@@ -117,7 +120,7 @@ export class FunctionPool {
   unserved(nowMs: number, busy: () => boolean): number {
     const waiting = this.waiters.size;
     if (waiting === 0) return 0;
-    if (this.spec.config.reuse === "fresh") return waiting;
+    if (this.spec.config.reuse === "fresh") return Math.max(0, waiting - this.#resetting(nowMs));
     const places = this.places;
     const serviceMs = this.#serviceMs;
     const sinceReleaseMs = nowMs - this.#lastReleaseMs;
@@ -129,6 +132,15 @@ export class FunctionPool {
     // Calls that last longer than they used to show by the time since the last one ended.
     const each = Math.max(serviceMs, sinceReleaseMs, 0.01);
     return Math.max(0, waiting - Math.floor((places * PATIENCE_MS) / each));
+  }
+
+  /** Sandboxes that will soon be pristine again. */
+  #resetting(nowMs: number): number {
+    let count = 0;
+    for (const { retired, resettingSinceMs } of this.entries)
+      if (!retired && resettingSinceMs !== undefined && nowMs - resettingSinceMs < PATIENCE_MS)
+        count++;
+    return count;
   }
 
   list(entry: Entry): void {

@@ -11,6 +11,7 @@ import { TraceFilter } from "./trace-filter.ts";
 export interface StartPhases {
   create_ms?: number;
   runtime_ms?: number;
+  reset_ms?: number;
   assign_ms?: number;
   init_ms?: number;
 }
@@ -18,6 +19,11 @@ export interface StartPhases {
 /** What holds a sandbox from outside: sandboxd, or the operating system for a bare process. */
 export interface SandboxHolder {
   assign(id: string, bundle: BundleRef, label: string): Promise<void>;
+  /**
+   * Puts a restored micro-VM back to its snapshot; `mark` comes on its connection, and after it nothing of its former life. Resolves with
+   * what the runner is to see as its process id; when it rejects the sandbox ends.
+   */
+  reset?(id: string, mark: Buffer): Promise<number>;
   /** Resolves when the last process is gone. */
   kill(id: string): Promise<void>;
   /** Starts the trace of a micro-VM's system calls, each line marked so, or ends it. */
@@ -35,6 +41,8 @@ export interface SandboxObserver {
 /** The first load of user code may take this long, ms. */
 export const INIT_TIMEOUT_MS = 10_000;
 const BOOT_TIMEOUT_MS = 10_000;
+/** No function guesses that many. */
+const MARK_BYTES = 32;
 /** sandboxd says why a sandbox ended soon after its connection closed; longer than this nobody waits, ms. */
 const EXIT_WAIT_MS = 2000;
 /** The last lines of a trace are waited for; a thread that computes in one call for longer is cut off. */
@@ -46,9 +54,8 @@ const OUTPUT_HELD_CHARS = 65_536;
 /** The running thing behind the life-cycle types. Only this file and the launchers see it. */
 export class SandboxCore {
   readonly id: string;
-  readonly link: RunnerLink;
   readonly meter: SandboxMeter;
-  readonly phases: StartPhases = {};
+  phases: StartPhases = {};
   /** It was brought back from a snapshot. */
   restored = false;
   /** Where the runner finds the function's files. */
@@ -58,6 +65,8 @@ export class SandboxCore {
   /** Its processes are gone. */
   readonly ended: Promise<SandboxExit>;
   readonly #holder: SandboxHolder;
+  readonly #socket: FrameSocket;
+  #link: RunnerLink;
   readonly #down = Promise.withResolvers<void>();
   readonly #ended = Promise.withResolvers<SandboxExit>();
   #alive = true;
@@ -74,16 +83,70 @@ export class SandboxCore {
     this.meter = new SandboxMeter(stat);
     this.down = this.#down.promise;
     this.ended = this.#ended.promise;
-    this.link = new RunnerLink(socket, {
+    this.#socket = socket;
+    this.#link = this.#newLink();
+    void holder.exit(id).then((exit) => this.#finish(exit));
+  }
+
+  /** The conversation with its runner; another one after a reset. */
+  get link(): RunnerLink {
+    return this.#link;
+  }
+
+  #newLink(): RunnerLink {
+    const link = new RunnerLink(this.#socket, {
       strayLog: (fd, text) => this.output(fd, text.toString("utf8"), "frames"),
       down: (error) => void this.#onDown(error),
     });
-    socket.handOver(this.link);
-    void holder.exit(id).then((exit) => this.#finish(exit));
+    this.#socket.handOver(link);
+    return link;
   }
 
   get alive(): boolean {
     return this.#alive;
+  }
+
+  /** Whether it can be put back to the snapshot it was brought back from. */
+  get resettable(): boolean {
+    return this.restored && this.#holder.reset !== undefined;
+  }
+
+  /**
+   * Puts it back to its snapshot, and tells its runner. Whatever the function did, left running or still says is gone. Rejects when that cannot be
+   * done for certain; the sandbox is ended then.
+   */
+  async reset(): Promise<void> {
+    const began = performance.now();
+    try {
+      const { reset } = this.#holder;
+      if (!reset || !this.restored || !this.#alive || this.#link.streams > 0)
+        throw new Error("it serves an invocation, or was not brought back");
+      // What is still in this process would be heard by the new life.
+      if (!this.#socket.flush()) throw new Error("its runner has not read what was sent");
+      const mark = randomBytes(MARK_BYTES);
+      const marked = Promise.withResolvers<"marked">();
+      this.#socket.skipTo(mark, () => marked.resolve("marked"));
+      this.#link = this.#newLink();
+      const pid = await reset.call(this.#holder, this.id, mark);
+      const first = await Promise.race([marked.promise, this.down]);
+      if (first !== "marked") throw new Error("its runner is gone");
+      this.#tail = "";
+      this.tellRestored(pid);
+      const ready = this.#link.ready.then(() => true);
+      if ((await bounded(ready, BOOT_TIMEOUT_MS)) !== true)
+        throw new Error("its runner was not ready in time");
+      this.phases = { reset_ms: performance.now() - began };
+    } catch (error) {
+      void this.end();
+      const why = error instanceof Error ? error.message : String(error);
+      throw new CloisterError("sandbox_failed", `The sandbox could not be reset: ${why}`);
+    }
+  }
+
+  /** Tells a runner that was brought back what it is now. */
+  tellRestored(pid: number): void {
+    const seed = randomBytes(32).toString("base64");
+    this.#link.restored({ seed, nowMs: Date.now(), pid });
   }
 
   get outputTail(): string {
@@ -365,6 +428,17 @@ export class ServingSandbox extends Stage {
   /** Sends INVOKE and gives the stream for the request's body; the answer comes to `handler`. */
   invoke(head: object, handler: AnswerHandler): RunnerStream {
     return this.core.link.invoke(head, handler);
+  }
+
+  /** Whether it can be made pristine again. */
+  get resettable(): boolean {
+    return this.core.resettable;
+  }
+
+  /** Makes it what it was before it served anything, for the same function. Rejects, and ends it, when that cannot be done for certain. */
+  async reset(): Promise<AssignedSandbox> {
+    await this.core.reset();
+    return new AssignedSandbox(this.core);
   }
 
   startTrace(line: (text: string) => void): Promise<void> {

@@ -1,4 +1,3 @@
-import { randomBytes } from "node:crypto";
 import { z } from "zod";
 import { CloisterError } from "#errors/catalogue";
 import type { SandboxExit } from "./exit.ts";
@@ -39,6 +38,7 @@ const createdSchema = z.object({
     .catch(undefined),
 });
 
+const resetSchema = z.object({ guestPid: z.number().int().positive() });
 const snapshotSchema = z.object({ snapshot: z.string().min(1).max(64) });
 
 const CREATE_TIMEOUT_MS = 10_000;
@@ -197,6 +197,15 @@ export class SandboxdLauncher implements SandboxLauncher, SandboxHolder {
     });
   }
 
+  async reset(id: string, mark: Buffer): Promise<number> {
+    const reply = await this.#control.request({
+      op: "reset",
+      sandbox: id,
+      mark: mark.toString("hex"),
+    });
+    return resetSchema.parse(reply).guestPid;
+  }
+
   async kill(id: string): Promise<void> {
     await this.#control.request({ op: "kill", sandbox: id }).catch((error) => {
       if (error instanceof CloisterError && error.extra.sandboxd === "unknown_sandbox") return;
@@ -242,8 +251,7 @@ export class SandboxdLauncher implements SandboxLauncher, SandboxHolder {
     this.#cores.set(sandbox, core);
     if (guestPid !== undefined) {
       core.restored = true;
-      const seed = randomBytes(32).toString("base64");
-      core.link.restored({ seed, nowMs: Date.now(), pid: guestPid });
+      core.tellRestored(guestPid);
     }
     void core.ended.then(() => this.#cores.delete(sandbox));
     return core;
