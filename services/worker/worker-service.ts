@@ -19,6 +19,7 @@ import { type RecordSink, RecordWriter } from "./records/record-writer.ts";
 import { logsOf } from "./records/sandbox-logs.ts";
 import { ReplyLinks } from "./reply/reply-links.ts";
 import { RestoringLauncher, SandboxdLauncher } from "./sandbox/index.ts";
+import { SnapshotKeeper } from "./snapshots/snapshot-keeper.ts";
 
 /** What the worker reads and writes; services/lib/db is behind it. */
 export interface WorkerDatabase extends RecordSink {
@@ -39,6 +40,8 @@ export interface WorkerSettings {
   concurrency: number;
   idleMs: number;
   prepared: PreparedTarget[];
+  /** Turns of a runner's own code before a function is frozen; its default when absent. */
+  warmTurns?: number;
   queueWaitMs: number;
   metrics?: string;
 }
@@ -63,6 +66,8 @@ export class WorkerService {
   readonly #links: ReplyLinks;
   readonly #records: RecordWriter;
   readonly #metrics: WorkerMetrics;
+  readonly #snapshots: SnapshotKeeper;
+  #bundles: BundleCache | undefined;
   #pool: SandboxPool | undefined;
   #context: InvocationContext | undefined;
   #metricsServer: Server | undefined;
@@ -112,7 +117,25 @@ export class WorkerService {
         void this.#consumer.pause();
       },
     });
-    this.#restoring = new RestoringLauncher(this.#launcher, { onProblem: problem("snapshots") });
+    this.#snapshots = new SnapshotKeeper({
+      nodeId: settings.nodeId,
+      redis: this.#redis,
+      records: this.#records,
+      onProblem: problem("snapshots"),
+    });
+    this.#restoring = new RestoringLauncher(this.#launcher, {
+      onProblem: problem("snapshots"),
+      functions: {
+        hold: async (digest) => {
+          if (!this.#bundles) throw new Error("The worker is starting");
+          return this.#bundles.hold(digest);
+        },
+        reserve: (memoryMb) => this.#pool?.reserve(memoryMb),
+        observe: (sandbox, spec) => sandbox.observe(logsOf(sandbox, spec, this.#records)),
+        changed: (spec, state) => this.#snapshots.changed(spec, state),
+        ...(settings.warmTurns === undefined ? {} : { warmTurns: settings.warmTurns }),
+      },
+    });
     this.#metrics = new WorkerMetrics({
       pool: () => this.#stats(),
       records: this.#records,
@@ -127,6 +150,7 @@ export class WorkerService {
       folder: settings.bundlesDir,
       read: (digest) => database.readBundle(digest),
     });
+    this.#bundles = bundles;
     const pool = new SandboxPool({
       launcher: this.#restoring,
       bundles,
@@ -170,14 +194,22 @@ export class WorkerService {
       .subscribe(CHANGES_CHANNEL, (message) => {
         const change = message as Change;
         if (typeof change?.id !== "string") return;
-        if (change.kind === "function") pool.supersede(change.id);
-        else if (change.kind === "tenant") tiers.drop(change.id);
+        if (change.kind === "function") {
+          pool.supersede(change.id);
+          void this.#snapshots.heard(change, {
+            versions,
+            tiers,
+            kinds: this.#launcher.hello?.kinds,
+            functions: this.#restoring.functions,
+          });
+        } else if (change.kind === "tenant") tiers.drop(change.id);
       })
       .catch((error: Error) => this.#log.warn({ err: error.message }, "cannot hear changes"));
     await this.#consumer.start((job) => this.#serve(job), { concurrency: settings.concurrency });
     if (!this.#launcher.hello) await this.#consumer.pause();
     await this.#beat();
     this.#heartbeat = setInterval(() => void this.#beat(), HEARTBEAT_MS);
+    this.#snapshots.start(() => this.#restoring.functions?.states() ?? []);
   }
 
   /** Takes no more jobs, finishes those that run within 30 s, ends all sandboxes and writes what is to be written. */
@@ -185,6 +217,7 @@ export class WorkerService {
     if (this.#draining) return;
     this.#draining = true;
     clearInterval(this.#heartbeat);
+    this.#snapshots.stop();
     const { nodeId } = this.#settings;
     await removeHeartbeat(this.#redis, nodeId).catch(() => {});
     await this.#consumer.close(DRAIN_JOBS_MS);

@@ -16,6 +16,8 @@ const PHASES = [
   "create_ms",
   "runtime_ms",
   "reset_ms",
+  "restore_ms",
+  "renew_ms",
   "assign_ms",
   "init_ms",
   "handler_ms",

@@ -28,6 +28,8 @@ const phasesSchema = z
     create_ms: phase,
     runtime_ms: phase,
     reset_ms: phase,
+    restore_ms: phase,
+    renew_ms: phase,
     assign_ms: phase,
     init_ms: phase,
     handler_ms: phase,
