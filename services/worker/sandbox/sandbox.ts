@@ -127,8 +127,8 @@ export class SandboxCore {
   }
 
   /**
-   * Puts it back to its snapshot, and tells its runner. Whatever the function did, left running or still says is gone. Rejects when that cannot be
-   * done for certain; the sandbox is ended then.
+   * Puts it back to its snapshot, and tells its runner; a function that came with that may be asked at once. Whatever it did, left running or still
+   * says is gone. Rejects when that cannot be done for certain; the sandbox is ended then.
    */
   async reset(): Promise<void> {
     const began = performance.now();
@@ -149,14 +149,16 @@ export class SandboxCore {
       this.readyAtMs = undefined;
       this.#madeAtMs = performance.now();
       this.bringBack(pid);
-      const back = Promise.race([this.#link.ready.then(() => "back"), this.#refused]);
-      if ((await bounded(back, RETURN_TIMEOUT_MS)) !== "back")
+      this.phases = {};
+      if (this.loaded) this.returning(() => {});
+      else if (
+        (await bounded(
+          this.#link.ready.then(() => true),
+          BOOT_TIMEOUT_MS,
+        )) !== true
+      )
         throw new Error("its runner did not come back");
-      const { renew_ms } = this.phases;
-      this.phases = {
-        reset_ms: performance.now() - began,
-        ...(renew_ms === undefined ? {} : { renew_ms }),
-      };
+      this.phases.reset_ms = performance.now() - began;
     } catch (error) {
       void this.end();
       const why = error instanceof Error ? error.message : String(error);

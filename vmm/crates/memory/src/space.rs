@@ -311,6 +311,9 @@ impl AddressSpace {
     /// mapping refuses, for that would end KVM_RUN without naming an address.
     fn change(&self, part: &Vma, prot: Prot) -> Result<(), Errno> {
         let (before, after) = (host_protection(part.prot), host_protection(prot));
+        if prot.contains(Prot::WRITE) {
+            self.note_writable(part.start, part.end);
+        }
         self.mapper
             .protect(part.start, part.end, part.prot & prot)?;
         if before == after && before != libc::PROT_NONE {

@@ -103,9 +103,6 @@ fn two_hundred_in_a_row_are_each_as_the_first_and_unlike_all_others() {
         assert_eq!(answer["ok"], true, "{answer}");
         guest.runner.renew(u32::try_from(100 + round).unwrap());
         used.push(guest.private_bytes());
-        if round % 50 == 10 {
-            eprintln!("{answer} {}", used.last().unwrap());
-        }
     }
     // Not more and more: what is held after the last is about what was held after the first few.
     assert!(used[199] < used[9] + (4 << 20), "{used:?}");

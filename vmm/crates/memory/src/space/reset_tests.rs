@@ -249,6 +249,11 @@ fn what_is_more_than_is_kept_goes_back_to_the_host() {
     second.read(BASE, &mut found).unwrap();
     assert!(found.iter().take(16 << 20).all(|byte| *byte == 1));
     assert!(found.iter().skip(16 << 20).all(|byte| *byte == 0));
+    // What is kept is what was touched first, and never more of it.
+    second.write(BASE + (8 << 20), &vec![3; 1 << 20]).unwrap();
+    let undone = reset(&second, &state, &store, &image, &pages).unwrap();
+    assert_eq!(undone.rewritten_pages * PAGE, REWRITTEN_BYTES);
+    assert_eq!(undone.dropped_pages * PAGE, 1 << 20);
 }
 
 #[test]
@@ -270,7 +275,7 @@ fn without_track_or_with_too_many_changes_there_is_no_reset() {
 #[test]
 fn changes_that_meet_are_one() {
     let of = |list: &[(u64, u64)]| {
-        let mut changes = Changes::default();
+        let mut changes = Ranges::default();
         for (start, end) in list {
             changes.add(*start, *end);
         }
@@ -283,4 +288,17 @@ fn changes_that_meet_are_one() {
     assert_eq!(of(&[(10, 50), (20, 30)]), [(10, 50)]);
     assert_eq!(of(&[(20, 30), (10, 50)]), [(10, 50)]);
     assert_eq!(of(&[(5, 5)]), []);
+    let mut ranges = Ranges::default();
+    ranges.add(10, 20);
+    ranges.add(30, 40);
+    let within = |start, end| ranges.within(start, end).collect::<Vec<_>>();
+    assert_eq!(within(0, 100), [(10, 20), (30, 40)]);
+    assert_eq!(within(15, 35), [(15, 20), (30, 35)]);
+    assert_eq!(within(20, 30), []);
+    assert_eq!(within(12, 13), [(12, 13)]);
+    let mut room = 8;
+    ranges.add_within(5, 33, &mut room);
+    assert_eq!((room, ranges.bytes()), (0, 28));
+    let all: Vec<_> = ranges.ends.into_iter().collect();
+    assert_eq!(all, [(5, 23), (30, 40)]);
 }
