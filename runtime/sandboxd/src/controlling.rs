@@ -48,7 +48,7 @@ impl Daemon {
                 }
             }
             Request::Reset(reset) => {
-                if let Err(refusal) = self.reset(asker, reset) {
+                if let Err(refusal) = self.reset(asker, &reset) {
                     self.answer(asker, &refusal);
                 }
             }

@@ -297,7 +297,7 @@ impl Daemon {
 }
 
 /// Clones of one snapshot have different ones; below PID_MAX, and never that of an init.
-pub(crate) fn guest_pid(key: u64) -> u32 {
+fn guest_pid(key: u64) -> u32 {
     const FIRST: u64 = 300;
     const COUNT: u64 = 32_000;
     u32::try_from(key % COUNT)

@@ -98,11 +98,13 @@ struct TraceFields {
 
 /// Puts a sandbox back to the snapshot it was brought back from.
 #[derive(Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Reset {
     pub sandbox: String,
     /// What comes on the sandbox's connection when nothing more of its former life can: hexadecimal.
     pub mark: String,
+    /// What the runner is to see as its process id from then on.
+    pub guest_pid: u32,
 }
 
 #[derive(Deserialize)]
@@ -187,6 +189,7 @@ fn read<T: DeserializeOwned>(fields: Map<String, Value>) -> Result<T, Refusal> {
 /// A mark that the guest could guess would be worth nothing.
 fn check_reset(reset: Reset) -> Result<Reset, Refusal> {
     const LENGTHS: std::ops::RangeInclusive<usize> = 32..=128;
+    within("guestPid", reset.guest_pid, 2, 32_767)?;
     let mark = reset.mark.as_bytes();
     let digits = mark.iter().all(u8::is_ascii_hexdigit);
     if digits && mark.len() % 2 == 0 && LENGTHS.contains(&mark.len()) {
@@ -387,15 +390,19 @@ mod tests {
 
     #[test]
     fn other_requests_are_checked_too() {
-        let reset = json!({"op": "reset", "sandbox": "sb_1", "mark": "0a".repeat(32)});
-        assert!(matches!(outcome(&reset), Ok(Request::Reset(_))));
+        let reset = |mark: String, pid: u32| json!({"op": "reset", "sandbox": "sb_1", "mark": mark, "guestPid": pid});
+        let right = outcome(&reset("0a".repeat(32), 301));
+        assert!(matches!(right, Ok(Request::Reset(_))));
         for request in [
-            json!({"op": "reset", "sandbox": "sb_1"}),
-            json!({"op": "reset", "sandbox": "sb_1", "mark": "0a".repeat(15)}),
-            json!({"op": "reset", "sandbox": "sb_1", "mark": "0a".repeat(65)}),
-            json!({"op": "reset", "sandbox": "sb_1", "mark": "0".repeat(33)}),
-            json!({"op": "reset", "sandbox": "sb_1", "mark": "0g".repeat(16)}),
-            json!({"op": "reset", "sandbox": "sb_1", "mark": "+a".repeat(16)}),
+            json!({"op": "reset", "sandbox": "sb_1", "guestPid": 301}),
+            json!({"op": "reset", "sandbox": "sb_1", "mark": "0a".repeat(32)}),
+            reset("0a".repeat(32), 1),
+            reset("0a".repeat(32), 40_000),
+            reset("0a".repeat(15), 301),
+            reset("0a".repeat(65), 301),
+            reset("0".repeat(33), 301),
+            reset("0g".repeat(16), 301),
+            reset("+a".repeat(16), 301),
             json!({}),
             json!({"op": 1}),
             json!({"op": "kill"}),

@@ -9,7 +9,6 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::controlling::unknown;
-use crate::creating::guest_pid;
 use crate::daemon::Daemon;
 use crate::jobs::{Asker, Job};
 use crate::refusal::{Code, Refusal};
@@ -44,7 +43,6 @@ pub struct WasReset {
 pub struct ResetJob {
     pub key: u64,
     pub resetter: Resetter,
-    pub mark: String,
     pub guest_pid: u32,
     pub asker: Asker,
 }
@@ -69,10 +67,14 @@ impl Resetter {
         Self { control }
     }
 
-    fn ask(&mut self, mark: &str, pid: u32) -> io::Result<WasReset> {
+    /// Asks; the socket takes so little at once, because the last order has been answered.
+    fn ask(&mut self, mark: &str, pid: u32) -> io::Result<()> {
         self.control.set_read_timeout(Some(ANSWER_BOUND))?;
         let order = json!({"pid": pid, "mark": mark});
-        self.control.write_all(format!("{order}\n").as_bytes())?;
+        self.control.write_all(format!("{order}\n").as_bytes())
+    }
+
+    fn hear(&mut self) -> io::Result<WasReset> {
         let mut line = Vec::new();
         let mut reader = BufReader::new((&self.control).take(MOST_ANSWER));
         reader.read_until(b'\n', &mut line)?;
@@ -81,10 +83,9 @@ impl Resetter {
 }
 
 impl ResetJob {
-    /// Has it done.
+    /// Waits until it is done.
     pub fn run(mut self) -> ResetDone {
-        let asked = self.resetter.ask(&self.mark, self.guest_pid);
-        let outcome = match asked {
+        let outcome = match self.resetter.hear() {
             Ok(answer) if answer.ok => Ok((self.resetter, answer)),
             Ok(answer) => Err(refused(answer.reason)),
             Err(error) => Err(refused(format!("the micro-VM did not answer ({error})"))),
@@ -108,10 +109,9 @@ fn refused(reason: impl std::fmt::Display) -> Refusal {
 
 impl Daemon {
     /// `reset`: puts a sandbox back to its snapshot.
-    pub(crate) fn reset(&mut self, asker: Asker, reset: Reset) -> Result<(), Refusal> {
+    pub(crate) fn reset(&mut self, asker: Asker, reset: &Reset) -> Result<(), Refusal> {
         let id = &reset.sandbox;
         let key = self.sandboxes.key(id).ok_or_else(|| unknown(id))?;
-        let guest_pid = guest_pid(self.new_key());
         let entry = self.sandboxes.get_mut(key).ok_or_else(|| unknown(id))?;
         if entry.sandbox.is_none() || entry.killed || entry.exited {
             return Err(unknown(id));
@@ -121,7 +121,7 @@ impl Daemon {
             true => entry.resetter.take(),
             false => None,
         };
-        let resetter = resetter.ok_or_else(|| {
+        let mut resetter = resetter.ok_or_else(|| {
             Refusal::new(
                 Code::BadRequest,
                 "The sandbox was not brought back from a snapshot, or is being reset.",
@@ -129,11 +129,12 @@ impl Daemon {
             )
         })?;
         entry.jobs = entry.jobs.saturating_add(1);
+        // One that has gone shows when it is heard.
+        let _ = resetter.ask(&reset.mark, reset.guest_pid);
         self.jobs.start_job(Job::Reset(ResetJob {
             key,
             resetter,
-            mark: reset.mark,
-            guest_pid,
+            guest_pid: reset.guest_pid,
             asker,
         }));
         Ok(())
@@ -158,7 +159,6 @@ impl Daemon {
                 }
                 let reply = json!({
                     "ok": true,
-                    "guestPid": guest_pid,
                     "phases": {"stop_ms": answer.stop_ms, "renew_ms": answer.renew_ms},
                     "rewrittenPages": answer.rewritten_pages,
                     "droppedPages": answer.dropped_pages,
@@ -183,7 +183,6 @@ mod tests {
         ResetJob {
             key: 1,
             resetter,
-            mark: "00ff".into(),
             guest_pid: 301,
             asker: Asker {
                 connection: 1,
@@ -193,7 +192,8 @@ mod tests {
     }
 
     fn answered(said: &'static str) -> ResetDone {
-        let (resetter, theirs) = Resetter::new().unwrap();
+        let (mut resetter, theirs) = Resetter::new().unwrap();
+        resetter.ask("00ff", 301).unwrap();
         let monitor = std::thread::spawn(move || {
             let mut reader = BufReader::new(UnixStream::from(theirs));
             let mut order = String::new();

@@ -1,4 +1,4 @@
-import { randomBytes } from "node:crypto";
+import { randomBytes, randomInt } from "node:crypto";
 import { CloisterError, type ErrorCode } from "#errors/catalogue";
 import { exitError, heldAgainstLimit, type SandboxExit } from "./exit.ts";
 import type { FrameSocket } from "./frame-socket.ts";
@@ -23,10 +23,10 @@ export interface StartPhases {
 export interface SandboxHolder {
   assign(id: string, bundle: BundleRef, label: string): Promise<void>;
   /**
-   * Puts a restored micro-VM back to its snapshot; `mark` comes on its connection, and after it nothing of its former life. Resolves with
-   * what the runner is to see as its process id; when it rejects the sandbox ends.
+   * Puts a restored micro-VM back to its snapshot; its runner is to see another process id. `mark` comes on its connection when that is
+   * done, and after it nothing of its former life. When it rejects the sandbox ends.
    */
-  reset?(id: string, mark: Buffer): Promise<number>;
+  reset?(id: string, mark: Buffer, guestPid: number): Promise<void>;
   /** Resolves when the last process is gone. */
   kill(id: string): Promise<void>;
   /** Starts the trace of a micro-VM's system calls, each line marked so, or ends it. */
@@ -44,6 +44,9 @@ export interface SandboxObserver {
 /** The first load of user code may take this long, ms. */
 export const INIT_TIMEOUT_MS = 10_000;
 const BOOT_TIMEOUT_MS = 10_000;
+/** Of a runner after a reset: below PID_MAX of Linux, and none of those that a machine's first processes have. */
+const FIRST_PID = 300;
+const PID_MAX = 32_768;
 /** No function guesses that many. */
 const MARK_BYTES = 32;
 /** Coming back with a function; its hooks have 10 s of that (runtime/protocol/README.md), ms. */
@@ -81,6 +84,8 @@ export class SandboxCore {
   readonly #holder: SandboxHolder;
   readonly #socket: FrameSocket;
   #link: RunnerLink;
+  /** The holder's word on the last reset. */
+  #told: Promise<void> = Promise.resolve();
   readonly #down = Promise.withResolvers<void>();
   readonly #ended = Promise.withResolvers<SandboxExit>();
   #alive = true;
@@ -142,9 +147,14 @@ export class SandboxCore {
       const marked = Promise.withResolvers<"marked">();
       this.#socket.skipTo(mark, () => marked.resolve("marked"));
       this.#link = this.#newLink();
-      const pid = await reset.call(this.#holder, this.id, mark);
-      const first = await Promise.race([marked.promise, this.down]);
+      const pid = randomInt(FIRST_PID, PID_MAX);
+      const told = this.#told.then(() => reset.call(this.#holder, this.id, mark, pid));
+      this.#told = told;
+      // The mark says it all, and is here before the holder's word.
+      const marks = [marked.promise, told.then(() => marked.promise)];
+      const first = await Promise.race([...marks, this.down]);
       if (first !== "marked") throw new Error("its runner is gone");
+      told.catch(() => this.end());
       this.#tail = "";
       this.readyAtMs = undefined;
       this.#madeAtMs = performance.now();

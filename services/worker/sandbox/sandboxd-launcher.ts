@@ -39,7 +39,6 @@ const createdSchema = z.object({
     .catch(undefined),
 });
 
-const resetSchema = z.object({ guestPid: z.number().int().positive() });
 const snapshotSchema = z.object({
   snapshot: z.string().min(1).max(64),
   bytes: z.number().int().min(0),
@@ -204,13 +203,13 @@ export class SandboxdLauncher implements SandboxLauncher, SandboxHolder {
     });
   }
 
-  async reset(id: string, mark: Buffer): Promise<number> {
-    const reply = await this.#control.request({
+  async reset(id: string, mark: Buffer, guestPid: number): Promise<void> {
+    await this.#control.request({
       op: "reset",
       sandbox: id,
       mark: mark.toString("hex"),
+      guestPid,
     });
-    return resetSchema.parse(reply).guestPid;
   }
 
   async kill(id: string): Promise<void> {
