@@ -51,14 +51,13 @@ pub struct Monitor<'a> {
     pub counters: BorrowedFd<'a>,
     /// The file of a snapshot, at descriptor 6.
     pub snapshot: Option<BorrowedFd<'a>>,
-    /// The socket by which the snapshot is asked for, at descriptor 7; only together with the file.
+    /// The socket by which it is told what to do with one, at the descriptor behind that.
     pub control: Option<BorrowedFd<'a>>,
 }
 
 impl Monitor<'_> {
     fn snapshot_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        let control = self.control.filter(|_| self.snapshot.is_some());
-        self.snapshot.into_iter().chain(control)
+        self.snapshot.into_iter().chain(self.control)
     }
 }
 

@@ -4,6 +4,10 @@ import { lifecycleOf } from "./lifecycle.mjs";
 import { rehearse } from "./rehearsal.mjs";
 import { renew } from "./renewal.mjs";
 
+/** What dies only when callbacks of what died before it have run is found by the next collection. */
+const COLLECTIONS = 3;
+const LATER_TURNS = 3;
+
 /**
  * Makes ready to be frozen: warms what the function asks for and what every call runs, has the function let go of what is not to be
  * copied, and leaves no garbage. Resolves with what is to be run after a restore, if anything. Rejects with what a hook throws.
@@ -15,14 +19,21 @@ export async function settle(target, warmTurns) {
   // The rehearsal's numbers can be foretold.
   renew({});
   await beforeSnapshot?.();
-  collectGarbage();
+  await collectGarbage();
   return afterRestore;
 }
 
-/** The collector is shown to a context of its own, so that user code does not find it. */
-function collectGarbage() {
+/**
+ * The collector is shown to a context of its own, so that user code does not find it. What it finds dead has callbacks (FinalizationRegistry), which run in
+ * later turns of the event loop: not after a restore.
+ */
+async function collectGarbage() {
   setFlagsFromString("--expose-gc");
   const collect = runInNewContext("gc");
   setFlagsFromString("--no-expose-gc");
-  collect();
+  for (let round = 0; round < COLLECTIONS; round++) {
+    collect();
+    for (let turn = 0; turn < LATER_TURNS; turn++)
+      await new Promise((resolve) => setImmediate(resolve));
+  }
 }

@@ -114,14 +114,6 @@ impl Daemon {
             Some(sandbox) if !entry.killed && !entry.exited => Arc::clone(sandbox),
             _ => return Err(unknown(&assign.sandbox)),
         };
-        let restore = match (&entry.waiting, &assign.snapshot) {
-            (Some(waiting), Some(id)) => {
-                Some(waiting.order(&self.snapshots, id, &assign.bundle)?)
-            }
-            (None, None) => None,
-            (Some(_), None) => return Err(Refusal::bad("The sandbox waits for a snapshot.")),
-            (None, Some(_)) => return Err(Refusal::bad("The sandbox waits for no snapshot.")),
-        };
         let bundle = self.bundles.get(&assign.bundle)?;
         let changes = assign.memory_mb.or(assign.cpu_milli).or(assign.pids);
         let limits = changes.map(|_| LimitChange {
@@ -141,7 +133,6 @@ impl Daemon {
             sandbox,
             bundle,
             limits,
-            restore,
             asker,
         }));
         Ok(())

@@ -24,6 +24,7 @@ use crate::logging::LineBudget;
 use crate::options::Options;
 use crate::output::Held;
 use crate::peer;
+use crate::ready::Ready;
 use crate::refusal::Refusal;
 use crate::request::{self, Request};
 use crate::sandboxes::Sandboxes;
@@ -53,6 +54,7 @@ pub struct Daemon {
     pub(crate) clients: Clients,
     pub(crate) slots: Slots,
     pub(crate) snapshots: Snapshots,
+    pub(crate) ready: Ready,
     pub(crate) held: Held,
     /// Output pipes that rest, until when; in that order.
     pub(crate) resting: VecDeque<(Instant, u64, u8)>,
@@ -104,6 +106,7 @@ impl Daemon {
             sandboxes: Sandboxes::default(),
             clients: Clients::default(),
             snapshots: Snapshots::default(),
+            ready: Ready::default(),
             held: Held::default(),
             resting: VecDeque::new(),
             draining: false,
@@ -167,9 +170,13 @@ impl Daemon {
             Done::Spawned {
                 key,
                 outcome,
-                socket,
-                stream,
-            } => self.spawned(key, outcome, socket, stream),
+                reply_to,
+            } => self.spawned(key, outcome, reply_to),
+            Done::Adopted {
+                key,
+                outcome,
+                reply_to,
+            } => self.adopted(key, outcome, &reply_to),
             Done::Assigned {
                 key,
                 outcome,

@@ -60,6 +60,7 @@ impl Daemon {
 
     /// Ends a sandbox, or one that is still being made as soon as it is.
     pub(crate) fn kill_now(&mut self, key: u64) {
+        self.ready_ends(key);
         let Some(entry) = self.sandboxes.get_mut(key) else {
             return;
         };
@@ -121,6 +122,7 @@ impl Daemon {
 
     /// Pid 1 has ended, and with it the kernel ends everything else.
     pub(crate) fn exited(&mut self, key: u64) {
+        self.ready_ends(key);
         let Some(entry) = self.sandboxes.get_mut(key) else {
             return;
         };
@@ -168,14 +170,19 @@ impl Daemon {
             ExitReason::Signal(signal) => ("signal", None, Some(signal_name(signal))),
         };
         tracing::debug!(sandbox = %id, reason, code, signal, "ended");
-        self.event(&Exit {
+        // Of one that was kept ready nobody knows.
+        let known = entry.client != 0;
+        let event = Exit {
             event: "exit",
             sandbox: &id,
             reason,
             code,
             signal,
             memory_peak_bytes: report.memory_peak_bytes,
-        });
+        };
+        if known {
+            self.event(&event);
+        }
         if report.leftover {
             tracing::error!(sandbox = %id, "something of a sandbox cannot be removed; its host id is not used again");
         }
@@ -185,6 +192,9 @@ impl Daemon {
     /// A sandbox that could not be made.
     pub(crate) fn not_made(&mut self, key: u64, refusal: &Refusal) {
         self.warn(&format!("a sandbox could not be made: {}", refusal.message));
+        if let Some(waiting) = self.sandboxes.get_mut(key).and_then(|e| e.waiting.take()) {
+            self.not_ready(&waiting);
+        }
         self.forget(key, true);
     }
 

@@ -140,44 +140,56 @@ impl Machine {
     }
 }
 
+/// What a monitor is to do with the image's runner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    Boot {
+        freezable: bool,
+    },
+    BringBack,
+    /// Bring back what it is told, when it is told; `likely` if it is given one like that.
+    Wait {
+        likely: bool,
+    },
+}
+
 /// The monitor's command line: it stands in the image's root, and shows that to its guest. A restored guest sees `pid` as its own id.
-pub fn monitor_argv(image: &Image, create: &Create, pid: u32) -> Vec<String> {
-    let waits = create.awaits.is_some();
-    let restored = create.snapshot.is_some() || waits;
-    let verb = if restored { "restore" } else { "run" };
-    let words = [
-        "cloister-vm",
-        verb,
-        "--root",
-        "/",
-        "--kvm-fd",
-        "4",
-        "--fd3",
-        "3",
-        "--counters-fd",
-        "5",
-    ];
-    let mut argv: Vec<String> = words.map(str::to_owned).to_vec();
-    argv.extend(["--memory-mb".to_owned(), create.memory_mb.to_string()]);
-    argv.extend(["--tmp-mb".to_owned(), create.tmp_mb.to_string()]);
-    if restored || create.freezable {
-        argv.extend(["--snapshot-fd", "6", "--snapshot-key"].map(str::to_owned));
-        argv.push(image.digest.clone());
+pub fn monitor_argv(image: &Image, create: &Create, task: Task, pid: u32) -> Vec<String> {
+    let verb = match task {
+        Task::Boot { .. } => "run",
+        Task::BringBack | Task::Wait { .. } => "restore",
+    };
+    let mut argv: Vec<String> = Vec::new();
+    let mut say = |words: &[&str]| argv.extend(words.iter().map(|word| (*word).to_owned()));
+    say(&["cloister-vm", verb, "--root", "/", "--kvm-fd", "4"]);
+    say(&["--counters-fd", "5"]);
+    say(&["--memory-mb", &create.memory_mb.to_string()]);
+    say(&["--tmp-mb", &create.tmp_mb.to_string()]);
+    // The two descriptors follow each other; without a file the socket is the first.
+    let (file, socket) = match task {
+        Task::Boot { freezable } => (freezable, freezable),
+        Task::BringBack => (true, true),
+        Task::Wait { likely } => (likely, true),
+    };
+    if file {
+        say(&["--snapshot-fd", "6", "--snapshot-key", &image.digest]);
     }
-    if create.freezable || restored {
-        argv.extend(["--control-fd", "7"].map(str::to_owned));
+    if socket {
+        say(&["--control-fd", if file { "7" } else { "6" }]);
     }
-    if waits {
-        argv.push("--wait".to_owned());
+    match task {
+        // Its socket comes with what it is told.
+        Task::Wait { .. } => say(&["--wait"]),
+        _ => say(&["--fd3", "3"]),
     }
-    if restored {
-        argv.extend(["--pid".to_owned(), pid.to_string()]);
+    if verb == "restore" {
+        say(&["--pid", &pid.to_string()]);
         return argv;
     }
     for (name, value) in &image.env {
-        argv.extend(["--env".to_owned(), format!("{name}={value}")]);
+        say(&["--env", &format!("{name}={value}")]);
     }
-    argv.push("--".to_owned());
+    say(&["--"]);
     argv.extend(image.argv(create.memory_mb, &create.argv_extra));
     argv
 }

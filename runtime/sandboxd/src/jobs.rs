@@ -17,10 +17,10 @@ use crate::bundles::Bundle;
 use crate::hypervisor::Machine;
 use crate::images::Image;
 use crate::peer;
+use crate::ready::RestoreOrder;
 use crate::refusal::{Code, Refusal};
 use crate::reset::{ResetDone, ResetJob};
 use crate::snapshots::{Freezer, Frozen};
-use crate::waiting::RestoreOrder;
 
 /// A spawn waits for the kernel to attach it to its cgroups more than it computes.
 const SPAWN_THREADS: usize = 8;
@@ -48,9 +48,23 @@ pub struct SpawnJob {
     pub limits: Limits,
     pub bundle: Option<Bundle>,
     pub stdio: Stdio,
-    /// The same socket as `stdio.fd3`, for the reply.
+    /// Who asked for it; nobody yet for one that is kept ready.
+    pub reply_to: Option<ReplyTo>,
+}
+
+/// The same socket as a sandbox's descriptor 3, for the one reply.
+pub struct ReplyTo {
     pub socket: OwnedFd,
     pub stream: u32,
+}
+
+/// A micro-VM that was kept ready and is to bring a snapshot back.
+pub struct AdoptJob {
+    pub key: u64,
+    pub sandbox: Arc<Sandbox>,
+    pub bundle: Option<Bundle>,
+    pub order: RestoreOrder,
+    pub reply_to: ReplyTo,
 }
 
 pub struct AssignJob {
@@ -58,8 +72,6 @@ pub struct AssignJob {
     pub sandbox: Arc<Sandbox>,
     pub bundle: Bundle,
     pub limits: Option<LimitChange>,
-    /// What to bring back in it then.
-    pub restore: Option<RestoreOrder>,
     pub asker: Asker,
 }
 
@@ -89,6 +101,7 @@ pub struct Listed {
 pub enum Job {
     Spawn(Box<SpawnJob>),
     Assign(AssignJob),
+    Adopt(Box<AdoptJob>),
     Freeze {
         key: u64,
         freezer: Freezer,
@@ -114,8 +127,12 @@ pub enum Done {
     Spawned {
         key: u64,
         outcome: Result<Sandbox, Refusal>,
-        socket: OwnedFd,
-        stream: u32,
+        reply_to: Option<ReplyTo>,
+    },
+    Adopted {
+        key: u64,
+        outcome: Result<Phases, Refusal>,
+        reply_to: ReplyTo,
     },
     Assigned {
         key: u64,
@@ -188,7 +205,7 @@ impl Jobs {
     pub fn start_job(&self, job: Job) {
         let pool = match job {
             Job::Spawn(_) => &self.spawns,
-            Job::Assign(_) => &self.assigns,
+            Job::Assign(_) | Job::Adopt(_) => &self.assigns,
             // Seldom, and slow: an assign must not wait for it.
             Job::Freeze { .. } => &self.spawns,
             Job::Reset(_) => &self.resets,
@@ -219,23 +236,19 @@ fn run(job: Job) -> Done {
                 sandbox,
                 bundle,
                 limits,
-                restore,
                 asker,
             } = job;
             let outcome = sandbox
                 .assign(&bundle.path(), limits)
                 .map(|phases| phases.into_iter().collect())
-                .map_err(|error| refusal(error.code(), &error, error.remedy()))
-                .and_then(|phases| {
-                    restore.as_ref().map_or(Ok(()), RestoreOrder::send)?;
-                    Ok(phases)
-                });
+                .map_err(|error| refusal(error.code(), &error, error.remedy()));
             Done::Assigned {
                 key,
                 outcome,
                 asker,
             }
         }
+        Job::Adopt(job) => run_adopt(*job),
         Job::Freeze {
             key,
             freezer,
@@ -288,8 +301,26 @@ fn run_spawn(job: SpawnJob) -> Done {
     Done::Spawned {
         key: job.key,
         outcome,
-        socket: job.socket,
-        stream: job.stream,
+        reply_to: job.reply_to,
+    }
+}
+
+fn run_adopt(job: AdoptJob) -> Done {
+    let mounted = match &job.bundle {
+        Some(bundle) => job
+            .sandbox
+            .assign(&bundle.path(), None)
+            .map_err(|error| refusal(error.code(), &error, error.remedy())),
+        None => Ok(Vec::new()),
+    };
+    let outcome = mounted.and_then(|phases| {
+        job.order.send()?;
+        Ok(phases.into_iter().collect())
+    });
+    Done::Adopted {
+        key: job.key,
+        outcome,
+        reply_to: job.reply_to,
     }
 }
 

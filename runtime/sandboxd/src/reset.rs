@@ -116,12 +116,7 @@ impl Daemon {
         if entry.sandbox.is_none() || entry.killed || entry.exited {
             return Err(unknown(id));
         }
-        let brought_back = entry.waiting.is_none() || entry.assigned;
-        let resetter = match brought_back {
-            true => entry.resetter.take(),
-            false => None,
-        };
-        let mut resetter = resetter.ok_or_else(|| {
+        let mut resetter = entry.resetter.take().ok_or_else(|| {
             Refusal::new(
                 Code::BadRequest,
                 "The sandbox was not brought back from a snapshot, or is being reset.",

@@ -9,10 +9,10 @@ use cloister_container::Sandbox;
 use crate::counters::CounterFile;
 use crate::jobs::Asker;
 use crate::output::{Account, OutputPipe};
+use crate::ready::Waiting;
 use crate::request::Kind;
 use crate::reset::Resetter;
 use crate::snapshots::Freezer;
-use crate::waiting::Waiting;
 
 /// One sandbox, from its request until its processes are gone.
 pub struct Entry {
@@ -57,6 +57,8 @@ impl Entry {
             "ending"
         } else if self.sandbox.is_none() {
             "creating"
+        } else if self.waiting.is_some() {
+            "ready"
         } else if self.assigned {
             "assigned"
         } else {

@@ -28,7 +28,7 @@ const ANSWER_BOUND: Duration = Duration::from_secs(30);
 const MOST_ANSWER: u64 = 4096;
 
 /// What must be the same where a snapshot is brought back.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Shape {
     image: String,
     digest: String,
@@ -196,6 +196,13 @@ impl Snapshots {
             .filter(fits)
             .cloned()
             .ok_or_else(|| none(id))
+    }
+
+    /// One of that shape in which there is nothing of anybody.
+    pub fn bare(&self, shape: &Shape) -> Option<Arc<Snapshot>> {
+        let bare =
+            |snapshot: &&Arc<Snapshot>| snapshot.bundle.is_none() && snapshot.shape == *shape;
+        self.by_id.values().find(bare).cloned()
     }
 
     pub fn forget(&mut self, id: &str) -> Result<(), Refusal> {

@@ -77,6 +77,7 @@ export function preparedMode(ground: Ground, kind: Path): Mode {
 export function restoredMode(ground: Ground): Mode {
   const functions = { hold: async () => ground.bundle };
   return modeOf("microvm-restored", ground, functions, async (launcher, shape) => {
+    await launcher.freeze(shape);
     const made = await launcher.functions?.make(shape, ground.spec);
     if (made?.state !== "ready") throw new Error(made?.reason ?? "there is no snapshot");
   });

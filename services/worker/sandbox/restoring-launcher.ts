@@ -65,7 +65,10 @@ export class RestoringLauncher implements SandboxLauncher {
     const { functions } = this;
     if (functions && spec && shape.kind === "microvm") {
       const returning = await this.#bringBack(functions, shape, label, bundle, spec);
-      if (returning) return returning;
+      if (returning) {
+        this.#haveBare(shape);
+        return returning;
+      }
     }
     const restored = await this.#restore(shape, label, bundle);
     const assigned = restored
@@ -151,6 +154,13 @@ export class RestoringLauncher implements SandboxLauncher {
       this.#problem(error);
       return undefined;
     }
+  }
+
+  /** sandboxd gets micro-VMs ready by one without a function, in which there is nothing of anybody. */
+  #haveBare(shape: SandboxShape): void {
+    const key = keyOf(shape);
+    if (this.#store.has(key) || performance.now() < this.#shape(key).retryAtMs) return;
+    this.freeze(shape).catch(this.#problem);
   }
 
   readonly #problem = (error: unknown): void => {

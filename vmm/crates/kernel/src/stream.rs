@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 use rustix::event::epoll;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use vmm_abi::{
-    EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, Errno, Iovec, O_ACCMODE, S_IFCHR, S_IFIFO, S_IFMT,
-    S_IFSOCK, Stat,
+    EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, Errno, Iovec, O_ACCMODE, O_RDWR, S_IFCHR, S_IFIFO,
+    S_IFMT, S_IFSOCK, Stat,
 };
 use vmm_memory::AddressSpace;
 
@@ -50,7 +50,10 @@ impl HostStream {
     /// EBADF, or EINVAL for a regular file or folder.
     pub fn new(fd: OwnedFd, number: i32) -> Result<Arc<Self>, Errno> {
         let mode = rustix::fs::fstat(&fd).map_err(errno)?.st_mode;
-        let access = rustix::fs::fcntl_getfl(&fd).map_err(errno)?.bits() & O_ACCMODE;
+        let access = match mode & S_IFMT {
+            S_IFSOCK => O_RDWR,
+            _ => rustix::fs::fcntl_getfl(&fd).map_err(errno)?.bits() & O_ACCMODE,
+        };
         Ok(Arc::new(Self {
             number,
             fd,

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 /// What `--help` prints.
 pub const HELP: &str = "\
 usage: cloister-vm run --root DIR [options] -- PROGRAM [ARGUMENT...]
-       cloister-vm restore --root DIR --snapshot-fd N [--wait --control-fd N] [options]
+       cloister-vm restore --root DIR --snapshot-fd N [options]
+       cloister-vm restore --root DIR --wait --control-fd N [options]
        cloister-vm syscalls [--json] | host-calls
 
 Runs one Linux program in a micro-VM. Its exit status is the program's; 128 and
@@ -27,8 +28,8 @@ host for it.
   --snapshot-fd N      descriptor of a file: `restore` brings back what is in it; `run` writes the
                        frozen program there and ends, once a byte comes by the socket of --control-fd
   --control-fd N       descriptor of that socket; the answer is one JSON object
-  --wait               gets ready for a snapshot like that of --snapshot-fd, and waits on the socket of
-                       --control-fd for the one to bring back
+  --wait               waits on the socket of --control-fd for the snapshot to bring back, all else made;
+                       for one like that of --snapshot-fd, if that is given
   --snapshot-key TEXT  what the snapshot is of; must be the same again for `restore`
   --verify             reads the whole snapshot first and compares its checksum
   --pid N              process id that a restored program sees (1)
@@ -190,8 +191,9 @@ fn parse_options(
     if options.wait && options.control_fd.is_none() {
         return Err(CommandError::Missing("--control-fd N"));
     }
-    match (restore, options.snapshot_fd, options.control_fd) {
-        (true, None, _) => return Err(CommandError::Missing("--snapshot-fd N")),
+    let (file, socket) = (options.snapshot_fd, options.control_fd);
+    match (restore, file, socket) {
+        (true, None, _) if !options.wait => return Err(CommandError::Missing("--snapshot-fd N")),
         (false, Some(_), None) => return Err(CommandError::Missing("--control-fd N")),
         (false, None, Some(_)) => return Err(CommandError::Missing("--snapshot-fd N")),
         _ => {}

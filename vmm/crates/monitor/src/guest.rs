@@ -151,25 +151,28 @@ pub fn run(options: &Options) -> Result<u8, GuestError> {
 /// # Errors
 /// [`GuestError`] when it could not go on.
 pub fn restore(options: &Options) -> Result<u8, GuestError> {
-    let file = take_descriptor(options.snapshot_fd.unwrap_or(-1))?;
+    let given = options.snapshot_fd.map(take_descriptor).transpose()?;
     let control = options.control_fd.map(take_descriptor).transpose()?;
     let resets = control.map(Resets::new).transpose();
     let resets = resets.map_err(|error| SnapshotError::Host("/proc/self/pagemap", error))?;
     let machine = snapshot::machine_id()?;
-    let empty = prepare(options)?;
-    let here = Ordered {
-        file,
-        key: options.snapshot_key.clone(),
-    };
+    let mut empty = prepare(options)?;
     let ordered = match resets.as_ref().filter(|_| options.wait) {
-        None => here,
+        None => {
+            let missing = || GuestError::Given("--snapshot-fd".into(), Errno::EBADF);
+            Ordered {
+                file: given.ok_or_else(missing)?,
+                key: options.snapshot_key.clone(),
+                stream: None,
+            }
+        }
         Some(resets) => {
-            let likely = snapshot::read(&here.file, &here.key, &machine)?;
-            empty.threads.make_ready(likely.process.threads.len())?;
-            empty
-                .kernel
-                .make_ready(&likely.memory)
-                .map_err(SnapshotError::Restore)?;
+            if let Some(likely) = given {
+                make_ready(
+                    &empty,
+                    &snapshot::read(&likely, &options.snapshot_key, &machine)?,
+                )?;
+            }
             match order::wait(resets.control())? {
                 Some(ordered) => ordered,
                 // Nobody needs it any more.
@@ -177,7 +180,12 @@ pub fn restore(options: &Options) -> Result<u8, GuestError> {
             }
         }
     };
-    let Ordered { file, key } = ordered;
+    let Ordered { file, key, stream } = ordered;
+    if let Some(stream) = stream {
+        let failed = |errno| GuestError::Given("descriptor 3".into(), errno);
+        let stream = HostStream::new(stream, 3).map_err(failed)?;
+        empty.streams.insert(3, stream);
+    }
     if options.verify {
         snapshot::verify_pages(&file)?;
     }
@@ -199,6 +207,16 @@ pub fn restore(options: &Options) -> Result<u8, GuestError> {
         }
         Some(resets) => lives(empty, threads, snapshot, file, &resets, options),
     }
+}
+
+/// Makes what a guest like that one will need.
+fn make_ready(empty: &Empty, likely: &Snapshot) -> Result<(), GuestError> {
+    empty.threads.make_ready(likely.process.threads.len())?;
+    empty
+        .kernel
+        .make_ready(&likely.memory)
+        .map_err(SnapshotError::Restore)?;
+    Ok(())
 }
 
 /// Runs a guest that was brought back, and again each time that it has been reset; answers as [`run`].

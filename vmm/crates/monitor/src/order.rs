@@ -16,6 +16,8 @@ const MOST_BYTES: usize = 4096;
 pub struct Ordered {
     pub file: OwnedFd,
     pub key: String,
+    /// What the guest is to have at 3.
+    pub stream: Option<OwnedFd>,
 }
 
 #[derive(Deserialize)]
@@ -24,7 +26,7 @@ struct Message {
     key: String,
 }
 
-/// Waits for one message on the control socket: `{"key"}`, and the snapshot's file with it (SCM_RIGHTS, unix(7)). `None` when the other end was
+/// Waits for one message on the control socket: `{"key"}`, and with it (SCM_RIGHTS, unix(7)) the snapshot's file and what the guest is to have at 3, which may be left out. `None` when the other end was
 /// closed.
 ///
 /// # Errors
@@ -35,7 +37,7 @@ pub fn wait(control: &OwnedFd) -> Result<Option<Ordered>, SnapshotError> {
         SnapshotError::Host("the order", error)
     };
     let mut text = [0u8; MOST_BYTES];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let received = loop {
         let mut parts = [IoSliceMut::new(&mut text)];
@@ -54,15 +56,19 @@ pub fn wait(control: &OwnedFd) -> Result<Option<Ordered>, SnapshotError> {
     {
         return Err(wrong("it is too long"));
     }
-    let mut files = ancillary.drain().filter_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(mut files) => files.next(),
-        _ => None,
-    });
+    let mut files = ancillary
+        .drain()
+        .filter_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(files) => Some(files),
+            _ => None,
+        })
+        .flatten();
     let file = files.next().ok_or_else(|| wrong("no file came with it"))?;
     let message: Message = serde_json::from_slice(text.get(..received.bytes).unwrap_or_default())
         .map_err(|error| wrong(&error.to_string()))?;
     Ok(Some(Ordered {
         file,
         key: message.key,
+        stream: files.next(),
     }))
 }

@@ -1,0 +1,237 @@
+//! Micro-VMs that are kept ready: all is made but what the snapshot to be brought back decides.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use serde_json::json;
+
+use crate::daemon::Daemon;
+use crate::hypervisor::{Machine, Task};
+use crate::images::Image;
+use crate::refusal::{Code, Refusal};
+use crate::request::{Create, Kind};
+use crate::reset::Resetter;
+use crate::snapshots::{Shape, Snapshot};
+
+/// Kept of what was asked for once, and of what was asked for while none was there.
+const FEW: usize = 2;
+const MANY: usize = 8;
+/// Kept in all.
+const MOST: usize = 24;
+
+/// The way to a monitor that waits.
+#[derive(Debug)]
+pub struct Waiting {
+    place: Place,
+    control: UnixStream,
+}
+
+/// What two micro-VMs must have in common to stand for each other.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Place {
+    shape: Shape,
+    cpu_milli: u32,
+    pids: u32,
+}
+
+impl Place {
+    pub fn of(image: &Image, create: &Create) -> Self {
+        Self {
+            shape: Shape::of(image, create),
+            cpu_milli: create.cpu_milli,
+            pids: create.pids,
+        }
+    }
+}
+
+impl Waiting {
+    /// It, and the monitor's end of the socket.
+    fn new(place: Place) -> io::Result<(Self, OwnedFd)> {
+        let (control, theirs) = UnixStream::pair()?;
+        Ok((Self { place, control }, OwnedFd::from(theirs)))
+    }
+
+    /// What asks it for resets, once it has brought something back.
+    pub fn resetter(&self) -> io::Result<Resetter> {
+        self.control.try_clone().map(Resetter::by)
+    }
+
+    /// What it is to be told: to bring that back, with that socket at descriptor 3.
+    pub fn order(self, snapshot: Arc<Snapshot>, fd3: OwnedFd) -> RestoreOrder {
+        RestoreOrder {
+            control: self.control,
+            snapshot,
+            fd3,
+        }
+    }
+}
+
+/// A snapshot on its way to the monitor that waits for it.
+#[derive(Debug)]
+pub struct RestoreOrder {
+    control: UnixStream,
+    snapshot: Arc<Snapshot>,
+    fd3: OwnedFd,
+}
+
+impl RestoreOrder {
+    /// Hands the file over; whether it could be brought back shows in the sandbox.
+    pub fn send(&self) -> Result<(), Refusal> {
+        let text = json!({"key": self.snapshot.key()}).to_string();
+        let file: &File = self.snapshot.file();
+        let files = [file.as_fd(), self.fd3.as_fd()];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+        let mut rights = SendAncillaryBuffer::new(&mut space);
+        rights.push(SendAncillaryMessage::ScmRights(&files));
+        let parts = [IoSlice::new(text.as_bytes())];
+        // The socket is empty, and takes so little at once.
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        match sendmsg(&self.control, &parts, &mut rights, flags) {
+            Ok(count) if count == text.len() => Ok(()),
+            Ok(_) => Err(failed("it was sent in part")),
+            Err(error) => Err(failed(error)),
+        }
+    }
+}
+
+fn failed(error: impl std::fmt::Display) -> Refusal {
+    Refusal::new(
+        Code::SetupFailed,
+        format!("The snapshot could not be given to the micro-VM: {error}."),
+        "Ask for another sandbox.",
+    )
+}
+
+/// Those of one place.
+#[derive(Default)]
+struct Stock {
+    waiting: Vec<u64>,
+    making: usize,
+    wanted: usize,
+}
+
+/// All that are ready or on their way, by place.
+#[derive(Default)]
+pub struct Ready {
+    stocks: HashMap<Place, Stock>,
+}
+
+impl Ready {
+    /// How many there are, with those that are being made.
+    pub fn len(&self) -> usize {
+        let stocks = self.stocks.values();
+        stocks.fold(0, |sum, stock| {
+            sum.saturating_add(stock.waiting.len())
+                .saturating_add(stock.making)
+        })
+    }
+
+    /// One is gone, taken or not.
+    pub fn remove(&mut self, place: &Place, key: u64) {
+        if let Some(stock) = self.stocks.get_mut(place) {
+            stock.waiting.retain(|known| *known != key);
+        }
+    }
+}
+
+impl Daemon {
+    /// One that is ready, which then is so no more.
+    pub(crate) fn take_ready(&mut self, place: &Place) -> Option<u64> {
+        let stock = self.ready.stocks.entry(place.clone()).or_default();
+        let taken = stock.waiting.pop();
+        let short = if taken.is_none() { MANY } else { FEW };
+        stock.wanted = match stock.wanted {
+            // The first of all found none, which says nothing of how many come at once.
+            0 => FEW,
+            wanted => wanted.max(short),
+        };
+        taken
+    }
+
+    /// Has as many made as are wanted, once for each that was taken.
+    pub(crate) fn want_ready(&mut self, place: Place, image: &Arc<Image>, create: &Create) {
+        let Some(stock) = self.ready.stocks.get(&place) else {
+            return;
+        };
+        let there = stock.waiting.len().saturating_add(stock.making);
+        let missing = stock.wanted.saturating_sub(there);
+        for _ in 0..missing {
+            let all = self.ready.len();
+            if self.draining
+                || all >= MOST
+                || self.sandboxes.len() >= self.options.max_sandboxes as usize
+            {
+                return;
+            }
+            if let Err(error) = self.start_ready(place.clone(), image, create) {
+                return self.warn(&format!("no micro-VM can be kept ready: {error}"));
+            }
+        }
+    }
+
+    fn start_ready(&mut self, place: Place, image: &Arc<Image>, create: &Create) -> io::Result<()> {
+        let Some(hypervisor) = self.hypervisor.clone() else {
+            return Ok(());
+        };
+        // In the place of the socket that is still to come.
+        let nothing = OwnedFd::from(File::open("/dev/null")?);
+        let create = Create {
+            kind: Kind::Microvm,
+            label: format!("ready-{}", create.image),
+            bundle: None,
+            snapshot: None,
+            ..create.clone()
+        };
+        let mut making = self.making(&create, image, nothing)?;
+        let counters = making.count(&self.counters)?;
+        let likely = self.snapshots.bare(&place.shape);
+        let (waiting, theirs) = Waiting::new(place.clone())?;
+        let task = Task::Wait {
+            likely: likely.is_some(),
+        };
+        let machine = Machine::new(hypervisor, counters);
+        making.in_machine(machine.of_snapshot(likely).hearing(Some(theirs)), task);
+        making.label.clone_from(&create.label);
+        making.waiting = Some(waiting);
+        self.make(making)?;
+        let stock = self.ready.stocks.entry(place).or_default();
+        stock.making = stock.making.saturating_add(1);
+        Ok(())
+    }
+
+    /// One has been made.
+    pub(crate) fn made_ready(&mut self, key: u64) {
+        let Some(entry) = self.sandboxes.get_mut(key) else {
+            return;
+        };
+        let Some(waiting) = &entry.waiting else {
+            return;
+        };
+        let stock = self.ready.stocks.entry(waiting.place.clone()).or_default();
+        stock.making = stock.making.saturating_sub(1);
+        if !entry.killed {
+            stock.waiting.push(key);
+        }
+    }
+
+    /// One could not be made: no more are, until one is wanted again.
+    pub(crate) fn not_ready(&mut self, waiting: &Waiting) {
+        if let Some(stock) = self.ready.stocks.get_mut(&waiting.place) {
+            stock.making = stock.making.saturating_sub(1);
+            stock.wanted = 0;
+        }
+    }
+
+    /// One ends that nobody has taken.
+    pub(crate) fn ready_ends(&mut self, key: u64) {
+        if let Some(waiting) = self.sandboxes.get_mut(key).and_then(|e| e.waiting.as_ref()) {
+            self.ready.remove(&waiting.place, key);
+        }
+    }
+}
