@@ -29,6 +29,7 @@ export class SandboxdStandIn {
   readonly held = new Map<string, Held>();
   /** What snapshots are of: a runner is brought back as it was by doing again what it was asked to do. */
   readonly frozen = new Map<string, { bundle: string | undefined; init: object | undefined }>();
+  kinds = ["container"];
   /** A sandbox that is brought back goes down when it hears so. */
   neverBack = false;
   readonly #controls = new Set<FrameSocket>();
@@ -205,7 +206,7 @@ export class SandboxdStandIn {
         instance: "00000000",
         cgroup: "v2",
         images: { python3: "0".repeat(64) },
-        kinds: ["container"],
+        kinds: this.kinds,
         landlockAbi: 6,
         pid: process.pid,
       };
