@@ -219,7 +219,7 @@ export const handler = async (event) => {
         headers: authorization(),
         signal: AbortSignal.timeout(60_000),
       });
-    for (const start of [/^(cold|prepared)$/, /^warm$/]) {
+    for (const start of [/^restored$/, /^warm$/]) {
       const response = await call();
       assert.equal(response.status, 200, await response.clone().text());
       assert.equal(await response.text(), "guest");
