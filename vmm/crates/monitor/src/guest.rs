@@ -152,8 +152,8 @@ pub fn restore(options: &Options) -> Result<u8, GuestError> {
     let ordered = match control.filter(|_| options.wait) {
         None => here,
         Some(control) => {
-            empty.threads.make_ready()?;
             let likely = snapshot::read(&here.file, &here.key, &machine)?;
+            empty.threads.make_ready(likely.process.threads.len())?;
             empty
                 .kernel
                 .make_ready(&likely.memory)
