@@ -6,10 +6,18 @@ import { join } from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
 import { pino } from "pino";
 import { create } from "tar";
-import { functionConfigSchema, type VersionSpec } from "#contracts/function";
-import type { InvocationJob, InvocationRecord, LogEntry } from "#contracts/invocation";
+import { type FunctionConfig, functionConfigSchema, type VersionSpec } from "#contracts/function";
+import {
+  CHANGES_CHANNEL,
+  type Change,
+  type InvocationJob,
+  type InvocationRecord,
+  type LogEntry,
+} from "#contracts/invocation";
+import type { SnapshotState } from "#contracts/snapshot";
 import { InvocationProducer } from "#queue/invocation-queue";
 import { readNodes } from "#queue/nodes";
+import { readSnapshotStates } from "#queue/snapshots";
 import { type RedisServer, startRedisServer } from "#testkit/redis-server";
 import { type Answer, GatewaySide } from "./testkit/gateway-side.ts";
 import { SandboxdStandIn } from "./testkit/sandboxd-stand-in.ts";
@@ -59,6 +67,7 @@ beforeEach(async () => {
   redis = await startRedisServer();
   gateway = await GatewaySide.listen();
   sandboxd = new SandboxdStandIn(join(folder, "bundles"));
+  sandboxd.kinds = ["container", "microvm"];
   await sandboxd.listen();
   producer = new InvocationProducer(redis.url, (error) => assert.fail(error));
   database = new Rows();
@@ -92,7 +101,7 @@ afterEach(async () => {
 });
 
 let next = 0;
-async function deploy(source: string): Promise<VersionSpec> {
+async function deploy(source: string, more: Partial<FunctionConfig> = {}): Promise<VersionSpec> {
   const name = `f${next++}`;
   await writeFile(join(folder, "main.py"), source);
   const file = join(folder, `${name}.tgz`);
@@ -106,7 +115,7 @@ async function deploy(source: string): Promise<VersionSpec> {
     name,
     version: 1,
     bundleDigest,
-    config: functionConfigSchema.parse({ name, runtime: "python3", timeoutMs: 20_000 }),
+    config: functionConfigSchema.parse({ name, runtime: "python3", timeoutMs: 20_000, ...more }),
   };
   database.bundles.set(bundleDigest, bundle);
   database.versions.set(spec.versionId, spec);
@@ -142,7 +151,10 @@ test("a job is answered from the queue to the record, and the node tells of itse
   assert.equal(answer.body.toString(), '"hello"', JSON.stringify(answer.error));
   assert.equal((await send(spec).answer).body.toString(), '"hello"');
   const [node] = await readNodes(producer.redis);
-  assert.deepEqual([node?.id, node?.sandboxd, node?.kinds], ["node_test", true, ["container"]]);
+  assert.deepEqual(
+    [node?.id, node?.sandboxd, node?.kinds],
+    ["node_test", true, ["container", "microvm"]],
+  );
   await worker.drain();
   assert.deepEqual(
     database.records.map((record) => record.status),
@@ -150,6 +162,53 @@ test("a job is answered from the queue to the record, and the node tells of itse
   );
   assert.deepEqual(await readNodes(producer.redis), []);
   assert.equal(sandboxd.held.size, 0, "a drain leaves no sandbox");
+});
+
+const tell = (change: Change) => producer.redis.publish(CHANGES_CHANNEL, JSON.stringify(change));
+
+/** What this node tells of a version, once it is `wanted`. */
+async function told(spec: VersionSpec, wanted: SnapshotState["state"]): Promise<SnapshotState> {
+  let state: SnapshotState | undefined;
+  // Nothing tells of a change; the bound is that of all waits here.
+  for (let tries = 0; tries < 200; tries++) {
+    state = (await readSnapshotStates(producer.redis, spec.versionId)).get("node_test");
+    if (state?.state === wanted) return state;
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+  throw new Error(`told ${JSON.stringify(state)}`);
+}
+
+test("what is published has a snapshot made, calls start from it, and what is deleted is forgotten", async () => {
+  const spec = await deploy(HELLO, { isolation: "microvm", reuse: "fresh" });
+  await tell({ kind: "function", id: spec.functionId, versionId: spec.versionId });
+  assert.equal((await told(spec, "ready")).bytes, 1000);
+  const answer = await send(spec).answer;
+  const { start } = (answer.head?.meta ?? {}) as { start?: string };
+  assert.deepEqual([answer.body.toString(), start], ['"hello"', "restored"]);
+  await tell({ kind: "function", id: spec.functionId, deleted: true });
+  await told(spec, "none");
+  await worker.drain();
+  const [record] = database.records;
+  assert.equal(record?.start, "restored");
+  assert.ok(Number(record?.phases.restore_ms) > 0, JSON.stringify(record));
+});
+
+test("a call whose sandbox never comes back is served by another, and its caller sees nothing of that", async () => {
+  const spec = await deploy(HELLO, { isolation: "microvm", reuse: "fresh" });
+  await tell({ kind: "function", id: spec.functionId, versionId: spec.versionId });
+  await told(spec, "ready");
+  sandboxd.neverBack = true;
+  const answer = await send(spec).answer;
+  assert.equal(answer.body.toString(), '"hello"', JSON.stringify(answer.error));
+  assert.equal(answer.error, undefined);
+  await told(spec, "failed");
+  await worker.drain();
+  assert.deepEqual(
+    database.records.map((record) => record.status),
+    ["ok"],
+  );
+  const lines = database.logs.filter(({ stream }) => stream === "system");
+  assert.match(lines[0]?.text ?? "", /version 1 has no snapshot/);
 });
 
 test("sandboxd's death fails what runs at once; what comes later waits for its return", async () => {

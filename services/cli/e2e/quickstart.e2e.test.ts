@@ -143,6 +143,34 @@ export const handler = async (event) => {
     assert.match(contained.stderr, /--isolation microvm/);
   });
 
+  test("a deploy waits for the snapshot of a micro-VM's function and tells of it", async () => {
+    const file = join(EXAMPLES, "hello");
+    const isolation = ["--isolation", "microvm"];
+    const waited = await run(["deploy", file, "--name", "frozen", ...isolation]);
+    assert.equal(waited.code, 0, waited.stderr);
+    assert.match(waited.stdout, /^frozen@1 http:\S+\n$/);
+    assert.match(waited.stderr, /^snapshot ready after [\d.]+ s, [\d.]+ MiB$/m);
+    const answer = await run(["invoke", "frozen", "--json"]);
+    assert.equal(answer.code, 0, answer.stderr);
+    assert.match(answer.stdout, /"restored"/);
+    const told = await run(["deploy", file, "--name", "frozen", ...isolation, "--json"]);
+    const { snapshot } = JSON.parse(told.stdout) as { snapshot: { state: string; bytes: number } };
+    assert.equal(snapshot.state, "ready", told.stdout);
+    assert.ok(snapshot.bytes > 0);
+    const unwaited = await run(["deploy", file, "--name", "frozen", ...isolation, "--no-wait"]);
+    assert.equal(unwaited.code, 0, unwaited.stderr);
+    assert.doesNotMatch(unwaited.stderr, /snapshot/);
+    const contained = await run([
+      "deploy",
+      file,
+      "--name",
+      "contained",
+      "--isolation",
+      "container",
+    ]);
+    assert.match(contained.stderr, /^no snapshot: Only micro-VMs have snapshots/m);
+  });
+
   test("environment, memory and timeout of a deploy reach the function", async () => {
     const source =
       "export const handler = async (_, context) => [process.env.WORD, context.memoryLimitInMB];";
@@ -191,7 +219,7 @@ export const handler = async (event) => {
         headers: authorization(),
         signal: AbortSignal.timeout(60_000),
       });
-    for (const start of [/^(cold|prepared)$/, /^warm$/]) {
+    for (const start of [/^restored$/, /^warm$/]) {
       const response = await call();
       assert.equal(response.status, 200, await response.clone().text());
       assert.equal(await response.text(), "guest");

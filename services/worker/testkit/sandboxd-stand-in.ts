@@ -11,6 +11,10 @@ const RUNNER = join(import.meta.dirname, "../../../runtime/runners/python/runner
 interface Held {
   child: ChildProcess;
   bundle: string | undefined;
+  /** What it was told to load. */
+  init?: object;
+  /** Frames for one that is being brought back. */
+  waiting?: [type: number, stream: number, payload: Buffer][];
 }
 
 /**
@@ -23,6 +27,11 @@ export class SandboxdStandIn {
   readonly #bundles: string | undefined;
   readonly #invoked = Promise.withResolvers<void>();
   readonly held = new Map<string, Held>();
+  /** What snapshots are of: a runner is brought back as it was by doing again what it was asked to do. */
+  readonly frozen = new Map<string, { bundle: string | undefined; init: object | undefined }>();
+  kinds = ["container"];
+  /** A sandbox that is brought back goes down when it hears so. */
+  neverBack = false;
   readonly #controls = new Set<FrameSocket>();
   readonly #sockets = new Set<Socket>();
   #server: Server | undefined;
@@ -73,7 +82,13 @@ export class SandboxdStandIn {
           return;
         }
         const request = jsonObject(payload);
-        const instead = this.answer(request);
+        const { snapshot } = request;
+        const unknown = snapshot !== undefined && !this.frozen.has(String(snapshot));
+        const instead =
+          this.answer(request) ??
+          (request.op === "create" && unknown
+            ? { ok: false, code: "unknown_snapshot", message: `There is no ${snapshot}` }
+            : undefined);
         if (instead === "silence") return;
         if (instead) frames.sendJson(FRAME.REPLY, stream, instead);
         else if (request.op === "create") runner = this.#create(frames, request, stream);
@@ -102,9 +117,19 @@ export class SandboxdStandIn {
     payload: Buffer,
   ): void {
     const bundle = this.held.get(runner.id)?.bundle;
-    if (type === FRAME.INIT && this.#bundles && bundle) {
-      const root = join(this.#bundles, bundle);
-      runner.frames.sendJson(type, stream, { ...jsonObject(payload), root });
+    const held = this.held.get(runner.id);
+    if (type === FRAME.INIT && held) {
+      const root = this.#bundles && bundle ? { root: join(this.#bundles, bundle) } : {};
+      held.init = { ...jsonObject(payload), ...root };
+      runner.frames.sendJson(type, stream, held.init);
+      return;
+    }
+    if (type === FRAME.RESTORED && this.neverBack) {
+      held?.child.kill("SIGKILL");
+      return;
+    }
+    if (held?.waiting) {
+      held.waiting.push([type, stream, Buffer.from(payload)]);
       return;
     }
     if (type === FRAME.INVOKE) this.#invoked.resolve();
@@ -120,16 +145,28 @@ export class SandboxdStandIn {
     const argv = ["-I", "-S", "-B", "-X", "utf8", RUNNER];
     const child = spawn("/usr/bin/python3", argv, { stdio: ["ignore", "pipe", "pipe", "pipe"] });
     const bundle = typeof request.bundle === "string" ? request.bundle : undefined;
-    this.held.set(id, { child, bundle });
+    const past = this.frozen.get(String(request.snapshot));
+    const held: Held = { child, bundle, ...(past?.init ? { init: past.init, waiting: [] } : {}) };
+    this.held.set(id, held);
     let replied = false;
     const reply = (): void => {
       if (replied) return;
       replied = true;
-      frames.sendJson(FRAME.REPLY, stream, { ok: true, sandbox: id, pid: child.pid, stat: {} });
+      frames.sendJson(FRAME.REPLY, stream, {
+        ok: true,
+        sandbox: id,
+        pid: child.pid,
+        stat: {},
+        ...(past ? { guestPid: 4711 + this.#next } : {}),
+      });
     };
     if (!this.lateReply) reply();
     const runner = new FrameSocket(child.stdio[3] as Socket, {
       frame: (type, on, payload) => {
+        if (held.waiting) {
+          this.#bringBack(held, runner, type);
+          return;
+        }
         frames.send(type, on, payload);
         reply();
       },
@@ -148,6 +185,15 @@ export class SandboxdStandIn {
     return { id, frames: runner };
   }
 
+  /** What the runner says until it is where the frozen one was is nobody's; what it was told meanwhile comes then. */
+  #bringBack(held: Held, runner: FrameSocket, type: number): void {
+    if (type === FRAME.READY) runner.sendJson(FRAME.INIT, 0, held.init as object);
+    if (type !== FRAME.INIT_DONE) return;
+    const waiting = held.waiting ?? [];
+    delete held.waiting;
+    for (const frame of waiting) runner.send(...frame);
+  }
+
   #control(
     request: Record<string, unknown>,
     frames: FrameSocket,
@@ -160,16 +206,26 @@ export class SandboxdStandIn {
         instance: "00000000",
         cgroup: "v2",
         images: { python3: "0".repeat(64) },
-        kinds: ["container"],
+        kinds: this.kinds,
         landlockAbi: 6,
         pid: process.pid,
       };
+    if (request.op === "forget") {
+      this.frozen.delete(String(request.snapshot));
+      return { ok: true };
+    }
     const held = this.held.get(String(request.sandbox));
     if (!held) return { ok: false, code: "unknown_sandbox", message: "There is no such sandbox" };
     if (request.op === "kill") {
       held.child.once("close", () => frames.sendJson(FRAME.REPLY, stream, { ok: true }));
       held.child.kill("SIGKILL");
       return undefined;
+    }
+    if (request.op === "snapshot") {
+      const snapshot = `snap_${String(this.#next++).padStart(16, "0")}`;
+      this.frozen.set(snapshot, { bundle: held.bundle, init: held.init });
+      held.child.kill("SIGKILL");
+      return { ok: true, snapshot, bytes: 1000 };
     }
     if (request.op === "assign") held.bundle = String(request.bundle);
     return { ok: true };

@@ -183,10 +183,9 @@ class Engine:
         hooks = lifecycle.Lifecycle(self.target.module)
         lifecycle.run(hooks.warm_up, self.complete)
         rehearse(self.another, self.target, warm_turns)
-        renew({})
         lifecycle.run(hooks.before_snapshot, self.complete)
         self.after_restore = hooks.after_restore
-        self.stand_still()
+        self.listen()
         gc.collect()
         # What is there is never looked at again, so that a clone's collections do not copy its pages.
         gc.freeze()
@@ -250,11 +249,11 @@ class Engine:
         """Runs `after_restore` where user code belongs, then calls `renewed`."""
         raise NotImplementedError
 
-    def stand_still(self):
-        """Gives up what cannot be frozen."""
+    def listen(self):
+        """Waits for frames already, if that takes a thread."""
 
     def come_back(self):
-        """Gets it again."""
+        """Mends what knows the process by its id."""
 
     def start(self, call):
         """Begins to run user code for a call."""

@@ -51,16 +51,10 @@ class EventedEngine(Engine):
         else:
             self.renewed()
 
-    def stand_still(self):
-        # asyncio wakes itself by a pair of sockets, which a snapshot cannot hold; nobody else needs it.
-        if hasattr(self.loop, "_close_self_pipe"):
-            self.loop._close_self_pipe()
-
     def come_back(self):
-        if hasattr(self.loop, "_make_self_pipe") and getattr(self.loop, "_ssock", self) is None:
-            self.loop._make_self_pipe()
         # asyncio knows the running loop together with the process id, which is another now.
-        asyncio._set_running_loop(self.loop)
+        if self.loop.is_running():
+            asyncio._set_running_loop(self.loop)
 
     def _readable(self):
         try:

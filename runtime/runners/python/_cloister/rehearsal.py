@@ -6,9 +6,10 @@ import os
 
 from .loading import Target
 from .logs import Logs
-from .wire import DATA, END, INVOKE, Wire, frame, json_frame
+from .wire import DATA, END, INVOKE, RESTORED, Wire, frame, json_frame
 
 _INIT = {"function": "rehearsal", "version": 0, "memoryMb": 0}
+_RESTORED = {"seed": "", "nowMs": 0, "pid": 0}
 _REQUEST = {
     "id": "inv_0",
     "method": "POST",
@@ -63,5 +64,7 @@ def rehearse(make_engine, target, turns):
 
 def _frames(turn):
     kind = "event" if turn % 2 else "http"
+    # As it will be: what a restored process hears, and the call right behind it.
+    restored = json_frame(RESTORED, 0, _RESTORED)
     invoke = json_frame(INVOKE, turn, {**_REQUEST, "kind": kind})
-    return invoke + frame(DATA, turn, b'{"name":"value"}') + frame(END, turn)
+    return restored + invoke + frame(DATA, turn, b'{"name":"value"}') + frame(END, turn)

@@ -35,6 +35,7 @@ class ThreadedEngine(Engine):
         self._free = 1
         self._main = threading.get_ident()
         self._running = {}
+        self._listening = False
         self._context = copy_context()
         if target.kind == "wsgi":
             from .wsgi import serve
@@ -43,10 +44,16 @@ class ThreadedEngine(Engine):
 
     def run(self):
         """Serves until the socket closes. Called on the main thread; never returns."""
-        _signal.signal(_CANCEL_SIGNAL, self._on_signal)
-        threading.Thread(target=self._read, name="cloister-frames", daemon=True).start()
+        self.listen()
         while True:
             self._work()
+
+    def listen(self):
+        if self._listening:
+            return
+        self._listening = True
+        _signal.signal(_CANCEL_SIGNAL, self._on_signal)
+        threading.Thread(target=self._read, name="cloister-frames", daemon=True).start()
 
     def _read(self):
         try:
