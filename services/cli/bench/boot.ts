@@ -4,7 +4,15 @@ import { Failure } from "../failure.ts";
 import { type HostFacts, hostFacts } from "../host/facts.ts";
 import { type Distribution, distribution } from "./distribution.ts";
 import { type Ground, layGround } from "./ground.ts";
-import { coldMode, preparedMode, processMode, restoredMode, warmMode } from "./own-modes.ts";
+import {
+  coldMode,
+  preparedMode,
+  processMode,
+  resetMode,
+  restoredMode,
+  restoredRuntimeMode,
+  warmMode,
+} from "./own-modes.ts";
 import { bwrapMode, ociMode } from "./peer-modes.ts";
 import { type Mode, type Outcome, type Rounds, runRounds, WARM_UP_ROUNDS } from "./rounds.ts";
 
@@ -33,8 +41,9 @@ const MODES: Record<string, KnownMode> = {
   "microvm-cold": own(coldMode, "microvm", kvm),
   "microvm-prepared": own(preparedMode, "microvm", kvm),
   "microvm-restored": own(restoredMode, "microvm", kvm),
+  "microvm-restored-runtime": own(restoredRuntimeMode, "microvm", kvm),
   "microvm-pooled": notYet,
-  "microvm-reset": notYet,
+  "microvm-reset": own(resetMode, "microvm", kvm),
   "microvm-warm": own(warmMode, "microvm", kvm),
   runc: { make: (ground) => ociMode("runc", ground), lacks: installed("/usr/sbin/runc") },
   crun: { make: (ground) => ociMode("crun", ground), lacks: installed("/usr/bin/crun") },

@@ -151,6 +151,18 @@ export class SandboxPool {
     return this.#wait(owner, waitMs);
   }
 
+  /** Memory for a sandbox that is none of the pool's, if there is some now; to be released once, when that is gone. */
+  reserve(memoryMb: number): { release(): void } | undefined {
+    const reservation = this.#closed ? undefined : this.#budget.reserve(memoryMb);
+    if (!reservation) return undefined;
+    return {
+      release: () => {
+        reservation.release();
+        this.#admit();
+      },
+    };
+  }
+
   /** Called when a function was changed or deleted: what is idle of it leaves early. */
   supersede(functionId: string): void {
     for (const owner of this.#versions.get(functionId) ?? []) this.#setSuperseded(owner);
@@ -265,6 +277,7 @@ export class SandboxPool {
     entry.firstStart = undefined;
     let released = false;
     const beganMs = performance.now();
+    owner.leased(beganMs);
     return {
       sandbox: entry.sandbox,
       start,
@@ -282,11 +295,40 @@ export class SandboxPool {
   #release(entry: Entry, keep: boolean): void {
     const { owner } = entry;
     if (--entry.active === 0) this.#busy--;
-    if (!keep || this.#closed || owner.spec.config.reuse === "fresh" || !entry.sandbox.alive)
+    const fresh = owner.spec.config.reuse === "fresh";
+    const resettable = entry.sandbox.resettable && !owner.superseded && !entry.retired;
+    if (!keep || this.#closed || !entry.sandbox.alive || (fresh && !resettable))
       this.#retire(entry);
+    else if (fresh) void this.#reset(entry);
     else if (!entry.retired) this.#offer(entry);
     if (entry.retired && entry.active === 0) this.#end(entry);
     if (owner.waiters.size > 0) this.#balance(owner);
+  }
+
+  /** Makes a sandbox pristine for the next invocation of the same version, while nobody waits for it. */
+  async #reset(entry: Entry): Promise<void> {
+    const { owner } = entry;
+    entry.resettingSinceMs = performance.now();
+    try {
+      const assigned = await entry.sandbox.reset();
+      entry.sandbox = await assigned.initialise(initOf(owner.spec));
+    } catch (error) {
+      // Both end the sandbox. One that was ended meanwhile is no problem.
+      if (!entry.retired) this.#problem(error);
+      this.#retire(entry);
+    }
+    entry.resettingSinceMs = undefined;
+    entry.firstStart = "reset";
+    entry.firstPhases = entry.sandbox.phases;
+    if (!entry.retired) {
+      if (this.#closed || !entry.sandbox.alive) this.#retire(entry);
+      else this.#offer(entry);
+    }
+    if (owner.waiters.size > 0) this.#balance(owner);
+  }
+
+  #problem(error: unknown): void {
+    this.#options.onProblem?.(error instanceof Error ? error : new Error(String(error)));
   }
 
   /** Gives an entry with room to those who wait, else lists it as open. */
@@ -327,8 +369,8 @@ export class SandboxPool {
   /** Makes the number of starts fit the number of those whom no warm sandbox will serve soon. */
   #balance(owner: FunctionPool): void {
     const nowMs = performance.now();
-    const unserved = owner.unserved(nowMs, () => this.#processors.saturated(nowMs));
-    const needed = Math.ceil(unserved / owner.width);
+    const wanted = owner.wanted(nowMs, () => this.#processors.saturated(nowMs));
+    const needed = Math.ceil(wanted / owner.width);
     if (owner.waiters.size > 0) this.#recheckLater(owner);
     let starts = owner.running + owner.queued.size;
     for (const start of owner.queued) {
@@ -362,7 +404,8 @@ export class SandboxPool {
       if (!start) break;
       const shape = shapeOf(start.owner.spec, start.owner.path);
       const { memoryMb } = shape;
-      if (this.#cells.has(shape)) {
+      const restores = this.#options.launcher.restores?.(shape, start.owner.spec) === true;
+      if (!restores && this.#cells.has(shape)) {
         this.#begin(start, this.#cells.take(shape));
         continue;
       }
@@ -370,7 +413,7 @@ export class SandboxPool {
       const reservation = this.#budget.reserve(memoryMb);
       if (reservation) {
         // A miss is demand too: later starts of this shape will find a cell.
-        this.#cells.take(shape);
+        if (!restores) this.#cells.take(shape);
         this.#begin(start, undefined, reservation);
         continue;
       }
@@ -432,6 +475,7 @@ export class SandboxPool {
             shapeOf(owner.spec, owner.path),
             labelOf(owner.spec),
             hold,
+            owner.spec,
           );
         } catch (error) {
           reservation.release();
@@ -473,6 +517,7 @@ export class SandboxPool {
       active: 0,
       retired: false,
       listed: false,
+      resettingSinceMs: undefined,
       firstStart: kind,
       firstPhases: sandbox.phases,
     };

@@ -1,4 +1,4 @@
-import { randomBytes } from "node:crypto";
+import { randomBytes, randomInt } from "node:crypto";
 import { CloisterError, type ErrorCode } from "#errors/catalogue";
 import { exitError, heldAgainstLimit, type SandboxExit } from "./exit.ts";
 import type { FrameSocket } from "./frame-socket.ts";
@@ -11,6 +11,10 @@ import { TraceFilter } from "./trace-filter.ts";
 export interface StartPhases {
   create_ms?: number;
   runtime_ms?: number;
+  reset_ms?: number;
+  /** From its process to a function that is back, and the part of it in which the runner and hooks renewed it. */
+  restore_ms?: number;
+  renew_ms?: number;
   assign_ms?: number;
   init_ms?: number;
 }
@@ -18,6 +22,11 @@ export interface StartPhases {
 /** What holds a sandbox from outside: sandboxd, or the operating system for a bare process. */
 export interface SandboxHolder {
   assign(id: string, bundle: BundleRef, label: string): Promise<void>;
+  /**
+   * Puts a restored micro-VM back to its snapshot; its runner is to see another process id. `mark` comes on its connection when that is
+   * done, and after it nothing of its former life. When it rejects the sandbox ends.
+   */
+  reset?(id: string, mark: Buffer, guestPid: number): Promise<void>;
   /** Resolves when the last process is gone. */
   kill(id: string): Promise<void>;
   /** Starts the trace of a micro-VM's system calls, each line marked so, or ends it. */
@@ -35,6 +44,13 @@ export interface SandboxObserver {
 /** The first load of user code may take this long, ms. */
 export const INIT_TIMEOUT_MS = 10_000;
 const BOOT_TIMEOUT_MS = 10_000;
+/** Of a runner after a reset: below PID_MAX of Linux, and none of those that a machine's first processes have. */
+const FIRST_PID = 300;
+const PID_MAX = 32_768;
+/** No function guesses that many. */
+const MARK_BYTES = 32;
+/** Coming back with a function; its hooks have 10 s of that (runtime/protocol/README.md), ms. */
+const RETURN_TIMEOUT_MS = 12_000;
 /** sandboxd says why a sandbox ended soon after its connection closed; longer than this nobody waits, ms. */
 const EXIT_WAIT_MS = 2000;
 /** The last lines of a trace are waited for; a thread that computes in one call for longer is cut off. */
@@ -46,11 +62,19 @@ const OUTPUT_HELD_CHARS = 65_536;
 /** The running thing behind the life-cycle types. Only this file and the launchers see it. */
 export class SandboxCore {
   readonly id: string;
-  readonly link: RunnerLink;
   readonly meter: SandboxMeter;
-  readonly phases: StartPhases = {};
+  phases: StartPhases = {};
   /** It was brought back from a snapshot. */
   restored = false;
+  /** Its function came with it. */
+  loaded = false;
+  /** When the runner said READY. */
+  readyAtMs: number | undefined;
+  /** Hears if it goes down by itself before it was back. */
+  neverBack: ((error: Error) => void) | undefined;
+  /** Resolves when a restored function says that it cannot come back. */
+  #refused: Promise<Record<string, unknown>> | undefined;
+  #madeAtMs = performance.now();
   /** Where the runner finds the function's files. */
   root = "/fn";
   /** The connection is gone: nothing can be asked of it any more. */
@@ -58,6 +82,10 @@ export class SandboxCore {
   /** Its processes are gone. */
   readonly ended: Promise<SandboxExit>;
   readonly #holder: SandboxHolder;
+  readonly #socket: FrameSocket;
+  #link: RunnerLink;
+  /** The holder's word on the last reset. */
+  #told: Promise<void> = Promise.resolve();
   readonly #down = Promise.withResolvers<void>();
   readonly #ended = Promise.withResolvers<SandboxExit>();
   #alive = true;
@@ -74,16 +102,78 @@ export class SandboxCore {
     this.meter = new SandboxMeter(stat);
     this.down = this.#down.promise;
     this.ended = this.#ended.promise;
-    this.link = new RunnerLink(socket, {
+    this.#socket = socket;
+    this.#link = this.#newLink();
+    void holder.exit(id).then((exit) => this.#finish(exit));
+  }
+
+  /** The conversation with its runner; another one after a reset. */
+  get link(): RunnerLink {
+    return this.#link;
+  }
+
+  #newLink(): RunnerLink {
+    const link = new RunnerLink(this.#socket, {
+      ready: (message) => this.#onReady(message),
       strayLog: (fd, text) => this.output(fd, text.toString("utf8"), "frames"),
       down: (error) => void this.#onDown(error),
     });
-    socket.handOver(this.link);
-    void holder.exit(id).then((exit) => this.#finish(exit));
+    this.#socket.handOver(link);
+    return link;
   }
 
   get alive(): boolean {
     return this.#alive;
+  }
+
+  /** Whether it can be put back to the snapshot it was brought back from. */
+  get resettable(): boolean {
+    return this.restored && this.#holder.reset !== undefined;
+  }
+
+  /**
+   * Puts it back to its snapshot, and tells its runner; a function that came with that may be asked at once. Whatever it did, left running or still
+   * says is gone. Rejects when that cannot be done for certain; the sandbox is ended then.
+   */
+  async reset(): Promise<void> {
+    const began = performance.now();
+    try {
+      const { reset } = this.#holder;
+      if (!reset || !this.restored || !this.#alive || this.#link.streams > 0)
+        throw new Error("it serves an invocation, or was not brought back");
+      // What is still in this process would be heard by the new life.
+      if (!this.#socket.flush()) throw new Error("its runner has not read what was sent");
+      const mark = randomBytes(MARK_BYTES);
+      const marked = Promise.withResolvers<"marked">();
+      this.#socket.skipTo(mark, () => marked.resolve("marked"));
+      this.#link = this.#newLink();
+      const pid = randomInt(FIRST_PID, PID_MAX);
+      const told = this.#told.then(() => reset.call(this.#holder, this.id, mark, pid));
+      this.#told = told;
+      // The mark says it all, and is here before the holder's word.
+      const marks = [marked.promise, told.then(() => marked.promise)];
+      const first = await Promise.race([...marks, this.down]);
+      if (first !== "marked") throw new Error("its runner is gone");
+      told.catch(() => this.end());
+      this.#tail = "";
+      this.readyAtMs = undefined;
+      this.#madeAtMs = performance.now();
+      this.bringBack(pid);
+      this.phases = {};
+      if (this.loaded) this.returning(() => {});
+      else if (
+        (await bounded(
+          this.#link.ready.then(() => true),
+          BOOT_TIMEOUT_MS,
+        )) !== true
+      )
+        throw new Error("its runner did not come back");
+      this.phases.reset_ms = performance.now() - began;
+    } catch (error) {
+      void this.end();
+      const why = error instanceof Error ? error.message : String(error);
+      throw new CloisterError("sandbox_failed", `The sandbox could not be reset: ${why}`);
+    }
   }
 
   get outputTail(): string {
@@ -99,6 +189,47 @@ export class SandboxCore {
       this.#held.push({ fd, text, source });
       this.#heldChars += text.length;
     }
+  }
+
+  /** Tells the runner that it was brought back, as the process `pid`. */
+  bringBack(pid: number): void {
+    this.restored = true;
+    const seed = randomBytes(32).toString("base64");
+    this.#refused = this.link.restored({ seed, nowMs: Date.now(), pid });
+    this.#refused.catch(() => {});
+  }
+
+  /** It brings its function with it, and may be asked before it is back. `broken` hears if that is never. */
+  returning(broken: (error: Error) => void): void {
+    this.loaded = true;
+    this.neverBack = broken;
+    const back = this.link.ready.then(
+      () => true,
+      () => true,
+    );
+    void bounded(back, RETURN_TIMEOUT_MS).then((settled) => {
+      if (settled || this.#ending) return;
+      this.neverBack?.(new Error(`It was not back within ${RETURN_TIMEOUT_MS} ms`));
+      void this.end();
+    });
+    this.#refused?.then(
+      ({ error }) => {
+        this.neverBack = undefined;
+        const fault = (typeof error === "object" && error !== null ? error : {}) as object;
+        this.link.failAll({ ...fault, exiting: true });
+        void this.end();
+      },
+      () => {},
+    );
+  }
+
+  #onReady(message: Record<string, unknown>): void {
+    this.readyAtMs = performance.now();
+    this.neverBack = undefined;
+    if (!this.loaded) return;
+    this.phases.restore_ms = this.readyAtMs - this.#madeAtMs;
+    if (typeof message.renewMs === "number") this.phases.renew_ms = message.renewMs;
+    this.meter.findRunner();
   }
 
   /** Has each system call told as a line, once it resolves. One trace at a time. */
@@ -154,6 +285,7 @@ export class SandboxCore {
     this.#wentDown = true;
     this.#alive = false;
     this.#down.resolve();
+    if (!this.#ending) this.neverBack?.(error ?? new Error("It ended before it was back"));
     if (error?.name === "ProtocolError") {
       this.#finishAs = { reason: "protocol", message: error.message };
     }
@@ -232,6 +364,12 @@ abstract class Stage {
 
 /** Processes exist, the runner may still be starting. */
 export class CreatedSandbox extends Stage {
+  /** One from a snapshot with its function, on its way back. `broken` hears if it never comes back, which is no fault of the function. */
+  returning(broken: (error: Error) => void): AssignedSandbox {
+    this.core.returning(broken);
+    return new AssignedSandbox(this.core);
+  }
+
   /** Resolves when the runner waits for its function; the sandbox is ended when it does not within 10 s. */
   async booted(): Promise<BootedSandbox> {
     const { core } = this;
@@ -311,6 +449,7 @@ export class AssignedSandbox extends Stage {
    */
   async initialise(message: InitMessage, timeoutMs = INIT_TIMEOUT_MS): Promise<ServingSandbox> {
     const { core } = this;
+    if (core.loaded) return new ServingSandbox(core);
     const began = performance.now();
     const full = {
       ...message,
@@ -367,12 +506,38 @@ export class ServingSandbox extends Stage {
     return this.core.link.invoke(head, handler);
   }
 
+  /** Whether it can be made pristine again. */
+  get resettable(): boolean {
+    return this.core.resettable;
+  }
+
+  /** Makes it what it was before it served anything, for the same function. Rejects, and ends it, when that cannot be done for certain. */
+  async reset(): Promise<AssignedSandbox> {
+    await this.core.reset();
+    return new AssignedSandbox(this.core);
+  }
+
   startTrace(line: (text: string) => void): Promise<void> {
     return this.core.startTrace(line);
   }
 
   endTrace(): Promise<void> {
     return this.core.endTrace();
+  }
+
+  /** It is not back from its snapshot yet; what it is asked waits, and nothing of its function has seen it. */
+  get returning(): boolean {
+    return this.core.loaded && this.core.readyAtMs === undefined;
+  }
+
+  /** Resolves when it is back; rejects when it never is. */
+  get back(): Promise<unknown> {
+    return this.core.link.ready;
+  }
+
+  /** When the runner said READY. */
+  get readyAtMs(): number | undefined {
+    return this.core.readyAtMs;
   }
 
   /** Invocations under way. */

@@ -2,17 +2,15 @@ use std::io;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use vmm_abi::{Errno, Registers};
 use vmm_hypervisor::{Exit, HypervisorError, Machine};
 use vmm_kernel::{ExitStatus, Kernel, NewThread, Spawner, Task, ThreadShared};
 use vmm_snapshot::ThreadState;
 
 use crate::cpu::{Beginning, Cpu};
+use crate::crew::Crew;
 use crate::report::Totals;
-
-/// Stack of a host thread that serves one guest thread; handlers do not recurse.
-const HOST_STACK_BYTES: usize = 256 << 10;
 
 /// The host threads that run guest threads.
 #[derive(Clone)]
@@ -21,6 +19,28 @@ pub struct Threads {
     machine: Arc<Machine>,
     totals: Arc<Totals>,
     failure: Arc<Mutex<Option<HypervisorError>>>,
+    crew: Arc<Crew>,
+    running: Arc<Running>,
+}
+
+/// Host threads that hold something of their guest's process, beside the one that waits for them.
+#[derive(Default)]
+struct Running {
+    count: Mutex<u32>,
+    changed: Condvar,
+}
+
+impl Running {
+    fn begin(&self) {
+        let mut count = self.count.lock();
+        *count = count.saturating_add(1);
+    }
+
+    fn end(&self) {
+        let mut count = self.count.lock();
+        *count = count.saturating_sub(1);
+        self.changed.notify_all();
+    }
 }
 
 /// The first thread of a program.
@@ -36,6 +56,16 @@ impl Threads {
             machine: Arc::clone(machine),
             totals: Arc::clone(totals),
             failure: Arc::default(),
+            crew: Arc::default(),
+            running: Arc::default(),
+        }
+    }
+
+    /// The same host threads and machine for another process.
+    pub fn of_process(&self, kernel: &Arc<Kernel>) -> Self {
+        Self {
+            crew: Arc::clone(&self.crew),
+            ..Self::new(kernel, &self.machine, &self.totals)
         }
     }
 
@@ -44,11 +74,15 @@ impl Threads {
         self.failure.lock().take()
     }
 
-    /// Makes the virtual CPUs that most programs use at once, before anybody waits for them.
+    /// Makes the virtual CPUs that most programs use at once, and host threads for a program of `threads`, before anybody waits for them.
     ///
     /// # Errors
     /// [`HypervisorError`] when one cannot be had.
-    pub fn make_ready(&self) -> Result<(), HypervisorError> {
+    pub fn make_ready(&self, threads: usize) -> Result<(), HypervisorError> {
+        // The first runs on the thread that is there.
+        self.crew
+            .grow(threads.saturating_sub(1))
+            .map_err(|error| HypervisorError::Stopped(format!("no thread: {error}")))?;
         // The thread that answers, and one that works for it.
         let vcpus = [self.machine.take_vcpu()?, self.machine.take_vcpu()?];
         for vcpu in vcpus {
@@ -101,14 +135,24 @@ impl Threads {
         Ok(())
     }
 
-    /// Runs a thread on a new one of the host.
+    /// Runs a thread on one of the host that has nothing to do, or a new one.
     fn start(&self, task: Task, beginning: Beginning) -> io::Result<()> {
         let threads = self.clone();
-        std::thread::Builder::new()
-            .name(format!("guest-{}", task.shared.tid))
-            .stack_size(HOST_STACK_BYTES)
-            .spawn(move || threads.run(task, beginning))
-            .map(|_| ())
+        self.running.begin();
+        self.crew
+            .run(Box::new(move || {
+                threads.run(task, beginning);
+                threads.running.end();
+            }))
+            .inspect_err(|_| self.running.end())
+    }
+
+    /// Waits until no host thread but the calling one holds anything of the process, whose threads have been told to end.
+    pub fn wait_until_gone(&self) {
+        let mut count = self.running.count.lock();
+        while *count > 0 {
+            self.running.changed.wait(&mut count);
+        }
     }
 
     fn run(&self, mut task: Task, beginning: Beginning) {
