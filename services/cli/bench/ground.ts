@@ -53,6 +53,8 @@ export interface Ground {
   /** The function as a version of it, for what is kept by version. */
   spec: VersionSpec;
   launcher: SandboxdLauncher;
+  /** The benchmark's own sandboxd. */
+  sandboxd: { instance: string; pid: number };
   /** A folder for a mode's own files; goes at the end. */
   scratch: string;
   close(): Promise<void>;
@@ -117,6 +119,7 @@ export async function layGround({ image, name, folder }: Measured): Promise<Grou
         config: functionConfigSchema.parse({ name, runtime: image, memoryMb: MEMORY_MB }),
       },
       launcher,
+      sandboxd: { instance: folders.id, pid: running.child.pid ?? 0 },
       scratch: data,
       async close() {
         launcher.close();

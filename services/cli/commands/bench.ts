@@ -1,4 +1,5 @@
-import { type Command, InvalidArgumentError } from "commander";
+import { type Command, InvalidArgumentError, Option } from "commander";
+import type { Path } from "#contracts/function";
 import type { Rounds } from "../bench/rounds.ts";
 import { EXIT, Failure } from "../failure.ts";
 import type { HostFacts } from "../host/facts.ts";
@@ -57,7 +58,20 @@ export const registerBench = (program: Command): void => {
     .option("--workloads <list>", "separated by commas; default: all", (text) => text.split(","))
     .option("--json", "print JSON for scripts")
     .action(overhead);
-  for (const name of ["density", "throughput"]) {
+  bench
+    .command("density")
+    .description(
+      "so many sandboxes of examples/hello alive at once, each of which has answered: memory of each, and what is left when they have ended",
+    )
+    .addOption(
+      new Option("--path <path>", "which kind of sandbox")
+        .choices(["container", "microvm"])
+        .default("microvm"),
+    )
+    .option("--count <sandboxes>", "how many", count, 100)
+    .option("--json", "print JSON for scripts")
+    .action(density);
+  for (const name of ["throughput"]) {
     bench
       .command(name, { hidden: true })
       .description("not in this version")
@@ -66,7 +80,7 @@ export const registerBench = (program: Command): void => {
       .action(() => {
         throw new Failure(
           `./cloister bench ${name} is not in this version.`,
-          "Use ./cloister bench boot, memory or overhead.",
+          "Use ./cloister bench boot, memory, density or overhead.",
         );
       });
   }
@@ -90,6 +104,43 @@ async function memory(options: { count: number; json?: boolean }): Promise<void>
     String(one.guest_private_kib),
   ]);
   process.stdout.write(table(columns, rows));
+}
+
+interface DensityCommandOptions {
+  path: Path;
+  count: number;
+  json?: boolean;
+}
+
+async function density({ path, count, json }: DensityCommandOptions): Promise<void> {
+  const { benchDensity } = await import("../bench/density.ts");
+  const abort = new AbortController();
+  for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => abort.abort());
+  const report = await benchDensity({
+    path,
+    count,
+    signal: abort.signal,
+    onProgress: (text) => void process.stderr.write(`${text}\n`),
+  });
+  if (json) printJson(report);
+  else {
+    writeHost(report.host);
+    const titles = ["live", "answered", "failures", "private KiB each", "host KiB each"];
+    const columns = titles.map((title) => ({ title, right: true }));
+    const cells = [report.live, report.answered, report.failures].map(String);
+    const each = [report.private_kib_each, report.host_kib_each].map((kib) => String(kib ?? "-"));
+    const row = [`${path}-${report.start}`, ...cells, ...each];
+    process.stdout.write(table([{ title: "SANDBOXES" }, ...columns], [row]));
+    const { left } = report;
+    process.stdout.write(`left behind: ${left.length === 0 ? "nothing" : left.join(", ")}\n`);
+  }
+  const { left, firstFailure } = report;
+  const wrong = {
+    ...(firstFailure === undefined ? {} : { [path]: firstFailure }),
+    ...(left.length === 0 ? {} : { "left behind": left.join(", ") }),
+  };
+  if (!json) writeFailures(wrong);
+  finish(abort.signal, wrong);
 }
 
 async function boot(options: BootCommandOptions): Promise<void> {

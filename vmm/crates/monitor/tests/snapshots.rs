@@ -22,6 +22,7 @@ use std::process::Command;
 use cloister_protocol::FrameType;
 use runner::{Runner, bundle, monitor};
 use serde_json::{Value, json};
+use vmm_snapshot::{MachineId, TRAILER_BYTES, Trailer, decode, encode};
 
 /// A descriptor that a child inherits.
 fn inherited(file: &impl std::os::fd::AsFd) -> OwnedFd {
@@ -193,6 +194,29 @@ fn changed(file: &File, change: impl FnOnce(&mut Vec<u8>)) -> File {
     copy
 }
 
+/// Where a snapshot may have been made.
+type Change = fn(&mut MachineId) -> &mut String;
+const OTHERS: [(&str, Change); 3] = [
+    ("processor", |machine| &mut machine.processor),
+    ("monitor", |machine| &mut machine.monitor),
+    ("boot", |machine| &mut machine.boot),
+];
+
+/// Makes a whole file be of something else.
+fn change_machine(file: &mut Vec<u8>, change: Change) {
+    let end: [u8; TRAILER_BYTES] = *file.last_chunk().unwrap();
+    let mut trailer = Trailer::from_bytes(&end, file.len() as u64).unwrap();
+    let pages = usize::try_from(trailer.pages).unwrap();
+    let state = &file[pages..file.len() - TRAILER_BYTES];
+    let mut snapshot = decode(&trailer, state).unwrap();
+    *change(&mut snapshot.machine) = "something else".into();
+    let state = encode(&snapshot).unwrap();
+    trailer.state = state.len() as u64;
+    trailer.state_crc = crc32fast::hash(&state);
+    file.truncate(pages);
+    file.extend([state, trailer.to_bytes().to_vec()].concat());
+}
+
 #[test]
 fn what_is_damaged_or_of_something_else_is_refused() {
     let empty = tempfile::tempdir().unwrap();
@@ -215,6 +239,12 @@ fn what_is_damaged_or_of_something_else_is_refused() {
         bytes[at] ^= 4;
     });
     assert!(refusal(&state, &key).contains("its state is damaged"));
+    for (what, change) in OTHERS {
+        let other = changed(&whole, |bytes| change_machine(bytes, change));
+        let said = refusal(&other, &key);
+        let reason = format!("of another {what}: something else, not");
+        assert!(said.contains(&reason), "{said}");
+    }
     let pages = changed(&whole, |bytes| bytes[5000] ^= 4);
     let said = refusal(&pages, &["--snapshot-key", "test", "--verify"]);
     assert!(said.contains("its pages are damaged"), "{said}");
@@ -223,8 +253,10 @@ fn what_is_damaged_or_of_something_else_is_refused() {
 #[test]
 fn what_a_snapshot_cannot_hold_is_named_and_nothing_is_written() {
     let source = "
-import socket
-kept = socket.socketpair()
+import mmap, tempfile
+kept = tempfile.TemporaryFile()
+kept.truncate(4096)
+shared = mmap.mmap(kept.fileno(), 4096)
 def handler(event, context):
     return 1
 ";
@@ -232,8 +264,12 @@ def handler(event, context):
     let mut freezable = Freezable::start("python3", bundle.path());
     freezable.runner.init("main.py");
     let answer = freezable.answer();
-    let reason = json!("the program holds a socket open");
-    assert_eq!(answer, json!({"ok": false, "reason": reason}));
+    assert_eq!(answer["ok"], false);
+    let reason = answer["reason"].as_str().unwrap();
+    assert!(
+        reason.ends_with("is mapped shared and writable"),
+        "{reason}"
+    );
     let said = refusal(&freezable.file, &["--snapshot-key", "test"]);
     assert!(said.contains("cut short or no snapshot"), "{said}");
 }

@@ -20,11 +20,13 @@ const HANGS_AFTER: Timespec = Timespec {
     tv_nsec: 0,
 };
 
-/// A folder of vmm/tests: `guests` run on Linux, too; `hostile` do not.
+/// A folder of vmm/tests: `guests` run on Linux, too; `hostile` do not; `frozen` are frozen and brought back.
 #[derive(Clone, Copy, Debug)]
+#[allow(dead_code, reason = "each test has its own kind")]
 pub enum Kind {
     Guests,
     Hostile,
+    Frozen,
 }
 
 impl Kind {
@@ -32,6 +34,7 @@ impl Kind {
         match self {
             Self::Guests => "guests",
             Self::Hostile => "hostile",
+            Self::Frozen => "frozen",
         }
     }
 }
