@@ -19,11 +19,14 @@ import { type RecordSink, RecordWriter } from "./records/record-writer.ts";
 import { logsOf } from "./records/sandbox-logs.ts";
 import { ReplyLinks } from "./reply/reply-links.ts";
 import { RestoringLauncher, SandboxdLauncher } from "./sandbox/index.ts";
+import { SnapshotKeeper } from "./snapshots/snapshot-keeper.ts";
 
 /** What the worker reads and writes; services/lib/db is behind it. */
 export interface WorkerDatabase extends RecordSink {
   readVersion(versionId: string): Promise<VersionSpec | undefined>;
   readBundle(digest: string): Promise<Uint8Array | undefined>;
+  /** Current versions that were published within the last `seconds`, newest first. */
+  recentlyPublished(seconds: number): Promise<{ functionId: string; versionId: string }[]>;
   /** Rejects when there is no such tenant. */
   tierOf(tenantId: string): Promise<Tier>;
   close(): Promise<void>;
@@ -39,11 +42,15 @@ export interface WorkerSettings {
   concurrency: number;
   idleMs: number;
   prepared: PreparedTarget[];
+  /** Turns of a runner's own code before a function is frozen; its default when absent. */
+  warmTurns?: number;
   queueWaitMs: number;
   metrics?: string;
 }
 
 const HEARTBEAT_MS = 3000;
+/** Longer than a worker takes to come back, s. */
+const CATCH_UP_S = 120;
 /** Bounds of a drain, ms. */
 const DRAIN_JOBS_MS = 30_000;
 const DRAIN_SANDBOXES_MS = 10_000;
@@ -63,6 +70,8 @@ export class WorkerService {
   readonly #links: ReplyLinks;
   readonly #records: RecordWriter;
   readonly #metrics: WorkerMetrics;
+  readonly #snapshots: SnapshotKeeper;
+  #bundles: BundleCache | undefined;
   #pool: SandboxPool | undefined;
   #context: InvocationContext | undefined;
   #metricsServer: Server | undefined;
@@ -112,7 +121,25 @@ export class WorkerService {
         void this.#consumer.pause();
       },
     });
-    this.#restoring = new RestoringLauncher(this.#launcher, { onProblem: problem("snapshots") });
+    this.#snapshots = new SnapshotKeeper({
+      nodeId: settings.nodeId,
+      redis: this.#redis,
+      records: this.#records,
+      onProblem: problem("snapshots"),
+    });
+    this.#restoring = new RestoringLauncher(this.#launcher, {
+      onProblem: problem("snapshots"),
+      functions: {
+        hold: async (digest) => {
+          if (!this.#bundles) throw new Error("The worker is starting");
+          return this.#bundles.hold(digest);
+        },
+        reserve: (memoryMb) => this.#pool?.reserve(memoryMb),
+        observe: (sandbox, spec) => sandbox.observe(logsOf(sandbox, spec, this.#records)),
+        changed: (spec, state) => this.#snapshots.changed(spec, state),
+        ...(settings.warmTurns === undefined ? {} : { warmTurns: settings.warmTurns }),
+      },
+    });
     this.#metrics = new WorkerMetrics({
       pool: () => this.#stats(),
       records: this.#records,
@@ -127,6 +154,7 @@ export class WorkerService {
       folder: settings.bundlesDir,
       read: (digest) => database.readBundle(digest),
     });
+    this.#bundles = bundles;
     const pool = new SandboxPool({
       launcher: this.#restoring,
       bundles,
@@ -166,18 +194,40 @@ export class WorkerService {
     this.#launcher.connectEventually();
     await this.#sandboxdUp.promise;
     pool.start();
+    const heard = (change: Change): void =>
+      void this.#snapshots.heard(change, {
+        versions,
+        tiers,
+        kinds: this.#launcher.hello?.kinds,
+        functions: this.#restoring.functions,
+      });
+    // What was published while nobody listened here is heard late.
+    const catchUp = (): void =>
+      void database.recentlyPublished(CATCH_UP_S).then(
+        (found) => {
+          for (const { functionId, versionId } of found)
+            heard({ kind: "function", id: functionId, versionId });
+        },
+        (error: Error) => this.#log.warn({ err: error.message }, "cannot hear what was missed"),
+      );
+    this.#subscriber.onReconnect(catchUp);
     this.#subscriber
       .subscribe(CHANGES_CHANNEL, (message) => {
         const change = message as Change;
         if (typeof change?.id !== "string") return;
-        if (change.kind === "function") pool.supersede(change.id);
-        else if (change.kind === "tenant") tiers.drop(change.id);
+        if (change.kind === "function") {
+          pool.supersede(change.id);
+          heard(change);
+        } else if (change.kind === "tenant") tiers.drop(change.id);
       })
-      .catch((error: Error) => this.#log.warn({ err: error.message }, "cannot hear changes"));
+      .then(catchUp, (error: Error) =>
+        this.#log.warn({ err: error.message }, "cannot hear changes"),
+      );
     await this.#consumer.start((job) => this.#serve(job), { concurrency: settings.concurrency });
     if (!this.#launcher.hello) await this.#consumer.pause();
     await this.#beat();
     this.#heartbeat = setInterval(() => void this.#beat(), HEARTBEAT_MS);
+    this.#snapshots.start(() => this.#restoring.functions?.states() ?? []);
   }
 
   /** Takes no more jobs, finishes those that run within 30 s, ends all sandboxes and writes what is to be written. */
@@ -185,6 +235,7 @@ export class WorkerService {
     if (this.#draining) return;
     this.#draining = true;
     clearInterval(this.#heartbeat);
+    this.#snapshots.stop();
     const { nodeId } = this.#settings;
     await removeHeartbeat(this.#redis, nodeId).catch(() => {});
     await this.#consumer.close(DRAIN_JOBS_MS);

@@ -1,7 +1,7 @@
 import { Call } from "./call.mjs";
 import { describeFault, NoHandler, plainFault } from "./faults.mjs";
 import { CallLog, currentCall } from "./logs.mjs";
-import { renew } from "./renewal.mjs";
+import { guardBatches, renew } from "./renewal.mjs";
 import {
   CANCEL,
   DATA,
@@ -22,6 +22,7 @@ const EXIT_FAULT = 70;
 /** An event, or the request a handler gets whole, is at most this: the platform's limit for synchronous bodies. */
 const MAX_WHOLE_BYTES = 6 << 20;
 const RESERVED_ENV = /^$|[=\0]/;
+const sinceMs = (startedMs) => Math.round((performance.now() - startedMs) * 1000) / 1000;
 
 /** What the worker says, turned into calls of the function. */
 export class Engine {
@@ -42,6 +43,10 @@ export class Engine {
   #outside;
   /** An invocation that was cancelled does not end: the process does, once the others have. */
   #exiting = false;
+  /** What is to be run after a restore, when this was prepared to be frozen. */
+  #afterRestore;
+  /** While it runs, calls wait. */
+  #renewing = false;
 
   constructor(wire, sayReady) {
     this.#wire = wire;
@@ -70,9 +75,7 @@ export class Engine {
         return;
       case RESTORED:
         if (stream !== 0) throw new ProtocolError("RESTORED on a stream");
-        renew(parseObject(payload), this.begun);
-        // Whoever restored it has not heard the first one.
-        this.#sayReady(true);
+        this.#renew(parseObject(payload));
         return;
       case DATA:
       case END:
@@ -98,7 +101,7 @@ export class Engine {
 
   /** The frames of one read are decoded. */
   batch() {
-    if (this.#starting.length === 0) return;
+    if (this.#starting.length === 0 || this.#renewing) return;
     const calls = this.#starting;
     this.#starting = [];
     for (const call of calls) if (!call.closed) currentCall.run(call, this.#serve, call);
@@ -137,7 +140,7 @@ export class Engine {
 
   #forget = (call, exiting) => {
     this.#calls.delete(call.stream);
-    if (exiting) this.#exiting = true;
+    if (exiting && !this.#refusal) this.#exiting = true;
     if (this.#exiting && this.#calls.size === 0)
       setImmediate(() => this.#wire.whenSent(() => process.exit(EXIT_FAULT)));
   };
@@ -170,26 +173,75 @@ export class Engine {
     this.#sayReady();
     const startedMs = performance.now();
     try {
-      this.#init = init;
       for (const [name, value] of Object.entries(init.env)) process.env[name] = value;
       process.env.CLOISTER_FUNCTION_NAME = init.function;
       process.env.CLOISTER_FUNCTION_VERSION = String(init.version);
-      this.#env = Object.freeze({ ...init.env });
+      if (init.snapshot) guardBatches();
       process.chdir(init.root);
       process.argv[1] = init.root;
       const { loadFunction } = await import("./loading.mjs");
       const target = await loadFunction(init.root, init.entry);
-      this.#serve = await this.#serveOf(target);
-      this.#target = target;
+      const initMs = sinceMs(startedMs);
+      if (init.snapshot) {
+        const { settle } = await import("./settling.mjs");
+        this.#afterRestore = await settle(target, init.snapshot.warmTurns);
+      }
+      await this.serve(target, init);
+      this.#sayInitDone({ ok: true, initMs });
     } catch (error) {
       const code = error instanceof NoHandler ? "function_no_handler" : "function_init_error";
-      this.#refusal = describeFault(error, code);
+      this.#refuse(describeFault(error, code));
     }
+  }
+
+  /** From here on calls are answered by `target`. */
+  async serve(target, init) {
+    this.begun = true;
+    this.#init = init;
+    this.#env = Object.freeze({ ...init.env });
+    this.#serve = await this.#serveOf(target);
+    this.#target = target;
+  }
+
+  /** The function cannot be called, now or ever. */
+  #refuse(error) {
+    this.#target = undefined;
+    this.#refusal = error;
+    this.#sayInitDone({ ok: false, error });
+  }
+
+  #sayInitDone(done) {
     this.#outside.finish();
-    const initMs = Math.round((performance.now() - startedMs) * 1000) / 1000;
-    const done = this.#refusal ? { ok: false, error: this.#refusal } : { ok: true, initMs };
     this.#wire.send(jsonFrame(INIT_DONE, 0, done));
     this.#wire.flush();
+  }
+
+  /** Whoever restored this process has not heard its first READY. Only then does code of the function run. */
+  #renew(restored) {
+    const startedMs = performance.now();
+    renew(restored);
+    const afterRestore = this.#afterRestore;
+    if (!afterRestore) {
+      this.#sayReady({ renewMs: sinceMs(startedMs) });
+      return;
+    }
+    this.#renewing = true;
+    afterRestore().then(
+      () => {
+        this.#renewing = false;
+        this.#outside.finish();
+        this.#sayReady({ renewMs: sinceMs(startedMs) });
+        this.batch();
+      },
+      (thrown) => {
+        this.#renewing = false;
+        this.#starting = [];
+        this.#refuse(describeFault(thrown, "function_init_error"));
+        // So that the worker hands this sandbox to nobody else.
+        this.#refusal.exiting = true;
+        for (const call of [...this.#calls.values()]) call.fail(this.#refusal);
+      },
+    );
   }
 
   async #serveOf(target) {
@@ -230,6 +282,9 @@ function checkedInit(init) {
     throw new ProtocolError("INIT lacks version");
   if (entry !== undefined && typeof entry !== "string")
     throw new ProtocolError("INIT's entry is no text");
+  const { snapshot } = init;
+  if (snapshot !== undefined && !(Number.isInteger(snapshot?.warmTurns) && snapshot.warmTurns >= 0))
+    throw new ProtocolError("INIT's snapshot lacks warmTurns");
   if (typeof env !== "object" || env === null || Array.isArray(env))
     throw new ProtocolError("INIT's env is no object");
   for (const [name, value] of Object.entries(env))

@@ -9,8 +9,8 @@ const TYPESCRIPT = new Set([".ts", ".mts", ".cts"]);
 const NEEDS_COMPILER = new Set([".tsx", ".jsx"]);
 
 /**
- * Loads a function's module and gives `{kind: "fetch", call}` or `{kind: "handler", call, arity}`. Throws LoadFailed or NoHandler with
- * what to do about it, or whatever the module throws.
+ * Loads a function's module and gives `{kind: "fetch", call, places}` or `{kind: "handler", call, arity, places}`; `places` are what
+ * its exports were looked for in. Throws LoadFailed or NoHandler with what to do about it, or whatever the module throws.
  */
 export async function loadFunction(root, entry) {
   const path = entry === undefined ? defaultEntry(root) : namedEntry(root, entry);
@@ -21,7 +21,9 @@ export async function loadFunction(root, entry) {
     throw new LoadFailed(
       `Node ${process.versions.node} cannot load TypeScript. Use runtime node22, node24 or node26, or deploy compiled JavaScript.`,
     );
-  return callable(await import(pathToFileURL(path).href));
+  const module = await import(pathToFileURL(path).href);
+  const places = [module, module.default, module.default?.default];
+  return { ...callable(places), places };
 }
 
 function namedEntry(root, entry) {
@@ -69,8 +71,7 @@ function packageEntry(root) {
 const isFile = (path) => statSync(path, { throwIfNoEntry: false })?.isFile() ?? false;
 
 /** Finds what to call among a module's exports; a CommonJS module's exports are its default. */
-function callable(module) {
-  const places = [module, module.default, module.default?.default];
+function callable(places) {
   for (const place of places) {
     const target = place?.default ?? place;
     if (typeof target?.fetch === "function")
@@ -87,7 +88,7 @@ function callable(module) {
         call: (event, context, callback) => handler(event, context, callback),
       };
   }
-  for (const place of [module.default, module.default?.default])
+  for (const place of places.slice(1))
     if (typeof place === "function") return { kind: "fetch", call: place };
   throw new NoHandler(
     "The module exports nothing to call. Export a default object with fetch(request), or a function named handler.",

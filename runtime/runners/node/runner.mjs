@@ -32,11 +32,15 @@ setImmediate(async () => {
   if (!engine.begun) sayReady();
 });
 
-let ready = false;
-function sayReady(again = false) {
-  if (ready && !again) return;
-  ready = true;
-  const bootMs = Math.round(performance.now() * 10) / 10;
-  wire.send(jsonFrame(READY, 0, { runner: "node", version: process.versions.node, bootMs }));
+let ready;
+/** `renewed`: what a restored runner has to tell. */
+function sayReady(renewed) {
+  if (ready && !renewed) return;
+  ready ??= {
+    runner: "node",
+    version: process.versions.node,
+    bootMs: Math.round(performance.now() * 10) / 10,
+  };
+  wire.send(jsonFrame(READY, 0, { ...ready, ...renewed }));
   wire.flush();
 }

@@ -1,4 +1,4 @@
-import { writeSync, writevSync } from "node:fs";
+import { closeSync, openSync, writeSync, writevSync } from "node:fs";
 import { Socket } from "node:net";
 
 // Frame types of runtime/protocol/README.md.
@@ -26,6 +26,9 @@ const EXIT_PROTOCOL = 76;
 const HEADER_BYTES = 12;
 const EMPTY = Buffer.alloc(0);
 const SETTLED = Promise.resolve();
+
+/** In place of a descriptor: nobody is there, all that is sent is thrown away. */
+export const NOWHERE = -1;
 
 /** The worker broke the protocol. Nothing it says can be trusted from there on, so the runner ends. */
 export class ProtocolError extends Error {}
@@ -83,11 +86,16 @@ export class Wire {
 
   /**
    * `receiver.frame(type, stream, payload)` hears each frame; the payload is valid until it returns. `receiver.batch()` follows the
-   * last frame of a read. Throws when `fd` is no socket.
+   * last frame of a read. Throws when `fd` is no socket. With NOWHERE, frames come by `take` alone.
    */
   constructor(fd, receiver) {
     this.#fd = fd;
     this.#receiver = receiver;
+    if (fd === NOWHERE) {
+      this.#fd = openSync("/dev/null", "w");
+      this.#socket = { writableLength: 0 };
+      return;
+    }
     this.#socket = new Socket({
       fd,
       readable: true,
@@ -144,6 +152,17 @@ export class Wire {
     frame[HEADER_BYTES] = fd;
     frame.set(bytes, HEADER_BYTES + 1);
     this.send(frame);
+  }
+
+  /** Takes bytes as if they had been read. */
+  take(bytes) {
+    this.#receive(bytes, bytes.length);
+  }
+
+  /** For one that leads nowhere. */
+  close() {
+    this.#outBytes = 0;
+    closeSync(this.#fd);
   }
 
   /** Whether all that was flushed has left this process. */

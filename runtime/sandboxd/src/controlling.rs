@@ -109,6 +109,14 @@ impl Daemon {
             Some(sandbox) if !entry.killed && !entry.exited => Arc::clone(sandbox),
             _ => return Err(unknown(&assign.sandbox)),
         };
+        let restore = match (&entry.waiting, &assign.snapshot) {
+            (Some(waiting), Some(id)) => {
+                Some(waiting.order(&self.snapshots, id, &assign.bundle)?)
+            }
+            (None, None) => None,
+            (Some(_), None) => return Err(Refusal::bad("The sandbox waits for a snapshot.")),
+            (None, Some(_)) => return Err(Refusal::bad("The sandbox waits for no snapshot.")),
+        };
         let bundle = self.bundles.get(&assign.bundle)?;
         let changes = assign.memory_mb.or(assign.cpu_milli).or(assign.pids);
         let limits = changes.map(|_| LimitChange {
@@ -119,12 +127,16 @@ impl Daemon {
         // Also when it fails: who knows how far it came.
         entry.assigned = true;
         entry.label.clone_from(&assign.label);
+        if let Some(freezer) = &mut entry.freezer {
+            freezer.assigned(&assign.bundle);
+        }
         entry.jobs = entry.jobs.saturating_add(1);
         self.jobs.start_job(Job::Assign(AssignJob {
             key,
             sandbox,
             bundle,
             limits,
+            restore,
             asker,
         }));
         Ok(())

@@ -27,6 +27,7 @@ use crate::refusal::{Code, Refusal};
 use crate::request::{Create, Kind};
 use crate::sandboxes::Entry;
 use crate::snapshots::{Freezer, Shape, Snapshot};
+use crate::waiting::Waiting;
 use crate::watch::Source;
 
 const MIB: u64 = 1 << 20;
@@ -98,8 +99,11 @@ impl Daemon {
             return Err(too_many());
         }
         let image = self.images.get(&create.image)?;
-        let snapshot = match &create.snapshot {
-            Some(id) => Some(self.snapshots.get(id, &Shape::of(&image, create))?),
+        let snapshot = match create.snapshot.as_ref().or(create.awaits.as_ref()) {
+            Some(id) => {
+                let shape = Shape::of(&image, create);
+                Some(self.snapshots.get(id, &shape, create.bundle.as_deref())?)
+            }
             None => None,
         };
         Ok(Ground {
@@ -135,18 +139,28 @@ impl Daemon {
         let reply_to = duplicate(socket.as_fd())?;
         let id = new_id()?;
         let key = self.new_key();
-        let (mut machine, mut counted, mut freezer) = (None, None, None);
+        let (mut machine, mut counted, mut freezer, mut waiting) = (None, None, None, None);
         if let Some(hypervisor) = &ground.hypervisor {
             let counters = Arc::new(self.counters.file(&id)?);
             counted = Some(Arc::clone(&counters));
             let given = match create.freezable {
-                true => Some(Freezer::new(Shape::of(&ground.image, &create))?),
+                true => {
+                    let shape = Shape::of(&ground.image, &create);
+                    Some(Freezer::new(shape, create.bundle.clone())?)
+                }
                 false => None,
             };
             let (kept, by) = given.unzip();
             freezer = kept;
+            let waits = match create.awaits {
+                Some(_) => Some(Waiting::new(Shape::of(&ground.image, &create))?),
+                None => None,
+            };
+            let (kept, ordered_by) = waits.unzip();
+            waiting = kept;
             let made = Machine::new(Arc::clone(hypervisor), counters);
-            machine = Some(made.of_snapshot(ground.snapshot).freezable(by));
+            let made = made.of_snapshot(ground.snapshot).freezable(by);
+            machine = Some(made.waiting(ordered_by));
         }
         let joined = self.clients.join(ground.peer, key);
         let client = joined.client;
@@ -184,9 +198,11 @@ impl Daemon {
                     OutputPipe::new(stderr, 2, now),
                 ],
                 account: self.held.account(),
-                guest_pid: create.snapshot.is_some().then(|| guest_pid(key)),
+                guest_pid: (create.snapshot.is_some() || create.awaits.is_some())
+                    .then(|| guest_pid(key)),
                 counters: counted,
                 freezer,
+                waiting,
             },
         );
         self.jobs.start_job(Job::Spawn(Box::new(SpawnJob {

@@ -89,6 +89,8 @@ pub struct Machine {
     snapshot: Option<Arc<Snapshot>>,
     /// Where the monitor is to write a snapshot, and its end of the socket by which it is asked.
     freezable: Option<(File, OwnedFd)>,
+    /// Its end of the socket by which it hears what to bring back.
+    waits_at: Option<OwnedFd>,
 }
 
 impl Machine {
@@ -98,6 +100,7 @@ impl Machine {
             counters,
             snapshot: None,
             freezable: None,
+            waits_at: None,
         }
     }
 
@@ -113,6 +116,12 @@ impl Machine {
         self
     }
 
+    /// One that waits for a snapshot like the one it is given.
+    pub fn waiting(mut self, at: Option<OwnedFd>) -> Self {
+        self.waits_at = at;
+        self
+    }
+
     pub fn monitor(&self) -> Monitor<'_> {
         let written = self.freezable.as_ref();
         let snapshot = self
@@ -124,14 +133,17 @@ impl Machine {
             kvm: self.hypervisor.kvm.as_fd(),
             counters: self.counters.file().as_fd(),
             snapshot: snapshot.or_else(|| written.map(|(file, _)| file.as_fd())),
-            control: written.map(|(_, control)| control.as_fd()),
+            control: written
+                .map(|(_, control)| control.as_fd())
+                .or_else(|| self.waits_at.as_ref().map(AsFd::as_fd)),
         }
     }
 }
 
 /// The monitor's command line: it stands in the image's root, and shows that to its guest. A restored guest sees `pid` as its own id.
 pub fn monitor_argv(image: &Image, create: &Create, pid: u32) -> Vec<String> {
-    let restored = create.snapshot.is_some();
+    let waits = create.awaits.is_some();
+    let restored = create.snapshot.is_some() || waits;
     let verb = if restored { "restore" } else { "run" };
     let words = [
         "cloister-vm",
@@ -152,12 +164,15 @@ pub fn monitor_argv(image: &Image, create: &Create, pid: u32) -> Vec<String> {
         argv.extend(["--snapshot-fd", "6", "--snapshot-key"].map(str::to_owned));
         argv.push(image.digest.clone());
     }
+    if create.freezable || waits {
+        argv.extend(["--control-fd", "7"].map(str::to_owned));
+    }
+    if waits {
+        argv.push("--wait".to_owned());
+    }
     if restored {
         argv.extend(["--pid".to_owned(), pid.to_string()]);
         return argv;
-    }
-    if create.freezable {
-        argv.extend(["--control-fd", "7"].map(str::to_owned));
     }
     for (name, value) in &image.env {
         argv.extend(["--env".to_owned(), format!("{name}={value}")]);

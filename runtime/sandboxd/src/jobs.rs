@@ -19,6 +19,7 @@ use crate::images::Image;
 use crate::peer;
 use crate::refusal::{Code, Refusal};
 use crate::snapshots::{Freezer, Frozen};
+use crate::waiting::RestoreOrder;
 
 /// A spawn waits for the kernel to attach it to its cgroups more than it computes.
 const SPAWN_THREADS: usize = 8;
@@ -54,6 +55,8 @@ pub struct AssignJob {
     pub sandbox: Arc<Sandbox>,
     pub bundle: Bundle,
     pub limits: Option<LimitChange>,
+    /// What to bring back in it then.
+    pub restore: Option<RestoreOrder>,
     pub asker: Asker,
 }
 
@@ -208,12 +211,17 @@ fn run(job: Job) -> Done {
                 sandbox,
                 bundle,
                 limits,
+                restore,
                 asker,
             } = job;
             let outcome = sandbox
                 .assign(&bundle.path(), limits)
                 .map(|phases| phases.into_iter().collect())
-                .map_err(|error| refusal(error.code(), &error, error.remedy()));
+                .map_err(|error| refusal(error.code(), &error, error.remedy()))
+                .and_then(|phases| {
+                    restore.as_ref().map_or(Ok(()), RestoreOrder::send)?;
+                    Ok(phases)
+                });
             Done::Assigned {
                 key,
                 outcome,

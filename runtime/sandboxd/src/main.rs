@@ -22,6 +22,7 @@ mod sandboxes;
 mod slots;
 mod snapshots;
 mod socket;
+mod waiting;
 mod watch;
 
 use std::io::{self, Write};

@@ -19,6 +19,7 @@ pub enum Code {
     TooManySandboxes,
     UnknownSnapshot,
     SnapshotRefused,
+    TooManySnapshots,
 }
 
 /// A reply with `ok: false`.

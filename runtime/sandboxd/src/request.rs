@@ -63,6 +63,8 @@ pub struct Create {
     pub freezable: bool,
     /// A micro-VM that is brought back instead of booted.
     pub snapshot: Option<String>,
+    /// A micro-VM that waits for a snapshot like this one.
+    pub awaits: Option<String>,
 }
 
 #[derive(Debug, PartialEq, Deserialize)]
@@ -74,6 +76,8 @@ pub struct Assign {
     pub memory_mb: Option<u32>,
     pub cpu_milli: Option<u32>,
     pub pids: Option<u32>,
+    /// What a micro-VM that waits is to bring back.
+    pub snapshot: Option<String>,
 }
 
 /// Starts the trace of a micro-VM's system calls, or ends it when there is no mark.
@@ -197,13 +201,22 @@ fn check_create(create: &Create) -> Result<(), Refusal> {
         check_digest(bundle)?;
     }
     check_label(&create.label)?;
-    if create.kind != Kind::Microvm && (create.freezable || create.snapshot.is_some()) {
+    let ways = [
+        create.freezable,
+        create.snapshot.is_some(),
+        create.awaits.is_some(),
+    ];
+    let ways = ways.into_iter().filter(|way| *way).count();
+    if create.kind != Kind::Microvm && ways > 0 {
         return Err(Refusal::bad(
             "Only a micro-VM can be frozen and brought back.",
         ));
     }
-    if create.freezable && create.snapshot.is_some() {
+    if ways > 1 {
         return Err(Refusal::bad("What is brought back cannot be frozen again."));
+    }
+    if create.awaits.is_some() && create.bundle.is_some() {
+        return Err(Refusal::bad("What waits gets its bundle by assign."));
     }
     let extra = &create.argv_extra;
     let fits = |word: &String| word.len() <= MAX_ARGUMENT_BYTES && !word.contains('\0');
@@ -226,6 +239,12 @@ fn check_assign(assign: &Assign) -> Result<(), Refusal> {
     }
     if let Some(value) = assign.pids {
         within("pids", value, 8, 4096)?;
+    }
+    let limits = [assign.memory_mb, assign.cpu_milli, assign.pids];
+    if assign.snapshot.is_some() && limits.iter().any(Option::is_some) {
+        return Err(Refusal::bad(
+            "What a snapshot is brought back in keeps its limits.",
+        ));
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ use crate::jobs::Asker;
 use crate::output::{Account, OutputPipe};
 use crate::request::Kind;
 use crate::snapshots::Freezer;
+use crate::waiting::Waiting;
 
 /// One sandbox, from its request until its processes are gone.
 pub struct Entry {
@@ -43,6 +44,8 @@ pub struct Entry {
     pub counters: Option<Arc<CounterFile>>,
     /// Of a micro-VM that may be frozen, until it is.
     pub freezer: Option<Freezer>,
+    /// Of a micro-VM that waits for a snapshot.
+    pub waiting: Option<Waiting>,
 }
 
 impl Entry {

@@ -53,14 +53,26 @@ impl Shape {
 #[derive(Debug)]
 pub struct Snapshot {
     shape: Shape,
+    /// The digest of the function it had, whose code and secrets are in its memory.
+    bundle: Option<String>,
     file: File,
     bytes: u64,
 }
 
 impl Snapshot {
+    /// What it is of, as its monitor was told.
+    pub fn key(&self) -> &str {
+        &self.shape.digest
+    }
+
     /// Its file, open for reading.
     pub fn file(&self) -> &File {
         &self.file
+    }
+
+    /// One that had no function may get any; one that had one, that alone.
+    fn fits(&self, shape: &Shape, bundle: Option<&str>) -> bool {
+        self.shape == *shape && (self.bundle.is_none() || self.bundle.as_deref() == bundle)
     }
 }
 
@@ -68,6 +80,7 @@ impl Snapshot {
 #[derive(Debug)]
 pub struct Freezer {
     shape: Shape,
+    bundle: Option<String>,
     control: UnixStream,
     file: File,
 }
@@ -93,17 +106,23 @@ struct Answer {
 
 impl Freezer {
     /// It, and the monitor's part: the file to write, and its end of the socket.
-    pub fn new(shape: Shape) -> io::Result<(Self, (File, OwnedFd))> {
+    pub fn new(shape: Shape, bundle: Option<String>) -> io::Result<(Self, (File, OwnedFd))> {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         let file = File::from(memfd_create("snapshot", flags)?);
         let (control, theirs) = UnixStream::pair()?;
         let given = (file.try_clone()?, OwnedFd::from(theirs));
         let freezer = Self {
             shape,
+            bundle,
             control,
             file,
         };
         Ok((freezer, given))
+    }
+
+    /// It has got its function.
+    pub fn assigned(&mut self, bundle: &str) {
+        self.bundle = Some(bundle.to_owned());
     }
 
     /// Has the monitor write the snapshot; it ends with that.
@@ -121,6 +140,7 @@ impl Freezer {
         Ok(Frozen {
             snapshot: Snapshot {
                 shape: self.shape,
+                bundle: self.bundle,
                 file,
                 bytes,
             },
@@ -164,8 +184,13 @@ pub struct Snapshots {
 
 impl Snapshots {
     /// One that fits what is to be made of it.
-    pub fn get(&self, id: &str, shape: &Shape) -> Result<Arc<Snapshot>, Refusal> {
-        let fits = |snapshot: &&Arc<Snapshot>| snapshot.shape == *shape;
+    pub fn get(
+        &self,
+        id: &str,
+        shape: &Shape,
+        bundle: Option<&str>,
+    ) -> Result<Arc<Snapshot>, Refusal> {
+        let fits = |snapshot: &&Arc<Snapshot>| snapshot.fits(shape, bundle);
         self.by_id
             .get(id)
             .filter(fits)
@@ -181,7 +206,11 @@ impl Snapshots {
         let held = self.by_id.values().map(|snapshot| snapshot.bytes);
         let held = held.fold(snapshot.bytes, u64::saturating_add);
         if self.by_id.len() >= MOST || held > MOST_BYTES {
-            return Err(refused("there are as many as there may be; forget some"));
+            return Err(Refusal::new(
+                Code::TooManySnapshots,
+                "There are as many snapshots as there may be, or as large.",
+                "Forget some.",
+            ));
         }
         self.made = self.made.saturating_add(1);
         let id = format!("snap_{:016x}", self.made);
@@ -229,5 +258,58 @@ impl Daemon {
             Err(refusal) => self.answer(asker, &refusal),
         }
         self.job_done(key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn snapshot(bundle: Option<&str>, bytes: u64) -> Snapshot {
+        Snapshot {
+            shape: shape(256),
+            bundle: bundle.map(str::to_owned),
+            file: File::open("/dev/null").unwrap(),
+            bytes,
+        }
+    }
+
+    fn shape(memory_mb: u32) -> Shape {
+        Shape {
+            image: "node24".into(),
+            digest: "00".repeat(32),
+            memory_mb,
+            tmp_mb: 64,
+            argv_extra: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_snapshot_with_a_function_serves_no_other_and_none_without() {
+        let mut all = Snapshots::default();
+        let bare = all.add(snapshot(None, 1)).unwrap();
+        let own = all.add(snapshot(Some("aa"), 1)).unwrap();
+        for bundle in [None, Some("aa"), Some("bb")] {
+            assert!(all.get(&bare, &shape(256), bundle).is_ok());
+        }
+        assert!(all.get(&own, &shape(256), Some("aa")).is_ok());
+        for bundle in [None, Some("bb")] {
+            let refused = all.get(&own, &shape(256), bundle).unwrap_err();
+            assert_eq!(refused.code, Code::UnknownSnapshot);
+        }
+        assert!(all.get(&own, &shape(512), Some("aa")).is_err());
+    }
+
+    #[test]
+    fn number_and_bytes_are_bounded_until_some_are_forgotten() {
+        let mut all = Snapshots::default();
+        let large = all.add(snapshot(None, MOST_BYTES)).unwrap();
+        let refused = all.add(snapshot(None, 1)).unwrap_err();
+        assert_eq!(refused.code, Code::TooManySnapshots);
+        all.forget(&large).unwrap();
+        for _ in 0..MOST {
+            all.add(snapshot(None, 1)).unwrap();
+        }
+        assert!(all.add(snapshot(None, 1)).is_err());
     }
 }

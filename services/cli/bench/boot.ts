@@ -4,7 +4,14 @@ import { Failure } from "../failure.ts";
 import { type HostFacts, hostFacts } from "../host/facts.ts";
 import { type Distribution, distribution } from "./distribution.ts";
 import { type Ground, layGround } from "./ground.ts";
-import { coldMode, preparedMode, processMode, restoredMode, warmMode } from "./own-modes.ts";
+import {
+  coldMode,
+  preparedMode,
+  processMode,
+  restoredMode,
+  restoredRuntimeMode,
+  warmMode,
+} from "./own-modes.ts";
 import { bwrapMode, ociMode } from "./peer-modes.ts";
 import { type Mode, type Outcome, type Rounds, runRounds, WARM_UP_ROUNDS } from "./rounds.ts";
 
@@ -33,6 +40,7 @@ const MODES: Record<string, KnownMode> = {
   "microvm-cold": own(coldMode, "microvm", kvm),
   "microvm-prepared": own(preparedMode, "microvm", kvm),
   "microvm-restored": own(restoredMode, "microvm", kvm),
+  "microvm-restored-runtime": own(restoredRuntimeMode, "microvm", kvm),
   "microvm-pooled": notYet,
   "microvm-reset": notYet,
   "microvm-warm": own(warmMode, "microvm", kvm),

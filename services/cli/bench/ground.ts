@@ -12,7 +12,7 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { z } from "zod";
-import type { Runtime } from "#contracts/function";
+import { functionConfigSchema, type Runtime, type VersionSpec } from "#contracts/function";
 import { PROJECT_ROOT } from "#embedded/unprivileged";
 import {
   type InitMessage,
@@ -50,6 +50,8 @@ export interface Ground {
   rootfs: string;
   /** The function, as the bundle of this digest in sandboxd's folder. */
   bundle: { digest: string; path: string };
+  /** The function as a version of it, for what is kept by version. */
+  spec: VersionSpec;
   launcher: SandboxdLauncher;
   /** A folder for a mode's own files; goes at the end. */
   scratch: string;
@@ -105,6 +107,15 @@ export async function layGround({ image, name, folder }: Measured): Promise<Grou
       env: manifest.runner.env,
       rootfs,
       bundle: { digest, path },
+      spec: {
+        versionId: "ver_bench",
+        functionId: "fn_bench",
+        tenantId: "ten_bench",
+        name,
+        version: 1,
+        bundleDigest: digest,
+        config: functionConfigSchema.parse({ name, runtime: image, memoryMb: MEMORY_MB }),
+      },
       launcher,
       scratch: data,
       async close() {

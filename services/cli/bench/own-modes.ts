@@ -1,8 +1,10 @@
 import type { Path } from "#contracts/function";
 import {
   type BootedSandbox,
+  type FunctionSnapshotsOptions,
   ProcessLauncher,
   RestoringLauncher,
+  type SandboxShape,
   type ServingSandbox,
 } from "../../worker/sandbox/index.ts";
 import { answer, firstAnswer } from "./first-answer.ts";
@@ -71,21 +73,40 @@ export function preparedMode(ground: Ground, kind: Path): Mode {
   };
 }
 
-/** From the request for a sandbox to the first answer, out of a snapshot of the booted runner without a function. */
+/** From the request for a sandbox to the first answer, out of a snapshot of the function: loaded, warm, ready to answer. */
 export function restoredMode(ground: Ground): Mode {
+  const functions = { hold: async () => ground.bundle };
+  return modeOf("microvm-restored", ground, functions, async (launcher, shape) => {
+    const made = await launcher.functions?.make(shape, ground.spec);
+    if (made?.state !== "ready") throw new Error(made?.reason ?? "there is no snapshot");
+  });
+}
+
+/** The same out of a snapshot of the booted runner without a function, which is loaded then. */
+export function restoredRuntimeMode(ground: Ground): Mode {
+  return modeOf("microvm-restored-runtime", ground, undefined, async (launcher, shape) => {
+    await launcher.freeze(shape);
+  });
+}
+
+function modeOf(
+  name: string,
+  ground: Ground,
+  functions: FunctionSnapshotsOptions | undefined,
+  before: (launcher: RestoringLauncher, shape: SandboxShape) => Promise<void>,
+): Mode {
   const shape = { ...ground.shape, kind: "microvm" as const };
   const failures: Error[] = [];
   const launcher = new RestoringLauncher(ground.launcher, {
     onProblem: (error) => void failures.push(error),
+    ...(functions ? { functions } : {}),
   });
   let serving: ServingSandbox | undefined;
   return {
-    name: "microvm-restored",
-    async before() {
-      await launcher.freeze(shape);
-    },
+    name,
+    before: () => before(launcher, shape),
     async measured() {
-      const assigned = await launcher.launch(shape, "bench", ground.bundle);
+      const assigned = await launcher.launch(shape, "bench", ground.bundle, ground.spec);
       // A sandbox that was booted after all is no measurement of this mode.
       if (!assigned.restored) {
         await assigned.end();

@@ -5,6 +5,7 @@ import { packFunction } from "../bundle/pack.ts";
 import { Failure } from "../failure.ts";
 import { withProgress } from "../terminal/progress.ts";
 import { printJson } from "../terminal/table.ts";
+import { awaitSnapshot, snapshotLine } from "./awaited-snapshot.ts";
 import { apiOf, forService } from "./service-options.ts";
 
 export const deployedSchema = z.looseObject({
@@ -22,6 +23,8 @@ export interface DeployOptions {
   timeout?: number;
   env?: Record<string, string>;
   public?: boolean;
+  /** Whether to wait for the snapshot. */
+  wait?: boolean;
   dataDir?: string;
   json?: boolean;
 }
@@ -50,11 +53,17 @@ export const registerDeploy = (program: Command): void => {
       .option("--memory <MiB>", "64 to 4096 (default 256)", wholeNumber)
       .option("--timeout <ms>", "at most 900000 (default 10000)", wholeNumber)
       .option("--env <NAME=value>", "may be given more than once", addVariable)
-      .option("--public", "may be called without a key"),
+      .option("--public", "may be called without a key")
+      .option("--no-wait", "do not wait for the snapshot that calls start from"),
   ).action(async (path: string, options: DeployOptions) => {
     const deployed = await deploy(path, options);
-    if (options.json) printJson(deployed);
-    else process.stdout.write(`${deployed.name}@${deployed.version} ${deployed.url}\n`);
+    if (!options.json)
+      process.stdout.write(`${deployed.name}@${deployed.version} ${deployed.url}\n`);
+    const snapshot =
+      options.wait === false ? undefined : await awaitSnapshot(apiOf(options), deployed);
+    if (options.json) printJson({ ...deployed, ...(snapshot ? { snapshot } : {}) });
+    // On stderr: what a script reads is the line with the URL.
+    else if (snapshot) process.stderr.write(`${snapshotLine(snapshot)}\n`);
   });
 };
 

@@ -15,6 +15,8 @@ const PHASES = [
   "acquire_ms",
   "create_ms",
   "runtime_ms",
+  "restore_ms",
+  "renew_ms",
   "assign_ms",
   "init_ms",
   "handler_ms",

@@ -1,5 +1,6 @@
 import { z } from "@hono/zod-openapi";
 import { functionConfigSchema, functionNameSchema, pathSchema } from "#contracts/function";
+import type { SnapshotState } from "#contracts/snapshot";
 import { ERRORS, type ErrorCode } from "#errors/catalogue";
 
 const fileContentSchema = z.union([
@@ -28,6 +29,15 @@ export const multipartSchema = z
   })
   .openapi("PublishForm");
 
+const snapshotSchema = z
+  .object({
+    state: z.enum(["making", "ready", "failed", "none"]),
+    reason: z.string().optional().describe("why there is none"),
+    bytes: z.number().int().optional(),
+    ms: z.number().optional().describe("from the deploy, or from the call that needed one"),
+  })
+  .openapi("Snapshot") satisfies z.ZodType<SnapshotState>;
+
 export const functionSchema = z
   .object({
     name: functionNameSchema,
@@ -39,6 +49,9 @@ export const functionSchema = z
     config: functionConfigSchema,
     createdAt: z.string(),
     updatedAt: z.string(),
+    snapshot: snapshotSchema
+      .optional()
+      .describe("what this version starts from; told when one function is read"),
   })
   .openapi("Function");
 

@@ -11,6 +11,7 @@ import type { GatewayContext } from "../gateway-context.ts";
 import { parseFunctionAddress } from "../invoke/function-resolver.ts";
 import { type GatewayEnv, requireScope } from "../middleware/caller.ts";
 import { publish } from "../publish/publish.ts";
+import { snapshotOf } from "../snapshots/snapshot-of.ts";
 import {
   functionListSchema,
   functionSchema,
@@ -72,7 +73,7 @@ export function registerFunctions(app: OpenAPIHono<GatewayEnv>, gateway: Gateway
   app.openAPIRegistry.registerPath(publishRoute);
   app.post("/v1/functions", requireScope(authenticator, "deploy"), async (c) => {
     const made = await publish(db, c.get("caller").tenantId, c.req.raw);
-    await gateway.changed({ kind: "function", id: made.id });
+    await gateway.changed({ kind: "function", id: made.id, versionId: made.versionId });
     const answer = shown(made);
     return c.json(answer, 201, { location: `/v1/functions/${made.name}` });
   });
@@ -110,7 +111,10 @@ export function registerFunctions(app: OpenAPIHono<GatewayEnv>, gateway: Gateway
     }),
     async (c) => {
       const { name } = c.req.valid("param");
-      return c.json(shown(await existing(gateway, c.get("caller").tenantId, name)), 200);
+      const { tenantId } = c.get("caller");
+      const one = await existing(gateway, tenantId, name);
+      const snapshot = await snapshotOf(gateway, tenantId, one);
+      return c.json({ ...shown(one), snapshot }, 200);
     },
   );
 
@@ -129,7 +133,7 @@ export function registerFunctions(app: OpenAPIHono<GatewayEnv>, gateway: Gateway
       const name = plainName(c.req.valid("param").name);
       const id = await deleteFunction(db, c.get("caller").tenantId, name);
       if (id === undefined) throw new CloisterError("function_not_found");
-      await gateway.changed({ kind: "function", id });
+      await gateway.changed({ kind: "function", id, deleted: true });
       return c.body(null, 204);
     },
   );

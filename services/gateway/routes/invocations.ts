@@ -27,6 +27,8 @@ const phasesSchema = z
     acquire_ms: phase,
     create_ms: phase,
     runtime_ms: phase,
+    restore_ms: phase,
+    renew_ms: phase,
     assign_ms: phase,
     init_ms: phase,
     handler_ms: phase,

@@ -38,6 +38,9 @@ export interface Phases {
   /** Parts of acquire. */
   create_ms?: number;
   runtime_ms?: number;
+  /** Until a function was back from its snapshot; the part of it in which runner and hooks renewed it. */
+  restore_ms?: number;
+  renew_ms?: number;
   assign_ms?: number;
   init_ms?: number;
   handler_ms?: number;
@@ -130,4 +133,8 @@ export const CHANGES_CHANNEL = "cloister:changes";
 export interface Change {
   kind: "function" | "key" | "tenant";
   id: string;
+  /** A function's new version, when it was published. */
+  versionId?: string;
+  /** It is gone. */
+  deleted?: true;
 }

@@ -27,6 +27,8 @@ import { inlineBody } from "./job-body.ts";
 
 /** A runner that was told to cancel is given this long before its sandbox is ended, ms. */
 const CANCEL_GRACE_MS = 1000;
+/** Sandboxes that go down before they are back from their snapshot are replaced this often. */
+const MAX_REPLACEMENTS = 2;
 
 /** Wall clock in ms with fractions, comparable between processes of one machine. */
 const wallMs = (): number => performance.timeOrigin + performance.now();
@@ -55,6 +57,8 @@ export class Invocation implements AnswerHandler, CallerHandler {
   #timer: NodeJS.Timeout | undefined;
   #finished = false;
   #invokedAt = 0;
+  #replaced = 0;
+  #readyAt: number | undefined;
   #headAt = 0;
   #httpStatus: number | undefined;
   #requestBytes = 0;
@@ -222,7 +226,7 @@ export class Invocation implements AnswerHandler, CallerHandler {
       return;
     }
     this.#runner = runner;
-    this.#timer = setTimeout(() => this.#timedOut(timeoutMs), timeoutMs);
+    this.#boundBy(timeoutMs, lease);
     if (job.bodyFollows) {
       this.#requestPump?.resume();
       if (this.#bodyEnded) this.#endBody();
@@ -233,6 +237,21 @@ export class Invocation implements AnswerHandler, CallerHandler {
       runner.sendData(body);
     }
     runner.endBody();
+  }
+
+  /** The function's time begins when it can see the call; until it is back from its snapshot the sandbox itself is bounded. */
+  #boundBy(timeoutMs: number, lease: Lease): void {
+    const begin = (): void => {
+      if (this.#finished || this.#lease !== lease) return;
+      this.#timer = setTimeout(() => this.#timedOut(timeoutMs), timeoutMs);
+    };
+    if (lease.sandbox.returning) lease.sandbox.back.then(begin, () => {});
+    else begin();
+  }
+
+  /** When the function could see the call. */
+  #servedFrom(): number {
+    return Math.max(this.#invokedAt, this.#readyAt ?? 0);
   }
 
   // What the gateway says.
@@ -280,7 +299,8 @@ export class Invocation implements AnswerHandler, CallerHandler {
       return;
     }
     this.#headAt = performance.now();
-    this.#phases.handler_ms = round(this.#headAt - this.#invokedAt);
+    this.#noteStart();
+    this.#phases.handler_ms = round(this.#headAt - this.#servedFrom());
     this.#httpStatus = head.status;
     const meta: ReplyMeta = {
       path: (this.#placement as Placement).path,
@@ -360,12 +380,29 @@ export class Invocation implements AnswerHandler, CallerHandler {
   down(): void {
     const lease = this.#lease;
     if (!lease) return;
+    const unseen = lease.sandbox.returning;
     this.#letGo(false);
     if (this.#finished) return;
     clearTimeout(this.#timer);
+    // The function has not seen the call, so another sandbox may have it, unless a part of its body is gone.
+    if (unseen && !this.#bodyIsGone && this.#replaced++ < MAX_REPLACEMENTS) {
+      this.#runner = undefined;
+      this.#start = undefined;
+      try {
+        this.#acquire(this.#spec as VersionSpec);
+      } catch (error) {
+        this.#fail(error);
+      }
+      return;
+    }
     lease.sandbox
       .exitError((this.#spec as VersionSpec).config.memoryMb, this.#workBefore)
       .then((error) => this.#fail(error));
+  }
+
+  /** Of a body that comes in pieces, nobody could send again what was sent. */
+  get #bodyIsGone(): boolean {
+    return this.#job.bodyFollows && this.#requestBytes > 0;
   }
 
   // Endings.
@@ -412,6 +449,7 @@ export class Invocation implements AnswerHandler, CallerHandler {
   #letGo(keep: boolean): void {
     const lease = this.#lease;
     if (!lease) return;
+    this.#noteStart();
     this.#lease = undefined;
     this.#meter(lease);
     const trace = this.#trace;
@@ -424,6 +462,16 @@ export class Invocation implements AnswerHandler, CallerHandler {
       trace.end();
       lease.release(keep);
     });
+  }
+
+  /** What the start took, which is known once the sandbox is back. */
+  #noteStart(): void {
+    const lease = this.#lease;
+    if (!lease) return;
+    this.#readyAt = lease.sandbox.readyAtMs;
+    if (lease.start === "warm") return;
+    for (const [name, ms] of Object.entries(lease.phases))
+      this.#phases[name as keyof Phases] = round(ms);
   }
 
   #meter({ sandbox }: Lease): void {
@@ -459,7 +507,7 @@ export class Invocation implements AnswerHandler, CallerHandler {
     clearTimeout(this.#timer);
     this.#requestPump?.stop();
     this.#answerPump?.stop();
-    const durationMs = this.#invokedAt === 0 ? 0 : sinceMs(this.#invokedAt);
+    const durationMs = this.#invokedAt === 0 ? 0 : Math.max(0, sinceMs(this.#servedFrom()));
     // The sandbox may be let go later than the caller (or never have been); figures are read while they are to be had.
     if (this.#lease) this.#meter(this.#lease);
     const job = this.#job;

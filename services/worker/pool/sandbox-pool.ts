@@ -151,6 +151,18 @@ export class SandboxPool {
     return this.#wait(owner, waitMs);
   }
 
+  /** Memory for a sandbox that is none of the pool's, if there is some now; to be released once, when that is gone. */
+  reserve(memoryMb: number): { release(): void } | undefined {
+    const reservation = this.#closed ? undefined : this.#budget.reserve(memoryMb);
+    if (!reservation) return undefined;
+    return {
+      release: () => {
+        reservation.release();
+        this.#admit();
+      },
+    };
+  }
+
   /** Called when a function was changed or deleted: what is idle of it leaves early. */
   supersede(functionId: string): void {
     for (const owner of this.#versions.get(functionId) ?? []) this.#setSuperseded(owner);
@@ -363,7 +375,8 @@ export class SandboxPool {
       if (!start) break;
       const shape = shapeOf(start.owner.spec, start.owner.path);
       const { memoryMb } = shape;
-      if (this.#cells.has(shape)) {
+      const restores = this.#options.launcher.restores?.(shape, start.owner.spec) === true;
+      if (!restores && this.#cells.has(shape)) {
         this.#begin(start, this.#cells.take(shape));
         continue;
       }
@@ -371,7 +384,7 @@ export class SandboxPool {
       const reservation = this.#budget.reserve(memoryMb);
       if (reservation) {
         // A miss is demand too: later starts of this shape will find a cell.
-        this.#cells.take(shape);
+        if (!restores) this.#cells.take(shape);
         this.#begin(start, undefined, reservation);
         continue;
       }
@@ -433,6 +446,7 @@ export class SandboxPool {
             shapeOf(owner.spec, owner.path),
             labelOf(owner.spec),
             hold,
+            owner.spec,
           );
         } catch (error) {
           reservation.release();

@@ -2,6 +2,12 @@
 export { exitError, heldAgainstLimit, type SandboxExit } from "./exit.ts";
 export { type DataSink, type DataSource, Pump, ReceiveWindow, SendWindow } from "./flow.ts";
 export {
+  FunctionSnapshots,
+  type FunctionSnapshotsOptions,
+  type HeldBundle,
+  WARM_TURNS,
+} from "./function-snapshots.ts";
+export {
   type BundleRef,
   type InitMessage,
   initOf,

@@ -18,8 +18,18 @@ export interface SandboxShape {
 export interface SandboxLauncher {
   /** A sandbox whose runner has booted and which has no function yet. Rejects with a CloisterError; then nothing is left. */
   prepare(shape: SandboxShape, label: string): Promise<BootedSandbox>;
-  /** A sandbox made for one bundle, booted. Rejects with a CloisterError; then nothing is left. */
-  launch(shape: SandboxShape, label: string, bundle: BundleRef): Promise<AssignedSandbox>;
+  /**
+   * A sandbox made for one bundle, booted, or on its way back with its function loaded, if it is known which one that is. Rejects with a
+   * CloisterError; then nothing is left.
+   */
+  launch(
+    shape: SandboxShape,
+    label: string,
+    bundle: BundleRef,
+    spec?: VersionSpec,
+  ): Promise<AssignedSandbox>;
+  /** Whether `launch` would bring it back with its function loaded, which is faster than anything that waits without one. */
+  restores?(shape: SandboxShape, spec: VersionSpec): boolean;
 }
 
 const BASE_SHAPE = { cpuMilli: 1000, pids: 128, tmpMb: 64 } as const;

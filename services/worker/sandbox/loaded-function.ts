@@ -12,4 +12,6 @@ export interface InitMessage {
   env: Record<string, string>;
   memoryMb: number;
   timeoutMs: number;
+  /** It is to be frozen once it is loaded. */
+  snapshot?: { warmTurns: number };
 }

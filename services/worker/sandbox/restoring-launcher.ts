@@ -1,33 +1,54 @@
+import type { VersionSpec } from "#contracts/function";
+import {
+  FunctionSnapshots,
+  type FunctionSnapshotsOptions,
+  sandboxdCode,
+} from "./function-snapshots.ts";
 import type { BundleRef, SandboxLauncher, SandboxShape } from "./launcher.ts";
 import type { AssignedSandbox, BootedSandbox } from "./sandbox.ts";
 import type { SandboxdLauncher } from "./sandboxd-launcher.ts";
+import { SnapshotStore } from "./snapshot-store.ts";
 
 export interface RestoringLauncherOptions {
   /** A snapshot could not be made, or not be brought back; the sandbox is booted instead. */
   onProblem?: (error: Error) => void;
+  /** Snapshots of functions too. Absent: only those of runners without one. */
+  functions?: FunctionSnapshotsOptions;
 }
 
 /** After a failure nobody tries again for this long, ms. */
 const RETRY_MS = 60_000;
 
 interface Shape {
-  snapshot?: string;
   making?: Promise<string>;
   retryAtMs: number;
 }
 
 /**
- * Brings micro-VMs back from snapshots of booted runners without a function, one per shape, instead of booting them. The first of a shape is
- * booted; the snapshot is made beside it. Containers are passed on.
+ * Brings micro-VMs back from snapshots instead of booting them: from one of their function, else from one of a booted runner without a function, of which
+ * there is one per shape. The first of each is booted; the snapshot is made beside it. Containers are passed on.
  */
 export class RestoringLauncher implements SandboxLauncher {
   readonly #inner: SandboxdLauncher;
   readonly #options: RestoringLauncherOptions;
   readonly #shapes = new Map<string, Shape>();
+  readonly #store: SnapshotStore;
+  readonly functions: FunctionSnapshots | undefined;
 
   constructor(inner: SandboxdLauncher, options: RestoringLauncherOptions = {}) {
     this.#inner = inner;
     this.#options = options;
+    this.#store = new SnapshotStore(
+      (id) => inner.forget(id),
+      (key) => this.functions?.lost(key),
+    );
+    if (options.functions)
+      this.functions = new FunctionSnapshots(inner, this.#store, options.functions);
+  }
+
+  /** Whether `launch` would bring it back with its function. */
+  restores(shape: SandboxShape, spec: VersionSpec): boolean {
+    return shape.kind === "microvm" && this.functions?.has(shape, spec) === true;
   }
 
   async prepare(shape: SandboxShape, label: string): Promise<BootedSandbox> {
@@ -35,18 +56,34 @@ export class RestoringLauncher implements SandboxLauncher {
     return restored ? restored.heldBy(this.#inner) : this.#inner.prepare(shape, label);
   }
 
-  async launch(shape: SandboxShape, label: string, bundle: BundleRef): Promise<AssignedSandbox> {
+  async launch(
+    shape: SandboxShape,
+    label: string,
+    bundle: BundleRef,
+    spec?: VersionSpec,
+  ): Promise<AssignedSandbox> {
+    const { functions } = this;
+    if (functions && spec && shape.kind === "microvm") {
+      const returning = await this.#bringBack(functions, shape, label, bundle, spec);
+      if (returning) return returning;
+    }
     const restored = await this.#restore(shape, label, bundle);
-    return restored ? restored.alreadyAssigned() : this.#inner.launch(shape, label, bundle);
+    const assigned = restored
+      ? restored.alreadyAssigned()
+      : await this.#inner.launch(shape, label, bundle);
+    // After the one that somebody waits for.
+    if (functions && spec && shape.kind === "microvm") functions.want(shape, spec);
+    return assigned;
   }
 
   /** Sees to it that there is a snapshot of a shape; resolves with its id. Rejects with why there is none. */
   freeze(shape: SandboxShape): Promise<string> {
-    const known = this.#shape(shape);
-    if (known.snapshot !== undefined) return Promise.resolve(known.snapshot);
-    known.making ??= this.#make(shape).then(
+    const key = keyOf(shape);
+    const held = this.#store.use(key);
+    if (held !== undefined) return Promise.resolve(held);
+    const known = this.#shape(key);
+    known.making ??= this.#make(key, shape).then(
       (snapshot) => {
-        known.snapshot = snapshot;
         delete known.making;
         return snapshot;
       },
@@ -61,7 +98,34 @@ export class RestoringLauncher implements SandboxLauncher {
 
   /** Snapshots go with their sandboxd: there are none any more. */
   clear(): void {
+    this.#store.clear();
     this.#shapes.clear();
+    this.functions?.clear();
+  }
+
+  /** A sandbox from the function's snapshot, which may be asked at once; undefined where there is none that works. */
+  async #bringBack(
+    functions: FunctionSnapshots,
+    shape: SandboxShape,
+    label: string,
+    bundle: BundleRef,
+    spec: VersionSpec,
+  ): Promise<AssignedSandbox | undefined> {
+    const snapshot = functions.use(shape, spec);
+    if (snapshot === undefined) return undefined;
+    const broken = (error: Error): void => {
+      // Another image, for one, makes snapshots unknown; a new one does not have that fault.
+      const again = sandboxdCode(error) === "unknown_snapshot";
+      functions.broken(shape, spec, snapshot, error, again);
+      this.#problem(error);
+    };
+    try {
+      const created = await this.#inner.create(shape, label, bundle, { snapshot });
+      return created.returning(broken);
+    } catch (error) {
+      if (!isOwnLimit(error)) broken(error as Error);
+      return undefined;
+    }
   }
 
   /** A sandbox from the shape's snapshot; undefined where it is to be booted. */
@@ -71,8 +135,9 @@ export class RestoringLauncher implements SandboxLauncher {
     bundle?: BundleRef,
   ): Promise<BootedSandbox | undefined> {
     if (shape.kind !== "microvm") return undefined;
-    const known = this.#shape(shape);
-    const { snapshot } = known;
+    const key = keyOf(shape);
+    const known = this.#shape(key);
+    const snapshot = this.#store.use(key);
     if (snapshot === undefined) {
       if (performance.now() >= known.retryAtMs) this.freeze(shape).catch(this.#problem);
       return undefined;
@@ -82,9 +147,7 @@ export class RestoringLauncher implements SandboxLauncher {
       return await created.booted();
     } catch (error) {
       // Nothing of the function has run yet. Whatever is wrong with the snapshot, a booted sandbox does not need it.
-      if (known.snapshot === snapshot) delete known.snapshot;
-      known.retryAtMs = performance.now() + RETRY_MS;
-      this.#inner.forget(snapshot).catch(() => {});
+      if (this.#store.drop(key, snapshot)) known.retryAtMs = performance.now() + RETRY_MS;
       this.#problem(error);
       return undefined;
     }
@@ -94,20 +157,22 @@ export class RestoringLauncher implements SandboxLauncher {
     this.#options.onProblem?.(error instanceof Error ? error : new Error(String(error)));
   };
 
-  async #make(shape: SandboxShape): Promise<string> {
+  async #make(key: string, shape: SandboxShape): Promise<string> {
+    await this.#store.makeRoom();
     const created = await this.#inner.create(shape, `snapshot-${shape.image}`, undefined, {
       freezable: true,
     });
     const booted = await created.booted();
     try {
-      return await this.#inner.freeze(booted.id);
+      const snapshot = await this.#inner.freeze(booted.id);
+      this.#store.add(key, snapshot);
+      return snapshot.id;
     } finally {
       await booted.end();
     }
   }
 
-  #shape(shape: SandboxShape): Shape {
-    const key = JSON.stringify(shape);
+  #shape(key: string): Shape {
     let known = this.#shapes.get(key);
     if (!known) {
       known = { retryAtMs: 0 };
@@ -116,3 +181,10 @@ export class RestoringLauncher implements SandboxLauncher {
     return known;
   }
 }
+
+/** Of a runner without a function: nothing of any tenant is in it. */
+const keyOf = (shape: SandboxShape): string => JSON.stringify(shape);
+
+/** There are as many sandboxes as there may be, or sandboxd ends: that is no fault of a snapshot. */
+const isOwnLimit = (error: unknown): boolean =>
+  ["too_many_sandboxes", "draining", "isolation_unavailable"].includes(String(sandboxdCode(error)));

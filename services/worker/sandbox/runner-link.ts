@@ -96,6 +96,8 @@ export class RunnerStream {
 }
 
 export interface RunnerLinkEvents {
+  /** The runner has said READY. */
+  ready(message: Record<string, unknown>): void;
   /** Output that belongs to no invocation. */
   strayLog(fd: 1 | 2, text: Buffer): void;
   /** The connection is gone. `error` when the runner broke the protocol. */
@@ -137,9 +139,12 @@ export class RunnerLink implements FrameReceiver {
     return this.#streams.has(stream);
   }
 
-  /** Tells a restored runner what it is now; it says READY again. */
-  restored(message: object): void {
+  /** Tells a restored runner what it is now; it says READY again. Resolves if it says INIT_DONE instead: its function cannot come back. */
+  restored(message: object): Promise<Record<string, unknown>> {
+    this.#initDone = Promise.withResolvers();
+    this.#initDone.promise.catch(() => {});
     if (!this.#isDown) this.#socket.sendJson(FRAME.RESTORED, 0, message);
+    return this.#initDone.promise;
   }
 
   /** Sends INIT; resolves with INIT_DONE's payload, rejects when the runner goes away first. */
@@ -178,6 +183,13 @@ export class RunnerLink implements FrameReceiver {
     this.#socket.destroy(error);
   }
 
+  /** Every open stream is answered so. */
+  failAll(error: Record<string, unknown>): void {
+    const open = [...this.#streams.values()];
+    this.#streams.clear();
+    for (const stream of open) stream.handler.error(error);
+  }
+
   frame(type: number, stream: number, payload: Buffer): void {
     if (stream === 0) this.#connectionFrame(type, payload);
     else this.#streamFrame(type, stream, payload);
@@ -200,7 +212,7 @@ export class RunnerLink implements FrameReceiver {
       case FRAME.READY:
         if (this.#isReady) throw new ProtocolError("READY twice");
         this.#isReady = true;
-        this.#ready.resolve(jsonObject(payload));
+        this.#sayReady(jsonObject(payload));
         return;
       case FRAME.INIT_DONE: {
         const waiting = this.#initDone;
@@ -215,6 +227,11 @@ export class RunnerLink implements FrameReceiver {
       default:
         throw new ProtocolError(`Frame type ${type} has no place on stream 0`);
     }
+  }
+
+  #sayReady(message: Record<string, unknown>): void {
+    this.#events.ready(message);
+    this.#ready.resolve(message);
   }
 
   #chargeUnbound(bytes: number): void {

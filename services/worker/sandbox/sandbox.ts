@@ -11,6 +11,9 @@ import { TraceFilter } from "./trace-filter.ts";
 export interface StartPhases {
   create_ms?: number;
   runtime_ms?: number;
+  /** From its process to a function that is back, and the part of it in which the runner and hooks renewed it. */
+  restore_ms?: number;
+  renew_ms?: number;
   assign_ms?: number;
   init_ms?: number;
 }
@@ -35,6 +38,8 @@ export interface SandboxObserver {
 /** The first load of user code may take this long, ms. */
 export const INIT_TIMEOUT_MS = 10_000;
 const BOOT_TIMEOUT_MS = 10_000;
+/** Coming back with a function; its hooks have 10 s of that (runtime/protocol/README.md), ms. */
+const RETURN_TIMEOUT_MS = 12_000;
 /** sandboxd says why a sandbox ended soon after its connection closed; longer than this nobody waits, ms. */
 const EXIT_WAIT_MS = 2000;
 /** The last lines of a trace are waited for; a thread that computes in one call for longer is cut off. */
@@ -51,6 +56,15 @@ export class SandboxCore {
   readonly phases: StartPhases = {};
   /** It was brought back from a snapshot. */
   restored = false;
+  /** Its function came with it. */
+  loaded = false;
+  /** When the runner said READY. */
+  readyAtMs: number | undefined;
+  /** Hears if it goes down by itself before it was back. */
+  neverBack: ((error: Error) => void) | undefined;
+  /** Resolves when a restored function says that it cannot come back. */
+  #refused: Promise<Record<string, unknown>> | undefined;
+  #madeAtMs = performance.now();
   /** Where the runner finds the function's files. */
   root = "/fn";
   /** The connection is gone: nothing can be asked of it any more. */
@@ -75,6 +89,7 @@ export class SandboxCore {
     this.down = this.#down.promise;
     this.ended = this.#ended.promise;
     this.link = new RunnerLink(socket, {
+      ready: (message) => this.#onReady(message),
       strayLog: (fd, text) => this.output(fd, text.toString("utf8"), "frames"),
       down: (error) => void this.#onDown(error),
     });
@@ -99,6 +114,47 @@ export class SandboxCore {
       this.#held.push({ fd, text, source });
       this.#heldChars += text.length;
     }
+  }
+
+  /** Tells the runner that it was brought back, as the process `pid`. */
+  bringBack(pid: number): void {
+    this.restored = true;
+    const seed = randomBytes(32).toString("base64");
+    this.#refused = this.link.restored({ seed, nowMs: Date.now(), pid });
+    this.#refused.catch(() => {});
+  }
+
+  /** It brings its function with it, and may be asked before it is back. `broken` hears if that is never. */
+  returning(broken: (error: Error) => void): void {
+    this.loaded = true;
+    this.neverBack = broken;
+    const back = this.link.ready.then(
+      () => true,
+      () => true,
+    );
+    void bounded(back, RETURN_TIMEOUT_MS).then((settled) => {
+      if (settled || this.#ending) return;
+      this.neverBack?.(new Error(`It was not back within ${RETURN_TIMEOUT_MS} ms`));
+      void this.end();
+    });
+    this.#refused?.then(
+      ({ error }) => {
+        this.neverBack = undefined;
+        const fault = (typeof error === "object" && error !== null ? error : {}) as object;
+        this.link.failAll({ ...fault, exiting: true });
+        void this.end();
+      },
+      () => {},
+    );
+  }
+
+  #onReady(message: Record<string, unknown>): void {
+    this.readyAtMs = performance.now();
+    this.neverBack = undefined;
+    if (!this.loaded) return;
+    this.phases.restore_ms = this.readyAtMs - this.#madeAtMs;
+    if (typeof message.renewMs === "number") this.phases.renew_ms = message.renewMs;
+    this.meter.findRunner();
   }
 
   /** Has each system call told as a line, once it resolves. One trace at a time. */
@@ -154,6 +210,7 @@ export class SandboxCore {
     this.#wentDown = true;
     this.#alive = false;
     this.#down.resolve();
+    if (!this.#ending) this.neverBack?.(error ?? new Error("It ended before it was back"));
     if (error?.name === "ProtocolError") {
       this.#finishAs = { reason: "protocol", message: error.message };
     }
@@ -232,6 +289,12 @@ abstract class Stage {
 
 /** Processes exist, the runner may still be starting. */
 export class CreatedSandbox extends Stage {
+  /** One from a snapshot with its function, on its way back. `broken` hears if it never comes back, which is no fault of the function. */
+  returning(broken: (error: Error) => void): AssignedSandbox {
+    this.core.returning(broken);
+    return new AssignedSandbox(this.core);
+  }
+
   /** Resolves when the runner waits for its function; the sandbox is ended when it does not within 10 s. */
   async booted(): Promise<BootedSandbox> {
     const { core } = this;
@@ -311,6 +374,7 @@ export class AssignedSandbox extends Stage {
    */
   async initialise(message: InitMessage, timeoutMs = INIT_TIMEOUT_MS): Promise<ServingSandbox> {
     const { core } = this;
+    if (core.loaded) return new ServingSandbox(core);
     const began = performance.now();
     const full = {
       ...message,
@@ -373,6 +437,21 @@ export class ServingSandbox extends Stage {
 
   endTrace(): Promise<void> {
     return this.core.endTrace();
+  }
+
+  /** It is not back from its snapshot yet; what it is asked waits, and nothing of its function has seen it. */
+  get returning(): boolean {
+    return this.core.loaded && this.core.readyAtMs === undefined;
+  }
+
+  /** Resolves when it is back; rejects when it never is. */
+  get back(): Promise<unknown> {
+    return this.core.link.ready;
+  }
+
+  /** When the runner said READY. */
+  get readyAtMs(): number | undefined {
+    return this.core.readyAtMs;
   }
 
   /** Invocations under way. */

@@ -1,4 +1,3 @@
-import { randomBytes } from "node:crypto";
 import { z } from "zod";
 import { CloisterError } from "#errors/catalogue";
 import type { SandboxExit } from "./exit.ts";
@@ -19,6 +18,7 @@ import {
   type SandboxdHello,
   unreachable,
 } from "./sandboxd-control.ts";
+import type { Snapshot } from "./snapshot-store.ts";
 
 const statSchema = z.object({
   path: z.string().startsWith("/"),
@@ -39,9 +39,14 @@ const createdSchema = z.object({
     .catch(undefined),
 });
 
-const snapshotSchema = z.object({ snapshot: z.string().min(1).max(64) });
+const snapshotSchema = z.object({
+  snapshot: z.string().min(1).max(64),
+  bytes: z.number().int().min(0),
+});
 
 const CREATE_TIMEOUT_MS = 10_000;
+/** A little longer than sandboxd itself waits for a monitor. */
+const FREEZE_TIMEOUT_MS = 35_000;
 /** Exits heard before the reply of their `create` was read. */
 const MAX_EARLY_EXITS = 256;
 /** Frames of a runner that is faster than the reply of its `create`: READY, and stray logs. */
@@ -177,10 +182,11 @@ export class SandboxdLauncher implements SandboxLauncher, SandboxHolder {
     }
   }
 
-  /** Freezes a micro-VM that was made freezable, which ends with that; gives the snapshot's id. */
-  async freeze(id: string): Promise<string> {
-    const reply = await this.#control.request({ op: "snapshot", sandbox: id });
-    return snapshotSchema.parse(reply).snapshot;
+  /** Freezes a micro-VM that was made freezable, which ends with that. */
+  async freeze(id: string): Promise<Snapshot> {
+    const reply = await this.#control.request({ op: "snapshot", sandbox: id }, FREEZE_TIMEOUT_MS);
+    const { snapshot, bytes } = snapshotSchema.parse(reply);
+    return { id: snapshot, bytes };
   }
 
   /** Throws a snapshot away. */
@@ -240,11 +246,7 @@ export class SandboxdLauncher implements SandboxLauncher, SandboxHolder {
       ...(pid === undefined ? {} : { pid }),
     });
     this.#cores.set(sandbox, core);
-    if (guestPid !== undefined) {
-      core.restored = true;
-      const seed = randomBytes(32).toString("base64");
-      core.link.restored({ seed, nowMs: Date.now(), pid: guestPid });
-    }
+    if (guestPid !== undefined) core.bringBack(guestPid);
     void core.ended.then(() => this.#cores.delete(sandbox));
     return core;
   }

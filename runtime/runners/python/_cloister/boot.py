@@ -10,7 +10,7 @@ import time
 from . import faults
 from .loading import load
 from .logs import Logs, capture
-from .renewal import renew, say_ready
+from .renewal import renew, say_ready, since_ms
 from .wire import (
     ERROR,
     EXIT_PROTOCOL,
@@ -76,7 +76,10 @@ def _await_init(wire):
         if frames is None:
             os._exit(0)
         while frames and frames[0][0] == RESTORED:
-            renew(wire, parse_json(frames.pop(0)[2], "RESTORED"))
+            started = time.monotonic()
+            renew(parse_json(frames.pop(0)[2], "RESTORED"))
+            # Whoever restored it has not heard the first one.
+            say_ready(wire, renewMs=since_ms(started))
         if not frames:
             continue
         kind, stream, payload = frames[0]
@@ -93,6 +96,9 @@ def _checked_init(payload):
         raise ProtocolError("INIT lacks function, root, entry or env")
     if not isinstance(init.get("version"), (int, str)):
         raise ProtocolError("INIT lacks version")
+    snapshot = init.get("snapshot")
+    if snapshot is not None and not (isinstance(snapshot, dict) and isinstance(snapshot.get("warmTurns"), int)):
+        raise ProtocolError("INIT's snapshot lacks warmTurns")
     return init
 
 
@@ -101,13 +107,15 @@ def _load(wire, logs, init):
     started = time.monotonic()
     try:
         engine = _make_engine(wire, logs, init)
+        took_ms = since_ms(started)
+        if init.get("snapshot"):
+            engine.settle(init["snapshot"]["warmTurns"])
     except BaseException as error:
         logs.outside.finish()
         fault = faults.describe(error, "function_init_error")
         wire.send(json_frame(INIT_DONE, 0, {"ok": False, "error": fault}))
         return _RefusingEngine(wire, fault)
     logs.outside.finish()
-    took_ms = round((time.monotonic() - started) * 1000, 3)
     wire.send(json_frame(INIT_DONE, 0, {"ok": True, "initMs": took_ms}))
     return engine
 

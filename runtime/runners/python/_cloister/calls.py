@@ -2,16 +2,18 @@
 
 import time
 from collections import deque
+from threading import Lock
 
 from . import faults
 from .logs import CallLog
-from .renewal import renew
+from .renewal import renew, say_ready, since_ms
 from .wire import (
     CANCEL,
     DATA,
     END,
     ERROR,
     HEAD,
+    INIT_DONE,
     INVOKE,
     MAX_DATA_BYTES,
     RESTORED,
@@ -107,6 +109,13 @@ class Engine:
         self.target = target
         self.calls = logs.open
         self.last_stream = 0
+        # Hooks that run after a restore; calls that come meanwhile wait.
+        self.after_restore = []
+        self._renewing = None
+        self._waiting = []
+        self._waiting_lock = Lock()
+        # Why no call can be served.
+        self._refusal = None
         # A handler starts when its request is whole; an app at once.
         self.wants_whole = target.kind == "handler"
 
@@ -124,7 +133,7 @@ class Engine:
                 else:
                     call.body_ended = True
                     if self.wants_whole:
-                        self.start(call)
+                        self._begin(call)
                     else:
                         self.changed(call)
             elif kind == WINDOW:
@@ -140,7 +149,7 @@ class Engine:
                     call.cancelled = True
                     self.cancel(call)
             elif kind == RESTORED:
-                renew(self.wire, parse_json(payload, "RESTORED"))
+                self._renew(parse_json(payload, "RESTORED"))
             else:
                 raise ProtocolError("a second INIT")
 
@@ -151,8 +160,66 @@ class Engine:
         call = Call(self.wire, stream, parse_json(payload, "INVOKE"))
         self.calls[stream] = call
         self.logs.outside.renew()
-        if not self.wants_whole:
-            self.start(call)
+        if self._refusal:
+            self.fail(call, self._refusal)
+        elif not self.wants_whole:
+            self._begin(call)
+
+    def _begin(self, call):
+        with self._waiting_lock:
+            if self._renewing is not None:
+                self._waiting.append(call)
+                return
+        self.start(call)
+
+    def settle(self, warm_turns):
+        """Makes ready to be frozen: warms what the function asks for and what every call runs, has the function let go of what is
+        not to be copied, and leaves no garbage. Raises what a hook raises."""
+        import gc
+
+        from . import lifecycle
+        from .rehearsal import rehearse
+
+        hooks = lifecycle.Lifecycle(self.target.module)
+        lifecycle.run(hooks.warm_up, self.complete)
+        rehearse(self.another, self.target, warm_turns)
+        renew({})
+        lifecycle.run(hooks.before_snapshot, self.complete)
+        self.after_restore = hooks.after_restore
+        self.stand_still()
+        gc.collect()
+        # What is there is never looked at again, so that a clone's collections do not copy its pages.
+        gc.freeze()
+
+    def _renew(self, restored):
+        started = time.monotonic()
+        renew(restored)
+        self.come_back()
+        if not self.after_restore:
+            say_ready(self.wire, renewMs=since_ms(started))
+            return
+        self._renewing = started
+        self.run_after_restore()
+
+    def renewed(self, error=None):
+        """The hooks have run, or failed. Only now code of the function is called."""
+        self.logs.outside.finish()
+        if error is None:
+            say_ready(self.wire, renewMs=since_ms(self._renewing))
+        else:
+            fault = faults.describe(error, "function_init_error")
+            self._refusal = {**fault, "exiting": True}
+            self.wire.send(json_frame(INIT_DONE, 0, {"ok": False, "error": fault}))
+        with self._waiting_lock:
+            self._renewing = None
+            waiting, self._waiting = self._waiting, []
+        if self._refusal:
+            for call in list(self.calls.values()):
+                self.fail(call, self._refusal)
+            return
+        for call in waiting:
+            if not call.closed:
+                self.start(call)
 
     def _data(self, call, payload):
         call.take_data(payload)
@@ -166,6 +233,28 @@ class Engine:
         grant = call.consumed(len(payload))
         if grant:
             self.wire.send(grant)
+
+    def another(self, wire, logs, init, target):
+        """An engine of the same kind, to rehearse with."""
+        raise NotImplementedError
+
+    def turn(self):
+        """Serves what has come, without waiting for more."""
+        raise NotImplementedError
+
+    def complete(self, awaitable):
+        """Waits for what a hook gave, before the engine runs."""
+        raise NotImplementedError
+
+    def run_after_restore(self):
+        """Runs `after_restore` where user code belongs, then calls `renewed`."""
+        raise NotImplementedError
+
+    def stand_still(self):
+        """Gives up what cannot be frozen."""
+
+    def come_back(self):
+        """Gets it again."""
 
     def start(self, call):
         """Begins to run user code for a call."""

@@ -3,7 +3,7 @@
 import asyncio
 import os
 
-from . import answers, faults
+from . import answers, faults, lifecycle
 from .asgi import Lifespan, serve as serve_asgi
 from .calls import Engine, end_frame, head_frame
 from .context import Context, function_url_event
@@ -15,9 +15,9 @@ _JSON = [["content-type", "application/json"]]
 
 
 class EventedEngine(Engine):
-    def __init__(self, wire, logs, init, target):
+    def __init__(self, wire, logs, init, target, loop=None):
         super().__init__(wire, logs, init, target)
-        self.loop = asyncio.new_event_loop()
+        self.loop = loop or asyncio.new_event_loop()
         asyncio.set_event_loop(self.loop)
         self.lifespan = Lifespan(target.call, self.loop) if target.kind == "asgi" else None
         if self.lifespan:
@@ -29,6 +29,38 @@ class EventedEngine(Engine):
         self.loop.run_forever()
         # User code stopped the loop: nothing could be served any more.
         os._exit(70)
+
+    def another(self, wire, logs, init, target):
+        return EventedEngine(wire, logs, init, target, self.loop)
+
+    def turn(self):
+        while self.calls:
+            self.loop.run_until_complete(asyncio.sleep(0))
+
+    def complete(self, awaitable):
+        self.loop.run_until_complete(awaitable)
+
+    def run_after_restore(self):
+        self.after_restore_task = self.loop.create_task(self._after_restore())
+
+    async def _after_restore(self):
+        try:
+            await lifecycle.run_async(self.after_restore, lifecycle.AFTER_RESTORE_SECONDS)
+        except BaseException as error:
+            self.renewed(error)
+        else:
+            self.renewed()
+
+    def stand_still(self):
+        # asyncio wakes itself by a pair of sockets, which a snapshot cannot hold; nobody else needs it.
+        if hasattr(self.loop, "_close_self_pipe"):
+            self.loop._close_self_pipe()
+
+    def come_back(self):
+        if hasattr(self.loop, "_make_self_pipe") and getattr(self.loop, "_ssock", self) is None:
+            self.loop._make_self_pipe()
+        # asyncio knows the running loop together with the process id, which is another now.
+        asyncio._set_running_loop(self.loop)
 
     def _readable(self):
         try:

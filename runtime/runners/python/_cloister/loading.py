@@ -7,6 +7,7 @@ from .faults import LoadFailed, NoHandler
 
 DEFAULT_ENTRIES = ("main.py", "handler.py", "app.py", "index.py", "lambda_function.py")
 _DEFAULT_NAMES = ("handler", "lambda_handler", "app", "application")
+_OFFERED = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "offered")
 _CO_VARARGS = 0x04
 _CO_COROUTINE = 0x80
 _CO_ITERABLE_COROUTINE = 0x100
@@ -16,7 +17,7 @@ _CO_ASYNC_GENERATOR = 0x200
 class Target:
     """What is called. `kind` is handler, asgi or wsgi."""
 
-    __slots__ = ("call", "kind", "is_async", "arguments")
+    __slots__ = ("call", "kind", "is_async", "arguments", "module")
 
     def __init__(self, call, kind, is_async, arguments):
         self.call = call
@@ -24,6 +25,8 @@ class Target:
         self.is_async = is_async
         # How many of (event, context) the handler takes.
         self.arguments = arguments
+        # Where it was found.
+        self.module = None
 
 
 def load(root, entry):
@@ -32,7 +35,9 @@ def load(root, entry):
     prepare_path(root, os.path.dirname(path))
     sys.argv[:] = [path]
     module = _import_file(path)
-    return _find_target(module, os.path.relpath(path, root), name)
+    target = _find_target(module, os.path.relpath(path, root), name)
+    target.module = module
+    return target
 
 
 def prepare_path(root, entry_folder):
@@ -53,6 +58,8 @@ def prepare_path(root, entry_folder):
     folders = [entry_folder, root, *filter(os.path.isdir, vendored)]
     folders += [path for path in os.environ.get("PYTHONPATH", "").split(":") if path]
     sys.path[:0] = [path for at, path in enumerate(folders) if path not in folders[:at]]
+    # What the platform offers comes last: a bundle's own goes before it.
+    sys.path.append(_OFFERED)
     for folder in folders[1:]:
         if os.path.isdir(folder) and any(name.endswith(".pth") for name in os.listdir(folder)):
             import site

@@ -6,18 +6,30 @@ import time
 
 from .wire import READY, json_frame
 
-
-def say_ready(wire):
-    wire.send(json_frame(READY, 0, {"runner": "python", "version": sys.version.split()[0], "bootMs": _boot_ms()}))
+_ready = {}
 
 
-def renew(wire, restored):
+def say_ready(wire, **renewed):
+    """`renewed`: what a restored runner has to tell. How long the boot took is found out once: that costs a look at a file."""
+    if not _ready:
+        _ready.update(runner="python", version=sys.version.split()[0], bootMs=_boot_ms())
+    wire.send(json_frame(READY, 0, {**_ready, **renewed}))
+
+
+def renew(restored):
     """After RESTORED: every clone needs randomness of its own. OpenSSL and tempfile see by the process id that this is another
-    process. Whoever restored it has not heard the first READY, so there is another."""
+    process."""
     random = sys.modules.get("random")
     if random:
         random.seed(f"{restored.get('seed')}{restored.get('pid')}{os.urandom(16).hex()}")
-    say_ready(wire)
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random and hasattr(numpy_random, "seed"):
+        numpy_random.seed(int.from_bytes(os.urandom(4), "little"))
+
+
+def since_ms(started):
+    """Time since a reading of time.monotonic(), in ms."""
+    return round((time.monotonic() - started) * 1000, 3)
 
 
 def _boot_ms():

@@ -10,7 +10,7 @@ import threading
 from _queue import SimpleQueue
 from contextvars import copy_context
 
-from . import answers, faults
+from . import answers, faults, lifecycle
 from .calls import Engine, end_frame, head_frame
 from .context import Context, function_url_event
 from .logs import current_call
@@ -105,6 +105,31 @@ class ThreadedEngine(Engine):
                 call.interrupted = True
                 raise faults.InvocationCancelled
 
+    def another(self, wire, logs, init, target):
+        return ThreadedEngine(wire, logs, init, target)
+
+    def turn(self):
+        self._work()
+
+    def complete(self, awaitable):
+        import asyncio
+
+        asyncio.run(_await(awaitable))
+
+    def run_after_restore(self):
+        # Nothing is being served yet, so the main thread takes it.
+        with self._lock:
+            self._free -= 1
+        self._jobs.put(None)
+
+    def _after_restore(self):
+        try:
+            lifecycle.run(self.after_restore, self.complete)
+        except BaseException as error:
+            self.renewed(error)
+        else:
+            self.renewed()
+
     def _work_forever(self):
         while True:
             self._work()
@@ -114,10 +139,13 @@ class ThreadedEngine(Engine):
             call = self._jobs.get()
         except faults.InvocationCancelled:
             return  # It struck after its call had ended.
-        try:
-            self._serve(call)
-        except faults.InvocationCancelled:
-            pass
+        if call is None:
+            self._after_restore()
+        else:
+            try:
+                self._serve(call)
+            except faults.InvocationCancelled:
+                pass
         with self._lock:
             self._free += 1
 

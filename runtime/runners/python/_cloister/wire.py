@@ -39,8 +39,9 @@ class ProtocolError(Exception):
 class Wire:
     """The socket. One thread reads; any thread sends, whole frames at a time."""
 
-    def __init__(self, fd=SOCKET_FD):
+    def __init__(self, fd=SOCKET_FD, out_fd=None):
         self.fd = fd
+        self._out_fd = fd if out_fd is None else out_fd
         self._held = b""
         self._lock = allocate_lock()
 
@@ -77,11 +78,11 @@ class Wire:
         child that user code forked and let run on."""
         with self._lock:
             try:
-                sent = os.write(self.fd, data)
+                sent = os.write(self._out_fd, data)
                 if sent < len(data):
                     rest = memoryview(data)
                     while sent < len(data):
-                        sent += os.write(self.fd, rest[sent:])
+                        sent += os.write(self._out_fd, rest[sent:])
             except OSError:
                 os._exit(0)
 

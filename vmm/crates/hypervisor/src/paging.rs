@@ -212,6 +212,21 @@ impl Mapper for Paging {
         Ok(())
     }
 
+    fn make_room(&self, start: u64, end: u64) -> Result<(), Errno> {
+        let mut pieces = self.pieces.lock();
+        let mut at = start;
+        while at < end {
+            let index = at / SLOT_BYTES;
+            let next = index.saturating_add(1).saturating_mul(SLOT_BYTES).min(end);
+            let piece = pieces.get_mut(index as usize).ok_or(Errno::ENOMEM)?;
+            if next.saturating_sub(at) < SLOT_BYTES {
+                self.make(index, piece)?;
+            }
+            at = next;
+        }
+        Ok(())
+    }
+
     fn catch_up(&self, address: u64, mappings: &dyn Fn(u64, u64) -> Vec<Vma>) -> Result<(), Errno> {
         let index = address / SLOT_BYTES;
         let start = index.saturating_mul(SLOT_BYTES);

@@ -1,6 +1,7 @@
 mod ahead;
 mod heap;
 mod host;
+mod ready;
 mod remap;
 mod restore;
 mod save;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 /// What `--help` prints.
 pub const HELP: &str = "\
 usage: cloister-vm run --root DIR [options] -- PROGRAM [ARGUMENT...]
-       cloister-vm restore --root DIR --snapshot-fd N [options]
+       cloister-vm restore --root DIR --snapshot-fd N [--wait --control-fd N] [options]
        cloister-vm syscalls [--json] | host-calls
 
 Runs one Linux program in a micro-VM. Its exit status is the program's; 128 and
@@ -27,6 +27,8 @@ host for it.
   --snapshot-fd N      descriptor of a file: `restore` brings back what is in it; `run` writes the
                        frozen program there and ends, once a byte comes by the socket of --control-fd
   --control-fd N       descriptor of that socket; the answer is one JSON object
+  --wait               gets ready for a snapshot like that of --snapshot-fd, and waits on the socket of
+                       --control-fd for the one to bring back
   --snapshot-key TEXT  what the snapshot is of; must be the same again for `restore`
   --verify             reads the whole snapshot first and compares its checksum
   --pid N              process id that a restored program sees (1)
@@ -51,6 +53,8 @@ pub struct Options {
     pub snapshot_fd: Option<i32>,
     pub control_fd: Option<i32>,
     pub snapshot_key: String,
+    /// Whether the snapshot to bring back is still to come.
+    pub wait: bool,
     /// Whether the pages of a snapshot are to be checked too.
     pub verify: bool,
     pub pid: i32,
@@ -134,6 +138,7 @@ fn parse_options(
         snapshot_fd: None,
         control_fd: None,
         snapshot_key: String::new(),
+        wait: false,
         verify: false,
         pid: 1,
         strace: false,
@@ -167,6 +172,7 @@ fn parse_options(
                 let key = value("--snapshot-key", "TEXT")?;
                 options.snapshot_key = key.to_string_lossy().into_owned();
             }
+            "--wait" => options.wait = true,
             "--verify" => options.verify = true,
             "--pid" => options.pid = process_id(value("--pid", "N")?)?,
             "--strace" => options.strace = true,
@@ -180,6 +186,9 @@ fn parse_options(
     }
     if options.roots.is_empty() {
         return Err(CommandError::Missing("--root DIR"));
+    }
+    if options.wait && options.control_fd.is_none() {
+        return Err(CommandError::Missing("--control-fd N"));
     }
     match (restore, options.snapshot_fd, options.control_fd) {
         (true, None, _) => return Err(CommandError::Missing("--snapshot-fd N")),
@@ -262,6 +271,9 @@ mod tests {
         assert_eq!(parse_words("run --memory-mb lots"), Err(value));
         let bind = CommandError::Value("--bind", BIND_FORM);
         assert_eq!(parse_words("run --bind /a:/b:rw"), Err(bind));
+        let missing = CommandError::Missing("--control-fd N");
+        let words = "restore --root /r --wait --snapshot-fd 6";
+        assert_eq!(parse_words(words), Err(missing));
         assert_eq!(parse_words("fly"), Err(CommandError::Unknown("fly".into())));
     }
 }

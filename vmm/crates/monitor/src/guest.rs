@@ -16,6 +16,7 @@ use vmm_memory::{AddressSpace, Limits, MemoryError, PageMap, Window};
 use crate::command::Options;
 use crate::confine;
 use crate::counters::Counters;
+use crate::order::{self, Ordered};
 use crate::report::Totals;
 use crate::runner::{self, Threads};
 use crate::snapshot::{self, SnapshotError, Writer};
@@ -141,12 +142,34 @@ pub fn run(options: &Options) -> Result<u8, GuestError> {
 /// [`GuestError`] when it could not go on.
 pub fn restore(options: &Options) -> Result<u8, GuestError> {
     let file = take_descriptor(options.snapshot_fd.unwrap_or(-1))?;
+    let control = options.control_fd.map(take_descriptor).transpose()?;
     let machine = snapshot::machine_id()?;
     let empty = prepare(options)?;
+    let here = Ordered {
+        file,
+        key: options.snapshot_key.clone(),
+    };
+    let ordered = match control.filter(|_| options.wait) {
+        None => here,
+        Some(control) => {
+            let likely = snapshot::read(&here.file, &here.key, &machine)?;
+            empty.threads.make_ready(likely.process.threads.len())?;
+            empty
+                .kernel
+                .make_ready(&likely.memory)
+                .map_err(SnapshotError::Restore)?;
+            match order::wait(&control)? {
+                Some(ordered) => ordered,
+                // Nobody needs it any more.
+                None => return Ok(0),
+            }
+        }
+    };
+    let Ordered { file, key } = ordered;
     if options.verify {
         snapshot::verify_pages(&file)?;
     }
-    let snapshot = snapshot::read(&file, &options.snapshot_key, &machine)?;
+    let snapshot = snapshot::read(&file, &key, &machine)?;
     let threads = empty
         .kernel
         .bring_back(

@@ -6,6 +6,7 @@ mod counters;
 mod cpu;
 mod guest;
 mod host_calls;
+mod order;
 mod report;
 mod runner;
 mod snapshot;

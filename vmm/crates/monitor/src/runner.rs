@@ -2,7 +2,7 @@ use std::io;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use vmm_abi::{Errno, Registers};
 use vmm_hypervisor::{Exit, HypervisorError, Machine};
 use vmm_kernel::{ExitStatus, Kernel, NewThread, Spawner, Task, ThreadShared};
@@ -21,6 +21,45 @@ pub struct Threads {
     machine: Arc<Machine>,
     totals: Arc<Totals>,
     failure: Arc<Mutex<Option<HypervisorError>>>,
+    spares: Arc<Spares>,
+}
+
+/// Host threads that were made before there is work for them.
+#[derive(Default)]
+struct Spares {
+    state: Mutex<SpareState>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct SpareState {
+    /// Those that have no work and will look for it.
+    idle: usize,
+    work: Vec<(Task, Beginning)>,
+}
+
+impl Spares {
+    /// Gives work to one that has none; gives it back when all have.
+    fn take_over(&self, task: Task, beginning: Beginning) -> Option<(Task, Beginning)> {
+        let mut state = self.state.lock();
+        if state.idle <= state.work.len() {
+            return Some((task, beginning));
+        }
+        state.work.push((task, beginning));
+        self.wake.notify_one();
+        None
+    }
+
+    fn next(&self) -> (Task, Beginning) {
+        let mut state = self.state.lock();
+        loop {
+            if let Some(work) = state.work.pop() {
+                state.idle = state.idle.saturating_sub(1);
+                return work;
+            }
+            self.wake.wait(&mut state);
+        }
+    }
 }
 
 /// The first thread of a program.
@@ -36,12 +75,31 @@ impl Threads {
             machine: Arc::clone(machine),
             totals: Arc::clone(totals),
             failure: Arc::default(),
+            spares: Arc::default(),
         }
     }
 
     /// Why a virtual CPU stopped, if one did; takes it.
     pub fn failure(&self) -> Option<HypervisorError> {
         self.failure.lock().take()
+    }
+
+    /// Makes the virtual CPUs that most programs use at once, and host threads for a program of `threads`, before anybody waits for them.
+    ///
+    /// # Errors
+    /// [`HypervisorError`] when one cannot be had.
+    pub fn make_ready(&self, threads: usize) -> Result<(), HypervisorError> {
+        // The first runs on the thread that is there.
+        for _ in 1..threads {
+            self.start_spare()
+                .map_err(|error| HypervisorError::Stopped(format!("no thread: {error}")))?;
+        }
+        // The thread that answers, and one that works for it.
+        let vcpus = [self.machine.take_vcpu()?, self.machine.take_vcpu()?];
+        for vcpu in vcpus {
+            self.machine.return_vcpu(vcpu);
+        }
+        Ok(())
     }
 
     /// Runs the first thread on the calling one, until it ends.
@@ -88,8 +146,25 @@ impl Threads {
         Ok(())
     }
 
-    /// Runs a thread on a new one of the host.
+    fn start_spare(&self) -> io::Result<()> {
+        let threads = self.clone();
+        std::thread::Builder::new()
+            .name("guest-spare".to_owned())
+            .stack_size(HOST_STACK_BYTES)
+            .spawn(move || {
+                let (task, beginning) = threads.spares.next();
+                threads.run(task, beginning);
+            })?;
+        let mut state = self.spares.state.lock();
+        state.idle = state.idle.saturating_add(1);
+        Ok(())
+    }
+
+    /// Runs a thread on one of the host that has nothing to do, or a new one.
     fn start(&self, task: Task, beginning: Beginning) -> io::Result<()> {
+        let Some((task, beginning)) = self.spares.take_over(task, beginning) else {
+            return Ok(());
+        };
         let threads = self.clone();
         std::thread::Builder::new()
             .name(format!("guest-{}", task.shared.tid))

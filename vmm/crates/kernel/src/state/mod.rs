@@ -5,6 +5,7 @@ mod files;
 use std::fmt;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use vmm_abi::Errno;
 use vmm_memory::{Kind, MemoryState, PageMap, PageStore, SaveError};
@@ -15,6 +16,9 @@ use crate::kernel::{Kernel, ThreadShared};
 use crate::loader::GuestClock;
 use crate::signal::LAST_SIGNAL;
 use crate::timer::Alarm;
+
+/// Where a function's files come to lie: other ones for each, and only once there is one.
+const BUNDLE: &str = "/fn/";
 
 /// Why a process cannot be written down. It can still be started anew.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,18 +81,18 @@ impl Kernel {
             }
         }
         let alarms = self.alarms.lock();
-        if alarms.any_made() {
-            return Err(CaptureError::Holds("a timer of timer_create(2)".into()));
-        }
-        if self.locks.any_held() {
-            return Err(CaptureError::Holds("a lock of a file".into()));
-        }
         let alarm = alarms.real.as_ref().map(|alarm| alarm.state());
+        let made = alarms.made_states();
         drop(alarms);
+        let now = crate::clock::read(libc::CLOCK_PROCESS_CPUTIME_ID).unwrap_or(0);
+        let before = self.processor_ns.load(Ordering::Relaxed);
         let mut process = ProcessState {
             threads,
             last_tid: self.last_tid(),
             alarm,
+            alarms: made,
+            started_ns: self.started_ns.load(Ordering::Relaxed),
+            processor_ns: before.saturating_add(now),
             cwd: self.cwd.lock().clone(),
             umask: *self.umask.lock(),
             limits: self.limits.lock().all().to_vec(),
@@ -114,7 +118,19 @@ impl Kernel {
         Ok((memory, process))
     }
 
-    /// Fills an empty process: memory, files, signals. The threads it answers are to be started
+    /// Does for a process like `memory` what can be done before the one that is to be brought back is known.
+    ///
+    /// # Errors
+    /// [`RestoreError`]; the process is then of no use.
+    pub fn make_ready(&self, memory: &MemoryState) -> Result<(), RestoreError> {
+        let mut opened = files::Opened::new(&self.vfs);
+        let image = |path: &str| !path.starts_with(BUNDLE);
+        self.memory
+            .make_ready(memory, &image, &mut |path, with| opened.open(path, with))
+            .map_err(RestoreError::Memory)
+    }
+
+    /// Fills an empty process, or one that was made ready: memory, files, signals. The threads it answers are to be started
     /// ([`crate::Task::restored`]).
     ///
     /// # Errors
@@ -149,10 +165,9 @@ impl Kernel {
             .map_err(|_| RestoreError::Malformed("list of limits"))?;
         *self.cwd.lock() = process.cwd.clone();
         *self.umask.lock() = process.umask;
-        if let Some(state) = process.alarm {
-            let alarm = Alarm::real(self).map_err(|errno| RestoreError::Host("a timer", errno))?;
-            alarm.restore(state);
-        }
+        self.started_ns.store(process.started_ns, Ordering::Relaxed);
+        let used = process.processor_ns;
+        self.processor_ns.store(used, Ordering::Relaxed);
         if let Some(program) = &process.program {
             let _ = self.program.set(program.clone());
         }
@@ -164,9 +179,23 @@ impl Kernel {
         }
         self.set_last_tid(process.last_tid);
         let threads = process.threads.iter().map(|state| self.put_thread(state));
-        threads
+        let threads = threads
             .collect::<Result<_, _>>()
-            .map_err(|errno| RestoreError::Host("a thread", errno))
+            .map_err(|errno| RestoreError::Host("a thread", errno))?;
+        self.bring_back_timers(process)
+            .map_err(|errno| RestoreError::Host("a timer", errno))?;
+        Ok(threads)
+    }
+
+    /// When threads are there: a timer may go off at once.
+    fn bring_back_timers(self: &Arc<Self>, process: &ProcessState) -> Result<(), Errno> {
+        if let Some(state) = process.alarm {
+            Alarm::real(self)?.restore(state);
+        }
+        process
+            .alarms
+            .iter()
+            .try_for_each(|state| Alarm::make_again(self, state))
     }
 
     /// The pages of the clocks are those of the monitor that runs the guest now.

@@ -6,9 +6,9 @@ use vmm_abi::{Errno, PAGE_SIZE, Prot};
 
 use super::host::host_protection;
 use super::{AddressSpace, Layout};
-use crate::{Extent, Kind, MappingState, MemoryState, SaveError};
+use crate::{Extent, Kind, MappingState, MemoryState, SaveError, Vma};
 
-const PRIVATE: i32 = libc::MAP_PRIVATE | libc::MAP_NORESERVE;
+pub(super) const PRIVATE: i32 = libc::MAP_PRIVATE | libc::MAP_NORESERVE;
 
 /// Calls the second argument with the file of that path in the guest.
 pub type WithFile<'a> = &'a mut dyn FnMut(&str, UseFile<'_>) -> Result<(), Errno>;
@@ -19,7 +19,7 @@ fn aligned(value: u64) -> bool {
 }
 
 impl AddressSpace {
-    /// Maps what was saved into an empty address space. What is [`Kind::Special`] is left to the caller.
+    /// Maps what was saved into an address space that is empty, or was made ready. What is [`Kind::Special`] is left to the caller.
     ///
     /// # Errors
     /// [`SaveError`]; the address space is then of no use.
@@ -30,15 +30,17 @@ impl AddressSpace {
         file: WithFile<'_>,
     ) -> Result<(), SaveError> {
         let mut layout = self.layout.write();
+        self.keep_only(&mut layout, state)?;
         let mut end = 0;
         for mapping in &state.mappings {
             let vma = &mapping.vma;
-            let sound = vma.start >= end && vma.end > vma.start && aligned(vma.start | vma.end);
-            if !sound || self.window.host(vma.start, vma.len()).is_none() {
+            self.check_place(vma)?;
+            if vma.start < end {
                 return Err(SaveError::Malformed(vma.start));
             }
             end = vma.end;
-            if !matches!(vma.kind, Kind::Special(_)) {
+            let special = matches!(vma.kind, Kind::Special(_));
+            if !special && !Self::is_ready(&layout, mapping) {
                 self.restore_mapping(&mut layout, mapping, snapshot, file)?;
             }
         }
@@ -52,6 +54,15 @@ impl AddressSpace {
         let held = extents.fold(0u64, |sum, extent| sum.saturating_add(extent.len));
         if held > self.limits.bytes {
             return Err(SaveError::Limit);
+        }
+        Ok(())
+    }
+
+    /// Whether a mapping may be where it says.
+    pub(super) fn check_place(&self, vma: &Vma) -> Result<(), SaveError> {
+        let sound = vma.end > vma.start && aligned(vma.start | vma.end);
+        if !sound || self.window.host(vma.start, vma.len()).is_none() {
+            return Err(SaveError::Malformed(vma.start));
         }
         Ok(())
     }

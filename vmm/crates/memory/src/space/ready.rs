@@ -1,0 +1,78 @@
+//! What can be done before the saved memory that is to be brought back is known: it will be like that of another program of the same image.
+
+use std::os::fd::AsRawFd;
+
+use vmm_abi::Prot;
+
+use super::host::host_protection;
+use super::restore::{PRIVATE, WithFile};
+use super::{AddressSpace, Layout};
+use crate::{Kind, MappingState, MemoryState, SaveError};
+
+impl AddressSpace {
+    /// Maps those files of a saved state that nobody writes to and that `lasting` says will be the same by their names, and makes room for
+    /// what else is in it. [`AddressSpace::restore`] keeps what it would map again and takes the rest away.
+    ///
+    /// # Errors
+    /// [`SaveError`]; the address space is then of no use.
+    pub fn make_ready(
+        &self,
+        likely: &MemoryState,
+        lasting: &dyn Fn(&str) -> bool,
+        file: WithFile<'_>,
+    ) -> Result<(), SaveError> {
+        let mut layout = self.layout.write();
+        for mapping in &likely.mappings {
+            let vma = &mapping.vma;
+            self.check_place(vma)?;
+            match (&mapping.beneath, &vma.kind) {
+                (Some(path), Kind::File { offset, .. }) if is_pure(mapping) && lasting(path) => {
+                    let protection = host_protection(vma.prot);
+                    file(path, &mut |fd| {
+                        let fd = fd.as_raw_fd();
+                        self.host_map(vma.start, vma.len(), protection, PRIVATE, fd, *offset)
+                    })
+                    .map_err(|errno| SaveError::Host("a mapped file", errno))?;
+                    self.mapper
+                        .protect(vma.start, vma.end, vma.prot)
+                        .map_err(|errno| SaveError::Host("guest page tables", errno))?;
+                    layout.add(vma.clone());
+                }
+                _ => self
+                    .mapper
+                    .make_room(vma.start, vma.end)
+                    .map_err(|errno| SaveError::Host("guest page tables", errno))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes away what [`AddressSpace::make_ready`] mapped and `state` has no use for.
+    pub(super) fn keep_only(
+        &self,
+        layout: &mut Layout,
+        state: &MemoryState,
+    ) -> Result<(), SaveError> {
+        let there: Vec<_> = layout.vmas.iter().cloned().collect();
+        for vma in there {
+            let mut mappings = state.mappings.iter();
+            if !mappings.any(|mapping| is_pure(mapping) && mapping.vma == vma) {
+                self.clear(layout, vma.start, vma.end)
+                    .map_err(|errno| SaveError::Host("munmap", errno))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a mapping is there already, as [`AddressSpace::make_ready`] leaves it.
+    pub(super) fn is_ready(layout: &Layout, mapping: &MappingState) -> bool {
+        is_pure(mapping) && layout.vmas.find(mapping.vma.start) == Some(&mapping.vma)
+    }
+}
+
+/// Whether a mapping is a file's pages and nothing else, now and later.
+fn is_pure(mapping: &MappingState) -> bool {
+    mapping.extents.is_empty()
+        && mapping.beneath.is_some()
+        && !mapping.vma.prot.contains(Prot::WRITE)
+}
