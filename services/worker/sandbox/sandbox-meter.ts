@@ -36,6 +36,8 @@ export class SandboxMeter {
   readonly #counters: MachineCounters | undefined;
   readonly #pid: number | undefined;
   #faults: OpenStat | undefined;
+  /** Page faults when they were last read. */
+  #lastFaults: number | undefined;
 
   constructor(files: StatFiles) {
     this.#cpu = OpenStat.open(files.cpu);
@@ -58,9 +60,13 @@ export class SandboxMeter {
     }
   }
 
-  /** What has been done so far: two reads. */
-  work(): WorkReading {
-    return { counters: this.#counters?.read(), pageFaults: this.#faults?.read() };
+  /**
+   * What has been done so far. When there was no invocation since the last reading (`idle`), page faults are taken from that: the
+   * kernel gathers a process's stat from all its threads, which is the dearest of these reads.
+   */
+  work(idle = false): WorkReading {
+    if (!idle || this.#lastFaults === undefined) this.#lastFaults = this.#faults?.read();
+    return { counters: this.#counters?.read(), pageFaults: this.#lastFaults };
   }
 
   /** What has been done since. */
