@@ -116,20 +116,90 @@ def handler(event, context):
       await vm(name, { runtime, files, reuse: "fresh", memoryMb: 192 });
       const drawn = new Set<string>();
       let restored = 0;
-      // The first ones boot; the snapshot is made meanwhile.
+      // The first ones boot; the snapshot is made meanwhile. Later ones get a sandbox that is put back to it.
       for (let calls = 0; calls < 60 && restored < 5; calls++) {
         const response = await call(instance, name);
         assert.equal(response.status, 200, await response.clone().text());
         const start = response.headers.get("cloister-start");
         const answer = await response.text();
-        if (start !== "restored") continue;
+        if (start !== "restored" && start !== "reset") continue;
         restored++;
         const [pid, ...numbers] = JSON.parse(answer) as [number, ...unknown[]];
         assert.ok(pid > 1, answer);
-        for (const number of [pid, ...numbers]) drawn.add(`${number}`);
+        for (const number of numbers) drawn.add(`${number}`);
       }
       assert.equal(restored, 5, "no micro-VM was brought back");
-      assert.equal(drawn.size, 15, [...drawn].join());
+      assert.equal(drawn.size, 10, [...drawn].join());
+    }
+  });
+
+  test("a fresh micro-VM is put back after each call, and nothing of the call is in the next one", async () => {
+    for (const [name, runtime, files] of [
+      [
+        "reset-node",
+        "node24",
+        {
+          "index.mjs": `import { randomUUID } from "node:crypto";
+            import { readdirSync, writeFileSync } from "node:fs";
+            let calls = 0;
+            export default { async fetch(request, _env, ctx) {
+              const before = [globalThis.left, process.env.LEFT, readdirSync("/tmp").length];
+              globalThis.left = process.env.LEFT = "left";
+              writeFileSync("/tmp/left", "left");
+              setInterval(() => {}, 1);
+              console.log("left by", ++calls);
+              ctx.waitUntil(new Promise(() => {}));
+              if (new URL(request.url).searchParams.has("throw")) throw new Error("wanted");
+              return Response.json({ calls, before, drawn: [process.pid, Math.random(), randomUUID()] });
+            } };`,
+        },
+      ],
+      [
+        "reset-python",
+        "python3",
+        {
+          "main.py": `import os, random, threading, time, uuid
+calls = 0
+left = None
+def handler(event, context):
+    global calls, left
+    calls += 1
+    before = [left, os.environ.get("LEFT"), len(os.listdir("/tmp"))]
+    left = os.environ["LEFT"] = "left"
+    open("/tmp/left", "w").write("left")
+    threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()
+    if (event.get("queryStringParameters") or {}).get("throw"):
+        raise ValueError("wanted")
+    return {"calls": calls, "before": before, "drawn": [os.getpid(), random.random(), str(uuid.uuid4())]}
+`,
+        },
+      ],
+    ] as const) {
+      await vm(name, { runtime, files, reuse: "fresh" });
+      const none = [null, null, 0];
+      const drawn = new Set<string>();
+      let resets = 0;
+      for (let calls = 0; calls < 80 && resets < 10; calls++) {
+        const fails = calls % 4 === 3;
+        const response = await call(instance, name, fails ? "/?throw=1" : "/");
+        const start = response.headers.get("cloister-start");
+        const text = await response.text();
+        if (fails) continue;
+        assert.equal(response.status, 200, text);
+        const answer = JSON.parse(text) as { calls: number; before: unknown[]; drawn: unknown[] };
+        assert.deepEqual([answer.calls, answer.before], [1, none], `${start}: ${text}`);
+        for (const value of answer.drawn.slice(1)) {
+          assert.ok(!drawn.has(String(value)), `${start} drew ${value} again`);
+          drawn.add(String(value));
+        }
+        if (start !== "reset") continue;
+        resets++;
+        const record = await recordOf(instance, response);
+        assert.equal(record.start, "reset");
+        const { reset_ms: resetMs } = record.phases as { reset_ms?: number };
+        assert.ok(resetMs !== undefined && resetMs > 0, JSON.stringify(record));
+      }
+      assert.equal(resets, 10, "no micro-VM was reset");
     }
   });
 

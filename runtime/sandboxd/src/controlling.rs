@@ -47,6 +47,11 @@ impl Daemon {
                     self.answer(asker, &refusal);
                 }
             }
+            Request::Reset(reset) => {
+                if let Err(refusal) = self.reset(asker, &reset) {
+                    self.answer(asker, &refusal);
+                }
+            }
             Request::Forget(id) => match self.snapshots.forget(&id) {
                 Ok(()) => self.answer(asker, &json!({"ok": true})),
                 Err(refusal) => self.answer(asker, &refusal),

@@ -25,6 +25,7 @@ use crate::output::OutputPipe;
 use crate::peer::{self, PeerProcess};
 use crate::refusal::{Code, Refusal};
 use crate::request::{Create, Kind};
+use crate::reset::Resetter;
 use crate::sandboxes::Entry;
 use crate::snapshots::{Freezer, Shape, Snapshot};
 use crate::waiting::Waiting;
@@ -140,6 +141,7 @@ impl Daemon {
         let id = new_id()?;
         let key = self.new_key();
         let (mut machine, mut counted, mut freezer, mut waiting) = (None, None, None, None);
+        let mut resetter = None;
         if let Some(hypervisor) = &ground.hypervisor {
             let counters = Arc::new(self.counters.file(&id)?);
             counted = Some(Arc::clone(&counters));
@@ -156,11 +158,19 @@ impl Daemon {
                 Some(_) => Some(Waiting::new(Shape::of(&ground.image, &create))?),
                 None => None,
             };
-            let (kept, ordered_by) = waits.unzip();
+            let (kept, mut ordered_by) = waits.unzip();
             waiting = kept;
+            match &waiting {
+                Some(waiting) => resetter = Some(waiting.resetter()?),
+                None if create.snapshot.is_some() => {
+                    let (kept, theirs) = Resetter::new()?;
+                    (resetter, ordered_by) = (Some(kept), Some(theirs));
+                }
+                None => {}
+            }
             let made = Machine::new(Arc::clone(hypervisor), counters);
             let made = made.of_snapshot(ground.snapshot).freezable(by);
-            machine = Some(made.waiting(ordered_by));
+            machine = Some(made.hearing(ordered_by));
         }
         let joined = self.clients.join(ground.peer, key);
         let client = joined.client;
@@ -203,6 +213,7 @@ impl Daemon {
                 counters: counted,
                 freezer,
                 waiting,
+                resetter,
             },
         );
         self.jobs.start_job(Job::Spawn(Box::new(SpawnJob {

@@ -180,6 +180,7 @@ impl Daemon {
                 outcome,
                 asker,
             } => self.frozen(key, outcome, asker),
+            Done::Reset(done) => self.reset_done(done),
             Done::Killed { key, outcome } => self.kill_done(key, outcome),
             Done::Reaped { key, report } => self.reaped(key, &report),
             Done::Listed { lines, more, asker } => self.list_done(&lines, more, asker),

@@ -89,8 +89,8 @@ pub struct Machine {
     snapshot: Option<Arc<Snapshot>>,
     /// Where the monitor is to write a snapshot, and its end of the socket by which it is asked.
     freezable: Option<(File, OwnedFd)>,
-    /// Its end of the socket by which it hears what to bring back.
-    waits_at: Option<OwnedFd>,
+    /// Its end of the socket by which it hears what to bring back, and of resets.
+    hears_at: Option<OwnedFd>,
 }
 
 impl Machine {
@@ -100,7 +100,7 @@ impl Machine {
             counters,
             snapshot: None,
             freezable: None,
-            waits_at: None,
+            hears_at: None,
         }
     }
 
@@ -116,9 +116,9 @@ impl Machine {
         self
     }
 
-    /// One that waits for a snapshot like the one it is given.
-    pub fn waiting(mut self, at: Option<OwnedFd>) -> Self {
-        self.waits_at = at;
+    /// One that is told what to bring back, or to go back to it.
+    pub fn hearing(mut self, at: Option<OwnedFd>) -> Self {
+        self.hears_at = at;
         self
     }
 
@@ -135,7 +135,7 @@ impl Machine {
             snapshot: snapshot.or_else(|| written.map(|(file, _)| file.as_fd())),
             control: written
                 .map(|(_, control)| control.as_fd())
-                .or_else(|| self.waits_at.as_ref().map(AsFd::as_fd)),
+                .or_else(|| self.hears_at.as_ref().map(AsFd::as_fd)),
         }
     }
 }
@@ -164,7 +164,7 @@ pub fn monitor_argv(image: &Image, create: &Create, pid: u32) -> Vec<String> {
         argv.extend(["--snapshot-fd", "6", "--snapshot-key"].map(str::to_owned));
         argv.push(image.digest.clone());
     }
-    if create.freezable || waits {
+    if create.freezable || restored {
         argv.extend(["--control-fd", "7"].map(str::to_owned));
     }
     if waits {

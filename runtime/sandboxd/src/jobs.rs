@@ -18,6 +18,7 @@ use crate::hypervisor::Machine;
 use crate::images::Image;
 use crate::peer;
 use crate::refusal::{Code, Refusal};
+use crate::reset::{ResetDone, ResetJob};
 use crate::snapshots::{Freezer, Frozen};
 use crate::waiting::RestoreOrder;
 
@@ -26,6 +27,8 @@ const SPAWN_THREADS: usize = 8;
 /// Assigns never wait behind a spawn or an ending.
 const ASSIGN_THREADS: usize = 2;
 const END_THREADS: usize = 4;
+/// A reset waits for its monitor; one whose guest holds it up must not hold up all others.
+const RESET_THREADS: usize = 8;
 const STACK_BYTES: usize = 512 << 10;
 
 /// Times of parts of an operation, ms.
@@ -91,6 +94,7 @@ pub enum Job {
         freezer: Freezer,
         asker: Asker,
     },
+    Reset(ResetJob),
     Kill {
         key: u64,
         sandbox: Arc<Sandbox>,
@@ -123,6 +127,7 @@ pub enum Done {
         outcome: Result<Frozen, Refusal>,
         asker: Asker,
     },
+    Reset(ResetDone),
     Killed {
         key: u64,
         outcome: io::Result<()>,
@@ -143,6 +148,7 @@ pub struct Jobs {
     spawns: Sender<Job>,
     assigns: Sender<Job>,
     ends: Sender<Job>,
+    resets: Sender<Job>,
     done: Receiver<Done>,
     /// Readable when something is done.
     wake: Arc<OwnedFd>,
@@ -173,6 +179,7 @@ impl Jobs {
             spawns: pool("spawn", SPAWN_THREADS)?,
             assigns: pool("assign", ASSIGN_THREADS)?,
             ends: pool("end", END_THREADS)?,
+            resets: pool("reset", RESET_THREADS)?,
             done: finished,
             wake,
         })
@@ -184,6 +191,7 @@ impl Jobs {
             Job::Assign(_) => &self.assigns,
             // Seldom, and slow: an assign must not wait for it.
             Job::Freeze { .. } => &self.spawns,
+            Job::Reset(_) => &self.resets,
             Job::Kill { .. } | Job::Reap { .. } | Job::List { .. } => &self.ends,
         };
         // The threads never end, so somebody always receives.
@@ -237,6 +245,7 @@ fn run(job: Job) -> Done {
             outcome: freezer.freeze(),
             asker,
         },
+        Job::Reset(job) => Done::Reset(job.run()),
         Job::Kill { key, sandbox } => Done::Killed {
             key,
             outcome: sandbox.kill(),

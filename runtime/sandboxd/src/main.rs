@@ -18,6 +18,7 @@ mod output;
 mod peer;
 mod refusal;
 mod request;
+mod reset;
 mod sandboxes;
 mod slots;
 mod snapshots;

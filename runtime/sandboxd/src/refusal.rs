@@ -20,6 +20,7 @@ pub enum Code {
     UnknownSnapshot,
     SnapshotRefused,
     TooManySnapshots,
+    ResetRefused,
 }
 
 /// A reply with `ok: false`.

@@ -23,6 +23,8 @@ pub enum Request {
     Drain,
     /// Freezes a sandbox.
     Snapshot(String),
+    /// Puts a sandbox back to its snapshot.
+    Reset(Reset),
     /// Throws a snapshot away.
     Forget(String),
 }
@@ -94,6 +96,17 @@ struct TraceFields {
     mark: Option<String>,
 }
 
+/// Puts a sandbox back to the snapshot it was brought back from.
+#[derive(Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Reset {
+    pub sandbox: String,
+    /// What comes on the sandbox's connection when nothing more of its former life can: hexadecimal.
+    pub mark: String,
+    /// What the runner is to see as its process id from then on.
+    pub guest_pid: u32,
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Named {
@@ -150,6 +163,9 @@ fn known(mut fields: Map<String, Value>) -> Result<Request, Refusal> {
         }
         "kill" => read::<Named>(fields).map(|named| Request::Kill(named.sandbox)),
         "snapshot" => read::<Named>(fields).map(|named| Request::Snapshot(named.sandbox)),
+        "reset" => read::<Reset>(fields)
+            .and_then(check_reset)
+            .map(Request::Reset),
         "forget" => read::<NamedSnapshot>(fields).map(|named| Request::Forget(named.snapshot)),
         "trace" => read::<TraceFields>(fields)
             .and_then(check_trace)
@@ -160,7 +176,7 @@ fn known(mut fields: Map<String, Value>) -> Result<Request, Refusal> {
         _ => Err(Refusal::new(
             Code::UnknownOp,
             "There is no such op.",
-            "Use create, hello, assign, kill, snapshot, forget, trace, list or drain.",
+            "Use create, hello, assign, kill, snapshot, reset, forget, trace, list or drain.",
         )),
     }
 }
@@ -168,6 +184,18 @@ fn known(mut fields: Map<String, Value>) -> Result<Request, Refusal> {
 fn read<T: DeserializeOwned>(fields: Map<String, Value>) -> Result<T, Refusal> {
     serde_json::from_value(Value::Object(fields))
         .map_err(|error| Refusal::bad(format!("The request is wrong: {error}.")))
+}
+
+/// A mark that the guest could guess would be worth nothing.
+fn check_reset(reset: Reset) -> Result<Reset, Refusal> {
+    const LENGTHS: std::ops::RangeInclusive<usize> = 32..=128;
+    within("guestPid", reset.guest_pid, 2, 32_767)?;
+    let mark = reset.mark.as_bytes();
+    let digits = mark.iter().all(u8::is_ascii_hexdigit);
+    if digits && mark.len() % 2 == 0 && LENGTHS.contains(&mark.len()) {
+        return Ok(reset);
+    }
+    Err(Refusal::bad("mark is not 16 to 64 bytes in hex digits."))
 }
 
 fn check_trace(fields: TraceFields) -> Result<Trace, Refusal> {
@@ -362,7 +390,19 @@ mod tests {
 
     #[test]
     fn other_requests_are_checked_too() {
+        let reset = |mark: String, pid: u32| json!({"op": "reset", "sandbox": "sb_1", "mark": mark, "guestPid": pid});
+        let right = outcome(&reset("0a".repeat(32), 301));
+        assert!(matches!(right, Ok(Request::Reset(_))));
         for request in [
+            json!({"op": "reset", "sandbox": "sb_1", "guestPid": 301}),
+            json!({"op": "reset", "sandbox": "sb_1", "mark": "0a".repeat(32)}),
+            reset("0a".repeat(32), 1),
+            reset("0a".repeat(32), 40_000),
+            reset("0a".repeat(15), 301),
+            reset("0a".repeat(65), 301),
+            reset("0".repeat(33), 301),
+            reset("0g".repeat(16), 301),
+            reset("+a".repeat(16), 301),
             json!({}),
             json!({"op": 1}),
             json!({"op": "kill"}),

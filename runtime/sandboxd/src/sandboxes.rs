@@ -10,6 +10,7 @@ use crate::counters::CounterFile;
 use crate::jobs::Asker;
 use crate::output::{Account, OutputPipe};
 use crate::request::Kind;
+use crate::reset::Resetter;
 use crate::snapshots::Freezer;
 use crate::waiting::Waiting;
 
@@ -46,6 +47,8 @@ pub struct Entry {
     pub freezer: Option<Freezer>,
     /// Of a micro-VM that waits for a snapshot.
     pub waiting: Option<Waiting>,
+    /// Of a micro-VM that is brought back, while it is not being reset.
+    pub resetter: Option<Resetter>,
 }
 
 impl Entry {

@@ -11,6 +11,7 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg}
 use serde_json::json;
 
 use crate::refusal::{Code, Refusal};
+use crate::reset::Resetter;
 use crate::snapshots::{Shape, Snapshot, Snapshots};
 
 /// The way to a monitor that waits.
@@ -25,6 +26,11 @@ impl Waiting {
     pub fn new(shape: Shape) -> io::Result<(Self, OwnedFd)> {
         let (control, theirs) = UnixStream::pair()?;
         Ok((Self { shape, control }, OwnedFd::from(theirs)))
+    }
+
+    /// What asks it for resets, once it has brought something back.
+    pub fn resetter(&self) -> io::Result<Resetter> {
+        self.control.try_clone().map(Resetter::by)
     }
 
     /// What is to be brought back in it for that function, found.

@@ -121,6 +121,32 @@ function modeOf(
   };
 }
 
+/** From the wish for a pristine sandbox in the place of one that has answered, to its first answer; out of a snapshot of the function. */
+export function resetMode(ground: Ground): Mode {
+  const shape = { ...ground.shape, kind: "microvm" as const };
+  const launcher = new RestoringLauncher(ground.launcher, {
+    functions: { hold: async () => ground.bundle },
+  });
+  let serving: ServingSandbox | undefined;
+  return {
+    name: "microvm-reset",
+    async before() {
+      if (serving?.alive) return;
+      const made = await launcher.functions?.make(shape, ground.spec);
+      if (made?.state !== "ready") throw new Error(made?.reason ?? "there is no snapshot");
+      const assigned = await launcher.launch(shape, "bench", ground.bundle, ground.spec);
+      serving = await firstAnswer(assigned, ground);
+    },
+    async measured() {
+      if (!serving) throw new Error("there is no sandbox");
+      serving = await firstAnswer(await serving.reset(), ground);
+    },
+    async close() {
+      await serving?.end();
+    },
+  };
+}
+
 /** Unmeasured calls before the one that is measured. */
 const CALLS_BEFORE_WARM = 20;
 

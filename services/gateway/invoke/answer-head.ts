@@ -15,6 +15,7 @@ const PHASES = [
   "acquire_ms",
   "create_ms",
   "runtime_ms",
+  "reset_ms",
   "restore_ms",
   "renew_ms",
   "assign_ms",

@@ -27,6 +27,7 @@ const phasesSchema = z
     acquire_ms: phase,
     create_ms: phase,
     runtime_ms: phase,
+    reset_ms: phase,
     restore_ms: phase,
     renew_ms: phase,
     assign_ms: phase,

@@ -38,6 +38,7 @@ export interface Phases {
   /** Parts of acquire. */
   create_ms?: number;
   runtime_ms?: number;
+  reset_ms?: number;
   /** Until a function was back from its snapshot; the part of it in which runner and hooks renewed it. */
   restore_ms?: number;
   renew_ms?: number;

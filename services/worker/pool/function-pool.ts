@@ -7,7 +7,8 @@ import type { Reservation } from "./memory-budget.ts";
 /** One sandbox that serves one version of one function of one tenant, and never anything else. */
 export interface Entry {
   readonly owner: FunctionPool;
-  readonly sandbox: ServingSandbox;
+  /** Another one, of the same sandbox, after a reset. */
+  sandbox: ServingSandbox;
   readonly reservation: Reservation;
   /** Invocations it serves now. */
   active: number;
@@ -15,7 +16,9 @@ export interface Entry {
   retired: boolean;
   /** In `owner.open`. */
   listed: boolean;
-  /** How its first invocation is labelled; later ones are `warm`. */
+  /** When the reset that is under way began. */
+  resettingSinceMs: number | undefined;
+  /** How its next invocation is labelled, if it is to be something else than `warm`. */
   firstStart: StartKind | undefined;
   firstPhases: StartPhases;
 }
@@ -127,7 +130,7 @@ export class FunctionPool {
   wanted(nowMs: number, busy: () => boolean): number {
     const waiting = this.waiters.size;
     if (waiting === 0) return 0;
-    if (this.spec.config.reuse === "fresh") return waiting;
+    if (this.spec.config.reuse === "fresh") return Math.max(0, waiting - this.#resetting(nowMs));
     const places = this.places;
     const serviceMs = this.#serviceMs;
     const pauseMs = nowMs - this.#progressMs;
@@ -148,6 +151,15 @@ export class FunctionPool {
       if (nowMs - sinceMs <= LONGEST_WAIT_MS) break;
       count++;
     }
+    return count;
+  }
+
+  /** Sandboxes that will soon be pristine again. */
+  #resetting(nowMs: number): number {
+    let count = 0;
+    for (const { retired, resettingSinceMs } of this.entries)
+      if (!retired && resettingSinceMs !== undefined && nowMs - resettingSinceMs < PATIENCE_MS)
+        count++;
     return count;
   }
 

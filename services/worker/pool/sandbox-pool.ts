@@ -295,11 +295,40 @@ export class SandboxPool {
   #release(entry: Entry, keep: boolean): void {
     const { owner } = entry;
     if (--entry.active === 0) this.#busy--;
-    if (!keep || this.#closed || owner.spec.config.reuse === "fresh" || !entry.sandbox.alive)
+    const fresh = owner.spec.config.reuse === "fresh";
+    const resettable = entry.sandbox.resettable && !owner.superseded && !entry.retired;
+    if (!keep || this.#closed || !entry.sandbox.alive || (fresh && !resettable))
       this.#retire(entry);
+    else if (fresh) void this.#reset(entry);
     else if (!entry.retired) this.#offer(entry);
     if (entry.retired && entry.active === 0) this.#end(entry);
     if (owner.waiters.size > 0) this.#balance(owner);
+  }
+
+  /** Makes a sandbox pristine for the next invocation of the same version, while nobody waits for it. */
+  async #reset(entry: Entry): Promise<void> {
+    const { owner } = entry;
+    entry.resettingSinceMs = performance.now();
+    try {
+      const assigned = await entry.sandbox.reset();
+      entry.sandbox = await assigned.initialise(initOf(owner.spec));
+    } catch (error) {
+      // Both end the sandbox. One that was ended meanwhile is no problem.
+      if (!entry.retired) this.#problem(error);
+      this.#retire(entry);
+    }
+    entry.resettingSinceMs = undefined;
+    entry.firstStart = "reset";
+    entry.firstPhases = entry.sandbox.phases;
+    if (!entry.retired) {
+      if (this.#closed || !entry.sandbox.alive) this.#retire(entry);
+      else this.#offer(entry);
+    }
+    if (owner.waiters.size > 0) this.#balance(owner);
+  }
+
+  #problem(error: unknown): void {
+    this.#options.onProblem?.(error instanceof Error ? error : new Error(String(error)));
   }
 
   /** Gives an entry with room to those who wait, else lists it as open. */
@@ -488,6 +517,7 @@ export class SandboxPool {
       active: 0,
       retired: false,
       listed: false,
+      resettingSinceMs: undefined,
       firstStart: kind,
       firstPhases: sandbox.phases,
     };

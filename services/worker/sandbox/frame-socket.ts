@@ -53,6 +53,7 @@ export class FrameSocket {
   #error: Error | undefined;
   readonly #schedule: (flush: () => void) => void;
   readonly #flushLater = (): void => this.#flush();
+  #skipping: { to: Buffer; done: () => void } | undefined;
 
   constructor(socket: Socket, receiver: FrameReceiver, flushAt: FlushAt = "callback") {
     this.#socket = socket;
@@ -77,6 +78,23 @@ export class FrameSocket {
   /** From the next frame on, even within the same read, another hears them. */
   handOver(receiver: FrameReceiver): void {
     this.#receiver = receiver;
+  }
+
+  /** Hands what was sent to the kernel now; whether all of it found room there. */
+  flush(): boolean {
+    this.#flush();
+    return this.#socket.writableLength === 0;
+  }
+
+  /**
+   * Throws away what has been begun and all that comes until `mark` has come, whatever it is; calls `done` then. Frames follow the mark. Not
+   * called when the connection closes first.
+   */
+  skipTo(mark: Buffer, done: () => void): void {
+    this.#skipping = { to: mark, done };
+    this.#held = [];
+    this.#heldBytes = 0;
+    this.#neededBytes = HEADER_BYTES;
   }
 
   send(type: number, stream: number, payload: Buffer = EMPTY): void {
@@ -138,12 +156,32 @@ export class FrameSocket {
     this.#socket.end();
   }
 
+  /** What follows the mark; nothing while it has not come. What may be its beginning is held. */
+  #skip(chunk: Buffer): Buffer {
+    const skipping = this.#skipping;
+    if (!skipping) return chunk;
+    const bytes = this.#heldBytes > 0 ? Buffer.concat([...this.#held, chunk]) : chunk;
+    const at = bytes.indexOf(skipping.to);
+    if (at < 0) {
+      const tail = Buffer.from(bytes.subarray(-(skipping.to.length - 1)));
+      this.#held = [tail];
+      this.#heldBytes = tail.length;
+      return EMPTY;
+    }
+    this.#skipping = undefined;
+    this.#held = [];
+    this.#heldBytes = 0;
+    skipping.done();
+    return bytes.subarray(at + skipping.to.length);
+  }
+
   #receive(chunk: Buffer): void {
-    let bytes = chunk;
+    let bytes = this.#skip(chunk);
+    if (bytes.length === 0) return;
     if (this.#heldBytes > 0) {
       // A copy, because a held part must not keep a whole read buffer alive.
-      this.#held.push(Buffer.from(chunk));
-      this.#heldBytes += chunk.length;
+      this.#held.push(Buffer.from(bytes));
+      this.#heldBytes += bytes.length;
       if (this.#heldBytes < this.#neededBytes) return;
       bytes = Buffer.concat(this.#held, this.#heldBytes);
       this.#held = [];
@@ -169,6 +207,11 @@ export class FrameSocket {
         );
         if (this.#socket.destroyed) return;
         at = end;
+        if (this.#skipping) {
+          // The receiver wants nothing more of what has been read already, unless the mark is in it.
+          this.#receive(bytes.subarray(at));
+          return;
+        }
       }
       if (at < bytes.length) {
         this.#held.push(Buffer.from(bytes.subarray(at)));

@@ -1,4 +1,4 @@
-import { randomBytes } from "node:crypto";
+import { randomBytes, randomInt } from "node:crypto";
 import { CloisterError, type ErrorCode } from "#errors/catalogue";
 import { exitError, heldAgainstLimit, type SandboxExit } from "./exit.ts";
 import type { FrameSocket } from "./frame-socket.ts";
@@ -11,6 +11,7 @@ import { TraceFilter } from "./trace-filter.ts";
 export interface StartPhases {
   create_ms?: number;
   runtime_ms?: number;
+  reset_ms?: number;
   /** From its process to a function that is back, and the part of it in which the runner and hooks renewed it. */
   restore_ms?: number;
   renew_ms?: number;
@@ -21,6 +22,11 @@ export interface StartPhases {
 /** What holds a sandbox from outside: sandboxd, or the operating system for a bare process. */
 export interface SandboxHolder {
   assign(id: string, bundle: BundleRef, label: string): Promise<void>;
+  /**
+   * Puts a restored micro-VM back to its snapshot; its runner is to see another process id. `mark` comes on its connection when that is
+   * done, and after it nothing of its former life. When it rejects the sandbox ends.
+   */
+  reset?(id: string, mark: Buffer, guestPid: number): Promise<void>;
   /** Resolves when the last process is gone. */
   kill(id: string): Promise<void>;
   /** Starts the trace of a micro-VM's system calls, each line marked so, or ends it. */
@@ -38,6 +44,11 @@ export interface SandboxObserver {
 /** The first load of user code may take this long, ms. */
 export const INIT_TIMEOUT_MS = 10_000;
 const BOOT_TIMEOUT_MS = 10_000;
+/** Of a runner after a reset: below PID_MAX of Linux, and none of those that a machine's first processes have. */
+const FIRST_PID = 300;
+const PID_MAX = 32_768;
+/** No function guesses that many. */
+const MARK_BYTES = 32;
 /** Coming back with a function; its hooks have 10 s of that (runtime/protocol/README.md), ms. */
 const RETURN_TIMEOUT_MS = 12_000;
 /** sandboxd says why a sandbox ended soon after its connection closed; longer than this nobody waits, ms. */
@@ -51,9 +62,8 @@ const OUTPUT_HELD_CHARS = 65_536;
 /** The running thing behind the life-cycle types. Only this file and the launchers see it. */
 export class SandboxCore {
   readonly id: string;
-  readonly link: RunnerLink;
   readonly meter: SandboxMeter;
-  readonly phases: StartPhases = {};
+  phases: StartPhases = {};
   /** It was brought back from a snapshot. */
   restored = false;
   /** Its function came with it. */
@@ -72,6 +82,10 @@ export class SandboxCore {
   /** Its processes are gone. */
   readonly ended: Promise<SandboxExit>;
   readonly #holder: SandboxHolder;
+  readonly #socket: FrameSocket;
+  #link: RunnerLink;
+  /** The holder's word on the last reset. */
+  #told: Promise<void> = Promise.resolve();
   readonly #down = Promise.withResolvers<void>();
   readonly #ended = Promise.withResolvers<SandboxExit>();
   #alive = true;
@@ -88,17 +102,78 @@ export class SandboxCore {
     this.meter = new SandboxMeter(stat);
     this.down = this.#down.promise;
     this.ended = this.#ended.promise;
-    this.link = new RunnerLink(socket, {
+    this.#socket = socket;
+    this.#link = this.#newLink();
+    void holder.exit(id).then((exit) => this.#finish(exit));
+  }
+
+  /** The conversation with its runner; another one after a reset. */
+  get link(): RunnerLink {
+    return this.#link;
+  }
+
+  #newLink(): RunnerLink {
+    const link = new RunnerLink(this.#socket, {
       ready: (message) => this.#onReady(message),
       strayLog: (fd, text) => this.output(fd, text.toString("utf8"), "frames"),
       down: (error) => void this.#onDown(error),
     });
-    socket.handOver(this.link);
-    void holder.exit(id).then((exit) => this.#finish(exit));
+    this.#socket.handOver(link);
+    return link;
   }
 
   get alive(): boolean {
     return this.#alive;
+  }
+
+  /** Whether it can be put back to the snapshot it was brought back from. */
+  get resettable(): boolean {
+    return this.restored && this.#holder.reset !== undefined;
+  }
+
+  /**
+   * Puts it back to its snapshot, and tells its runner; a function that came with that may be asked at once. Whatever it did, left running or still
+   * says is gone. Rejects when that cannot be done for certain; the sandbox is ended then.
+   */
+  async reset(): Promise<void> {
+    const began = performance.now();
+    try {
+      const { reset } = this.#holder;
+      if (!reset || !this.restored || !this.#alive || this.#link.streams > 0)
+        throw new Error("it serves an invocation, or was not brought back");
+      // What is still in this process would be heard by the new life.
+      if (!this.#socket.flush()) throw new Error("its runner has not read what was sent");
+      const mark = randomBytes(MARK_BYTES);
+      const marked = Promise.withResolvers<"marked">();
+      this.#socket.skipTo(mark, () => marked.resolve("marked"));
+      this.#link = this.#newLink();
+      const pid = randomInt(FIRST_PID, PID_MAX);
+      const told = this.#told.then(() => reset.call(this.#holder, this.id, mark, pid));
+      this.#told = told;
+      // The mark says it all, and is here before the holder's word.
+      const marks = [marked.promise, told.then(() => marked.promise)];
+      const first = await Promise.race([...marks, this.down]);
+      if (first !== "marked") throw new Error("its runner is gone");
+      told.catch(() => this.end());
+      this.#tail = "";
+      this.readyAtMs = undefined;
+      this.#madeAtMs = performance.now();
+      this.bringBack(pid);
+      this.phases = {};
+      if (this.loaded) this.returning(() => {});
+      else if (
+        (await bounded(
+          this.#link.ready.then(() => true),
+          BOOT_TIMEOUT_MS,
+        )) !== true
+      )
+        throw new Error("its runner did not come back");
+      this.phases.reset_ms = performance.now() - began;
+    } catch (error) {
+      void this.end();
+      const why = error instanceof Error ? error.message : String(error);
+      throw new CloisterError("sandbox_failed", `The sandbox could not be reset: ${why}`);
+    }
   }
 
   get outputTail(): string {
@@ -429,6 +504,17 @@ export class ServingSandbox extends Stage {
   /** Sends INVOKE and gives the stream for the request's body; the answer comes to `handler`. */
   invoke(head: object, handler: AnswerHandler): RunnerStream {
     return this.core.link.invoke(head, handler);
+  }
+
+  /** Whether it can be made pristine again. */
+  get resettable(): boolean {
+    return this.core.resettable;
+  }
+
+  /** Makes it what it was before it served anything, for the same function. Rejects, and ends it, when that cannot be done for certain. */
+  async reset(): Promise<AssignedSandbox> {
+    await this.core.reset();
+    return new AssignedSandbox(this.core);
   }
 
   startTrace(line: (text: string) => void): Promise<void> {

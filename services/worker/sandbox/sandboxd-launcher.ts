@@ -203,6 +203,15 @@ export class SandboxdLauncher implements SandboxLauncher, SandboxHolder {
     });
   }
 
+  async reset(id: string, mark: Buffer, guestPid: number): Promise<void> {
+    await this.#control.request({
+      op: "reset",
+      sandbox: id,
+      mark: mark.toString("hex"),
+      guestPid,
+    });
+  }
+
   async kill(id: string): Promise<void> {
     await this.#control.request({ op: "kill", sandbox: id }).catch((error) => {
       if (error instanceof CloisterError && error.extra.sandboxd === "unknown_sandbox") return;

@@ -92,6 +92,11 @@ impl Paging {
         unsafe { self.vm.set_user_memory_region(region) }.map_err(|_| Errno::ENOMEM)
     }
 
+    /// How many slots of guest memory there are.
+    pub(crate) fn slots(&self) -> u64 {
+        self.pieces.lock().iter().filter(|piece| piece.made).count() as u64
+    }
+
     /// Makes the slot of a piece, if it is not there.
     fn make(&self, index: u64, piece: &mut Piece) -> Result<(), Errno> {
         if !piece.made {

@@ -169,8 +169,12 @@ pub struct OpenFile {
     locks: OnceLock<Arc<Locks>>,
 }
 
+/// Descriptions that there are in this process.
+static LIVE: AtomicU64 = AtomicU64::new(0);
+
 impl Drop for OpenFile {
     fn drop(&mut self) {
+        LIVE.fetch_sub(1, Ordering::Relaxed);
         if let Some(locks) = self.locks.get() {
             locks.release(self.id);
         }
@@ -199,6 +203,7 @@ impl OpenFile {
         flags: u32,
     ) -> Arc<Self> {
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
+        LIVE.fetch_add(1, Ordering::Relaxed);
         Arc::new(Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             locks: OnceLock::new(),
@@ -209,6 +214,12 @@ impl OpenFile {
             position: Mutex::new(0),
             flags: AtomicU32::new(flags),
         })
+    }
+
+    /// How many descriptions there are in this process, also those that nothing can reach any more.
+    #[must_use]
+    pub fn live() -> u64 {
+        LIVE.load(Ordering::Relaxed)
     }
 
     /// The owner of its locks in `locks`, which are given up with it.

@@ -137,7 +137,7 @@ pub struct Kernel {
     /// Environment the program was started with.
     pub environment: OnceLock<Vec<Vec<u8>>>,
     /// Clocks that the guest reads by itself; unset where it has to ask.
-    pub clock: OnceLock<GuestClock>,
+    pub clock: OnceLock<Arc<GuestClock>>,
     /// Monotonic time of the start.
     pub started_ns: AtomicU64,
     /// Processor time of a former monitor that ran this process, nanoseconds.
@@ -332,6 +332,20 @@ impl Kernel {
         for thread in self.threads() {
             thread.interrupt();
         }
+    }
+
+    /// As [`Kernel::end`]; false, without any effect, for a process that has been told to end before.
+    pub fn end_first(&self, status: ExitStatus) -> bool {
+        let mut exit = self.exit.lock();
+        if exit.is_some() {
+            return false;
+        }
+        *exit = Some(status);
+        drop(exit);
+        for thread in self.threads() {
+            thread.interrupt();
+        }
+        true
     }
 
     /// The status, once the process has been told to end.

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, OnceLock, Weak, mpsc};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use rustix::event::epoll;
@@ -33,6 +34,8 @@ pub struct HostStream {
 /// asks for must not replace what another one does.
 type Interest = Mutex<u32>;
 
+/// Bytes that are thrown away at once.
+const PIECE: usize = 64 << 10;
 /// Bytes a pipe takes without blocking whenever poll(2) says it is writable (PIPE_BUF).
 const PIPE_BUF: usize = 4096;
 
@@ -92,13 +95,60 @@ impl HostStream {
         rustix::net::shutdown(&self.fd, how).map_err(errno)
     }
 
+    /// Takes out of a socket what nobody has read, for one who has no use for it.
+    ///
+    /// # Errors
+    /// ENOTSOCK, EPIPE when no more can come, or what the host says.
+    pub fn discard(&self) -> Result<(), Errno> {
+        if !self.is_socket() {
+            return Err(Errno::ENOTSOCK);
+        }
+        let mut bytes = vec![0u8; PIECE];
+        loop {
+            let range = libc::iovec {
+                iov_base: bytes.as_mut_ptr().cast(),
+                iov_len: bytes.len(),
+            };
+            match self.transfer(vec![range], false) {
+                Ok(0) => return Err(Errno::EPIPE),
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return Ok(()),
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+
+    /// Writes all of `bytes`, waiting for whoever reads them, for so long each time that there is no room.
+    ///
+    /// # Errors
+    /// ETIMEDOUT, or what the host says.
+    pub fn put_all(&self, bytes: &[u8], patience: Duration) -> Result<(), Errno> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            match self.put(rest, 0) {
+                Ok(count) => rest = rest.get(count..).unwrap_or_default(),
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) if self.ready_within(PollFlags::OUT, patience).is_empty() => {
+                    return Err(Errno::ETIMEDOUT);
+                }
+                Err(Errno::EAGAIN) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(())
+    }
+
     fn ready(&self, wanted: PollFlags) -> PollFlags {
+        self.ready_within(wanted, Duration::ZERO)
+    }
+
+    fn ready_within(&self, wanted: PollFlags, time: Duration) -> PollFlags {
         let mut list = [PollFd::new(&self.fd, wanted)];
-        let now = Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
+        let time = Timespec {
+            tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(time.subsec_nanos()),
         };
-        match poll(&mut list, Some(&now)) {
+        match poll(&mut list, Some(&time)) {
             Ok(_) => list.first().map_or(PollFlags::empty(), PollFd::revents),
             Err(_) => PollFlags::empty(),
         }

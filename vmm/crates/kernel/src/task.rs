@@ -1,4 +1,4 @@
-use std::cell::OnceCell;
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -34,13 +34,13 @@ pub trait Fpu {
 }
 
 thread_local! {
-    /// The guest thread that this host thread runs; never another one.
-    static CURRENT: OnceCell<Arc<ThreadShared>> = const { OnceCell::new() };
+    /// The guest thread that this host thread runs.
+    static CURRENT: RefCell<Option<Arc<ThreadShared>>> = const { RefCell::new(None) };
 }
 
 /// The guest thread that the calling host thread runs.
 pub(crate) fn current_thread() -> Option<Arc<ThreadShared>> {
-    CURRENT.with(|current| current.get().cloned())
+    CURRENT.with(|current| current.borrow().clone())
 }
 
 /// What a system call that blocked has to remember until it is asked again.
@@ -255,7 +255,9 @@ impl Task {
     /// Serves the system call in the registers, waiting as long as it takes.
     pub fn system_call(&mut self, fpu: &mut dyn Fpu) {
         CURRENT.with(|current| {
-            current.get_or_init(|| Arc::clone(&self.shared));
+            current
+                .borrow_mut()
+                .get_or_insert_with(|| Arc::clone(&self.shared));
         });
         let number = self.registers.rax;
         let r = &self.registers;
@@ -481,6 +483,8 @@ impl Task {
                 self.kernel.futexes.wake(address, 1, crate::futex::ANY);
             }
         }
+        // The host thread may run another one afterwards.
+        CURRENT.with(|current| current.take());
         let code = self.ending.unwrap_or(0);
         self.kernel.remove_thread(self.shared.tid, code);
     }

@@ -17,7 +17,7 @@ pub use error::MemoryError;
 pub use mapper::{Mapper, NoMapper};
 pub use page_map::PageMap;
 pub use saved::{Extent, MappingState, MemoryState, PageStore, SaveError};
-pub use space::{AddressSpace, Backing, Limits, MapRequest, Meter, Place};
+pub use space::{AddressSpace, Backing, Limits, MapRequest, Meter, Place, Undone};
 pub use vma::{Charge, Kind, Vma, VmaSet};
 pub use window::Window;
 

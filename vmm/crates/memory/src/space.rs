@@ -3,6 +3,7 @@ mod heap;
 mod host;
 mod ready;
 mod remap;
+mod reset;
 mod restore;
 mod save;
 
@@ -10,10 +11,12 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use vmm_abi::{Errno, Fault, PAGE_SIZE, Prot};
 
 use self::host::host_protection;
+use self::reset::Changes;
+pub use self::reset::Undone;
 use crate::{Charge, Kind, Mapper, Vma, VmaSet, Window, page_down, page_up};
 
 /// Lowest address that may be mapped (vm.mmap_min_addr of Linux), so that null pointers fault.
@@ -98,6 +101,8 @@ pub struct AddressSpace {
     refusals: AtomicU64,
     pid: i32,
     layout: RwLock<Layout>,
+    /// What the host's mappings no longer are, since [`AddressSpace::keep_track`].
+    changes: Mutex<Option<Changes>>,
 }
 
 impl std::fmt::Debug for AddressSpace {
@@ -122,6 +127,7 @@ impl AddressSpace {
             refusals: AtomicU64::new(0),
             pid,
             layout: RwLock::new(Layout::default()),
+            changes: Mutex::new(None),
         }
     }
 
@@ -305,6 +311,9 @@ impl AddressSpace {
     /// mapping refuses, for that would end KVM_RUN without naming an address.
     fn change(&self, part: &Vma, prot: Prot) -> Result<(), Errno> {
         let (before, after) = (host_protection(part.prot), host_protection(prot));
+        if prot.contains(Prot::WRITE) {
+            self.note_writable(part.start, part.end);
+        }
         self.mapper
             .protect(part.start, part.end, part.prot & prot)?;
         if before == after && before != libc::PROT_NONE {
@@ -327,6 +336,10 @@ impl AddressSpace {
         let end = self.range(address, len).ok_or(Errno::ENOMEM)?;
         let layout = self.layout.read();
         let size = end.saturating_sub(address);
+        if matches!(advice, libc::MADV_HUGEPAGE | libc::MADV_NOHUGEPAGE) {
+            // It stays with the mapping.
+            self.note_change(address, size);
+        }
         for part in layout.vmas.overlapping(address, end) {
             let host = self
                 .window

@@ -9,15 +9,20 @@ use vmm_abi::Errno;
 use vmm_hypervisor::{HypervisorError, Machine, WINDOW_BYTES, install_kick_handler};
 use vmm_kernel::loader::{self, GuestClock, LoadError};
 use vmm_kernel::syscalls::PLAIN_TRACE;
-use vmm_kernel::vfs::{HostNode, Node, TmpLimits, Vfs, dev_tree, proc_tree, sys_tree, tmp_trees};
-use vmm_kernel::{ExitStatus, File, Files, HostStream, Identity, Kernel, OpenFile, start_reactor};
+use vmm_kernel::vfs::{HostNode, Node, TmpLimits};
+use vmm_kernel::{
+    ExitStatus, File, Files, HostStream, Identity, Kernel, OpenFile, ThreadShared, start_reactor,
+};
 use vmm_memory::{AddressSpace, Limits, MemoryError, PageMap, Window};
+use vmm_snapshot::Snapshot;
 
 use crate::command::Options;
 use crate::confine;
 use crate::counters::Counters;
 use crate::order::{self, Ordered};
+use crate::process::Ground;
 use crate::report::Totals;
+use crate::reset::{Origin, ResetError, Resets};
 use crate::runner::{self, Threads};
 use crate::snapshot::{self, SnapshotError, Writer};
 use crate::usage;
@@ -37,6 +42,8 @@ pub enum GuestError {
     Confine(io::Error),
     /// A snapshot that is wanted or given.
     Snapshot(SnapshotError),
+    /// A guest that is not as it was.
+    Reset(ResetError),
 }
 
 impl fmt::Display for GuestError {
@@ -46,6 +53,7 @@ impl fmt::Display for GuestError {
             Self::Memory(error) => error.fmt(f),
             Self::Load(error) => error.fmt(f),
             Self::Snapshot(error) => error.fmt(f),
+            Self::Reset(error) => write!(f, "the program cannot be reset: {error}"),
             Self::Confine(error) => write!(
                 f,
                 "the monitor cannot be confined: {error}. Use a kernel with seccomp filters"
@@ -93,6 +101,8 @@ struct Empty {
     threads: Threads,
     totals: Arc<Totals>,
     streams: Files,
+    ground: Ground,
+    machine: Arc<Machine>,
 }
 
 /// Runs a program in a micro-VM of its own; answers the exit status to end with.
@@ -143,22 +153,24 @@ pub fn run(options: &Options) -> Result<u8, GuestError> {
 pub fn restore(options: &Options) -> Result<u8, GuestError> {
     let file = take_descriptor(options.snapshot_fd.unwrap_or(-1))?;
     let control = options.control_fd.map(take_descriptor).transpose()?;
+    let resets = control.map(Resets::new).transpose();
+    let resets = resets.map_err(|error| SnapshotError::Host("/proc/self/pagemap", error))?;
     let machine = snapshot::machine_id()?;
     let empty = prepare(options)?;
     let here = Ordered {
         file,
         key: options.snapshot_key.clone(),
     };
-    let ordered = match control.filter(|_| options.wait) {
+    let ordered = match resets.as_ref().filter(|_| options.wait) {
         None => here,
-        Some(control) => {
+        Some(resets) => {
             let likely = snapshot::read(&here.file, &here.key, &machine)?;
             empty.threads.make_ready(likely.process.threads.len())?;
             empty
                 .kernel
                 .make_ready(&likely.memory)
                 .map_err(SnapshotError::Restore)?;
-            match order::wait(&control)? {
+            match order::wait(resets.control())? {
                 Some(ordered) => ordered,
                 // Nobody needs it any more.
                 None => return Ok(0),
@@ -179,18 +191,77 @@ pub fn restore(options: &Options) -> Result<u8, GuestError> {
             &empty.streams,
         )
         .map_err(SnapshotError::Restore)?;
-    let states = snapshot.process.threads;
-    empty.threads.go_on(threads.into_iter().zip(states))?;
-    end(&empty, options)
+    match resets {
+        None => {
+            let states = snapshot.process.threads;
+            empty.threads.go_on(threads.into_iter().zip(states))?;
+            end(&empty, options)
+        }
+        Some(resets) => lives(empty, threads, snapshot, file, &resets, options),
+    }
+}
+
+/// Runs a guest that was brought back, and again each time that it has been reset; answers as [`run`].
+fn lives(
+    empty: Empty,
+    threads: Vec<Arc<ThreadShared>>,
+    snapshot: Snapshot,
+    file: OwnedFd,
+    resets: &Resets,
+    options: &Options,
+) -> Result<u8, GuestError> {
+    let Empty {
+        ground,
+        machine,
+        streams,
+        mut kernel,
+        threads: mut runners,
+        totals,
+    } = empty;
+    let origin = Origin::new(ground, machine, snapshot, file, streams);
+    let mut threads = threads;
+    loop {
+        resets
+            .watch(&kernel)
+            .map_err(|error| SnapshotError::Host("a thread", error))?;
+        let states = origin.snapshot.process.threads.clone();
+        runners.go_on(threads.into_iter().zip(states))?;
+        let status = kernel.wait_for_end();
+        let failure = runners.failure();
+        let wanted = resets.take();
+        let (Some(wanted), None) = (wanted, &failure) else {
+            return answer(status, failure, &totals, &kernel, options);
+        };
+        let renewed = resets
+            .make_anew(&wanted, &origin, kernel, &runners)
+            .inspect_err(|error| resets.failed(error))
+            .map_err(GuestError::Reset)?;
+        runners = runners.of_process(&renewed.kernel);
+        renewed.kernel.set_spawner(Arc::new(runners.clone()));
+        resets.done(&renewed);
+        (kernel, threads) = (renewed.kernel, renewed.threads);
+    }
 }
 
 /// Waits until the program has ended.
 fn end(empty: &Empty, options: &Options) -> Result<u8, GuestError> {
     let status = empty.kernel.wait_for_end();
+    let failure = empty.threads.failure();
+    answer(status, failure, &empty.totals, &empty.kernel, options)
+}
+
+/// What the program ended with.
+fn answer(
+    status: ExitStatus,
+    failure: Option<HypervisorError>,
+    totals: &Totals,
+    kernel: &Kernel,
+    options: &Options,
+) -> Result<u8, GuestError> {
     if options.stats {
-        eprintln!("{}", empty.totals.to_json(&empty.kernel));
+        eprintln!("{}", totals.to_json(kernel));
     }
-    if let Some(error) = empty.threads.failure() {
+    if let Some(error) = failure {
         return Err(error.into());
     }
     Ok(match status {
@@ -245,33 +316,26 @@ fn prepare(options: &Options) -> Result<Empty, GuestError> {
         bytes: options.tmp_mb.saturating_mul(1 << 20),
         nodes: TMP_NODES,
     };
-    let [tmp, shared_memory] = tmp_trees(tmp_limits, ["/tmp", "/dev/shm"])
-        .map_err(|errno| GuestError::Given("--tmp-mb".into(), errno))?;
     let binds = open_binds(options)?;
-    let shown_cpus = identity.cpus;
-    let kernel = Kernel::new(memory, identity, |kernel| {
-        let mut vfs = Vfs::new(root);
-        vfs.mount("/dev", dev_tree());
-        vfs.mount("/proc", proc_tree(&kernel, options.pid));
-        vfs.mount("/sys", sys_tree(shown_cpus));
-        vfs.mount("/tmp", tmp);
-        vfs.mount("/dev/shm", shared_memory);
-        for (target, node) in binds {
-            vfs.mount(&target, node);
-        }
-        vfs
-    });
     if options.strace {
         counters.trace().mark.store(PLAIN_TRACE, Ordering::Relaxed);
     }
-    let _ = kernel.trace.set(counters.trace());
-    *kernel.cwd.lock() = options.cwd.as_bytes().to_vec();
     let streams = open_streams(options)?;
     let ticks_khz = machine.guest_ticks_khz()?;
     let failed = |errno| GuestError::Given("the guest's clock".into(), errno);
-    if let Some(clock) = GuestClock::new(ticks_khz).map_err(failed)? {
-        let _ = kernel.clock.set(clock);
-    }
+    let ground = Ground {
+        memory,
+        identity,
+        root,
+        binds,
+        tmp_limits,
+        cwd: options.cwd.as_bytes().to_vec(),
+        trace: counters.trace(),
+        clock: GuestClock::new(ticks_khz).map_err(failed)?.map(Arc::new),
+    };
+    let kernel = ground
+        .process(options.pid)
+        .map_err(|errno| GuestError::Given("--tmp-mb".into(), errno))?;
     start_reactor(confine::reactor).map_err(GuestError::Confine)?;
     confine::guest().map_err(GuestError::Confine)?;
     let totals = Arc::new(Totals::new(counters));
@@ -282,6 +346,8 @@ fn prepare(options: &Options) -> Result<Empty, GuestError> {
         threads,
         totals,
         streams,
+        ground,
+        machine,
     })
 }
 

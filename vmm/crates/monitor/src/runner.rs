@@ -9,10 +9,8 @@ use vmm_kernel::{ExitStatus, Kernel, NewThread, Spawner, Task, ThreadShared};
 use vmm_snapshot::ThreadState;
 
 use crate::cpu::{Beginning, Cpu};
+use crate::crew::Crew;
 use crate::report::Totals;
-
-/// Stack of a host thread that serves one guest thread; handlers do not recurse.
-const HOST_STACK_BYTES: usize = 256 << 10;
 
 /// The host threads that run guest threads.
 #[derive(Clone)]
@@ -21,44 +19,27 @@ pub struct Threads {
     machine: Arc<Machine>,
     totals: Arc<Totals>,
     failure: Arc<Mutex<Option<HypervisorError>>>,
-    spares: Arc<Spares>,
+    crew: Arc<Crew>,
+    running: Arc<Running>,
 }
 
-/// Host threads that were made before there is work for them.
+/// Host threads that hold something of their guest's process, beside the one that waits for them.
 #[derive(Default)]
-struct Spares {
-    state: Mutex<SpareState>,
-    wake: Condvar,
+struct Running {
+    count: Mutex<u32>,
+    changed: Condvar,
 }
 
-#[derive(Default)]
-struct SpareState {
-    /// Those that have no work and will look for it.
-    idle: usize,
-    work: Vec<(Task, Beginning)>,
-}
-
-impl Spares {
-    /// Gives work to one that has none; gives it back when all have.
-    fn take_over(&self, task: Task, beginning: Beginning) -> Option<(Task, Beginning)> {
-        let mut state = self.state.lock();
-        if state.idle <= state.work.len() {
-            return Some((task, beginning));
-        }
-        state.work.push((task, beginning));
-        self.wake.notify_one();
-        None
+impl Running {
+    fn begin(&self) {
+        let mut count = self.count.lock();
+        *count = count.saturating_add(1);
     }
 
-    fn next(&self) -> (Task, Beginning) {
-        let mut state = self.state.lock();
-        loop {
-            if let Some(work) = state.work.pop() {
-                state.idle = state.idle.saturating_sub(1);
-                return work;
-            }
-            self.wake.wait(&mut state);
-        }
+    fn end(&self) {
+        let mut count = self.count.lock();
+        *count = count.saturating_sub(1);
+        self.changed.notify_all();
     }
 }
 
@@ -75,7 +56,16 @@ impl Threads {
             machine: Arc::clone(machine),
             totals: Arc::clone(totals),
             failure: Arc::default(),
-            spares: Arc::default(),
+            crew: Arc::default(),
+            running: Arc::default(),
+        }
+    }
+
+    /// The same host threads and machine for another process.
+    pub fn of_process(&self, kernel: &Arc<Kernel>) -> Self {
+        Self {
+            crew: Arc::clone(&self.crew),
+            ..Self::new(kernel, &self.machine, &self.totals)
         }
     }
 
@@ -90,10 +80,9 @@ impl Threads {
     /// [`HypervisorError`] when one cannot be had.
     pub fn make_ready(&self, threads: usize) -> Result<(), HypervisorError> {
         // The first runs on the thread that is there.
-        for _ in 1..threads {
-            self.start_spare()
-                .map_err(|error| HypervisorError::Stopped(format!("no thread: {error}")))?;
-        }
+        self.crew
+            .grow(threads.saturating_sub(1))
+            .map_err(|error| HypervisorError::Stopped(format!("no thread: {error}")))?;
         // The thread that answers, and one that works for it.
         let vcpus = [self.machine.take_vcpu()?, self.machine.take_vcpu()?];
         for vcpu in vcpus {
@@ -146,31 +135,24 @@ impl Threads {
         Ok(())
     }
 
-    fn start_spare(&self) -> io::Result<()> {
-        let threads = self.clone();
-        std::thread::Builder::new()
-            .name("guest-spare".to_owned())
-            .stack_size(HOST_STACK_BYTES)
-            .spawn(move || {
-                let (task, beginning) = threads.spares.next();
-                threads.run(task, beginning);
-            })?;
-        let mut state = self.spares.state.lock();
-        state.idle = state.idle.saturating_add(1);
-        Ok(())
-    }
-
     /// Runs a thread on one of the host that has nothing to do, or a new one.
     fn start(&self, task: Task, beginning: Beginning) -> io::Result<()> {
-        let Some((task, beginning)) = self.spares.take_over(task, beginning) else {
-            return Ok(());
-        };
         let threads = self.clone();
-        std::thread::Builder::new()
-            .name(format!("guest-{}", task.shared.tid))
-            .stack_size(HOST_STACK_BYTES)
-            .spawn(move || threads.run(task, beginning))
-            .map(|_| ())
+        self.running.begin();
+        self.crew
+            .run(Box::new(move || {
+                threads.run(task, beginning);
+                threads.running.end();
+            }))
+            .inspect_err(|_| self.running.end())
+    }
+
+    /// Waits until no host thread but the calling one holds anything of the process, whose threads have been told to end.
+    pub fn wait_until_gone(&self) {
+        let mut count = self.running.count.lock();
+        while *count > 0 {
+            self.running.changed.wait(&mut count);
+        }
     }
 
     fn run(&self, mut task: Task, beginning: Beginning) {

@@ -1,6 +1,7 @@
 //! A process as plain data, and back. Nothing of the guest runs meanwhile.
 
 mod files;
+mod reset;
 
 use std::fmt;
 use std::os::fd::BorrowedFd;
@@ -147,6 +148,16 @@ impl Kernel {
             .restore(memory, snapshot, &mut |path, with| opened.open(path, with))
             .map_err(RestoreError::Memory)?;
         self.bring_back_clock(memory)?;
+        self.bring_back_process(process, snapshot, streams)
+    }
+
+    /// All but the memory.
+    fn bring_back_process(
+        self: &Arc<Self>,
+        process: &ProcessState,
+        snapshot: BorrowedFd<'_>,
+        streams: &Files,
+    ) -> Result<Vec<Arc<ThreadShared>>, RestoreError> {
         files::bring_back(self, process, snapshot, streams)?;
         let signals = |errno| RestoreError::Host("signals", errno);
         let mut actions = self.actions.lock();

@@ -22,6 +22,7 @@ impl AddressSpace {
     ) -> Result<(), Errno> {
         let host = self.window.host(start, len).ok_or(Errno::ENOMEM)?;
         let offset = i64::try_from(offset).map_err(|_| Errno::EOVERFLOW)?;
+        self.note_change(start, len);
         let flags = flags | libc::MAP_FIXED;
         // SAFETY: the range lies in the window, which holds nothing that Rust refers to.
         let result = unsafe { libc::mmap(host.cast(), len as usize, prot, flags, fd, offset) };

@@ -99,6 +99,8 @@ impl AddressSpace {
         // be given an address inside the window meanwhile.
         let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP;
         let size = len as usize;
+        self.note_change(part.start, len);
+        self.note_change(new, len);
         // SAFETY: both ranges lie in the window, whose pages no Rust reference points to.
         let moved = unsafe { libc::mremap(from.cast(), size, size, flags, to.cast::<u8>()) };
         if moved == libc::MAP_FAILED {

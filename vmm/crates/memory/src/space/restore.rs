@@ -67,7 +67,7 @@ impl AddressSpace {
         Ok(())
     }
 
-    fn restore_mapping(
+    pub(super) fn restore_mapping(
         &self,
         layout: &mut Layout,
         mapping: &MappingState,

@@ -1,6 +1,7 @@
 //! A runner of an image in a micro-VM, and the worker's side of its conversation.
 
 use std::fs;
+use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -92,6 +93,29 @@ impl Runner {
             .send_json(FrameType::Restored, 0, &restored)
             .unwrap();
         self.await_frame(FrameType::Ready);
+    }
+
+    /// Throws away what comes until the mark has come.
+    #[allow(dead_code, reason = "not every test resets")]
+    pub fn await_mark(&mut self, mark: &[u8]) {
+        self.frames = FrameReader::new(|_| true);
+        let mut seen = Vec::new();
+        let mut byte = [0; 4096];
+        while !seen.ends_with(mark) {
+            let count = self.socket.read(&mut byte).unwrap();
+            assert!(count > 0, "the runner ended: {:?}", self.process.wait());
+            seen.extend_from_slice(&byte[..count]);
+            let rest = seen
+                .len()
+                .saturating_sub(mark.len().saturating_add(byte.len()));
+            seen.drain(..rest);
+        }
+    }
+
+    /// The worker's end of the conversation, as bytes.
+    #[allow(dead_code, reason = "not every test speaks for itself")]
+    pub fn socket(&self) -> &UnixStream {
+        &self.socket
     }
 
     /// Has the function loaded.

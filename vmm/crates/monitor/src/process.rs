@@ -1,0 +1,56 @@
+//! The guest's process: the one the micro-VM begins with, and those that take its place.
+
+use std::sync::Arc;
+
+use vmm_abi::Errno;
+use vmm_kernel::loader::GuestClock;
+use vmm_kernel::vfs::{Node, TmpLimits, Vfs, dev_tree, proc_tree, sys_tree, tmp_trees};
+use vmm_kernel::{Identity, Kernel, TraceSlots};
+use vmm_memory::AddressSpace;
+
+/// What every process of a micro-VM is made of. Nothing of a guest is in it but the memory.
+pub struct Ground {
+    pub memory: Arc<AddressSpace>,
+    /// But for the process id.
+    pub identity: Identity,
+    pub root: Arc<dyn Node>,
+    /// Where something is shown, and what.
+    pub binds: Vec<(String, Arc<dyn Node>)>,
+    pub tmp_limits: TmpLimits,
+    pub cwd: Vec<u8>,
+    pub trace: TraceSlots,
+    pub clock: Option<Arc<GuestClock>>,
+}
+
+impl Ground {
+    /// A process without program, files or threads; its private file systems are empty.
+    ///
+    /// # Errors
+    /// What the host says when it gives no file for those.
+    pub fn process(&self, pid: i32) -> Result<Arc<Kernel>, Errno> {
+        let [tmp, shared_memory] = tmp_trees(self.tmp_limits, ["/tmp", "/dev/shm"])?;
+        let identity = Identity {
+            pid,
+            ..self.identity.clone()
+        };
+        let cpus = identity.cpus;
+        let kernel = Kernel::new(Arc::clone(&self.memory), identity, |kernel| {
+            let mut vfs = Vfs::new(Arc::clone(&self.root));
+            vfs.mount("/dev", dev_tree());
+            vfs.mount("/proc", proc_tree(&kernel, pid));
+            vfs.mount("/sys", sys_tree(cpus));
+            vfs.mount("/tmp", tmp);
+            vfs.mount("/dev/shm", shared_memory);
+            for (target, node) in &self.binds {
+                vfs.mount(target, Arc::clone(node));
+            }
+            vfs
+        });
+        let _ = kernel.trace.set(self.trace);
+        *kernel.cwd.lock() = self.cwd.clone();
+        if let Some(clock) = &self.clock {
+            let _ = kernel.clock.set(Arc::clone(clock));
+        }
+        Ok(kernel)
+    }
+}
