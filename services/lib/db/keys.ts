@@ -1,4 +1,4 @@
-import { createHash, randomBytes, timingSafeEqual } from "node:crypto";
+import { hash, randomBytes, timingSafeEqual } from "node:crypto";
 import { eq } from "drizzle-orm";
 import { newId } from "#contracts/ids";
 import type { Database } from "./database.ts";
@@ -20,7 +20,7 @@ export interface KeyRecord {
 
 const FORMAT = /^cl_([0-9a-v]{26})_([A-Za-z0-9_-]{43})$/;
 
-const hashOf = (secret: string): Buffer => createHash("sha256").update(secret).digest();
+const hashOf = (secret: string): Buffer => hash("sha256", secret, "buffer");
 
 /** The parts of a clear key `cl_<id>_<secret>`; undefined for anything else. */
 export function parseKey(clear: string): { id: string; secret: string } | undefined {

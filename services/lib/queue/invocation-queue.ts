@@ -48,10 +48,9 @@ export class InvocationProducer {
    * the caller must be ready to refuse the worker that announces it.
    */
   async add(job: InvocationJob): Promise<void> {
+    // Few: they are stored and parsed with each job. Jobs are tried once unless told otherwise; what is done, the consumer removes.
     const options: JobsOptions = {
       jobId: job.id,
-      attempts: 1,
-      removeOnComplete: true,
       removeOnFail: true,
       // Stack traces of a failed job would be written to Redis just before it is removed.
       stackTraceLimit: 0,

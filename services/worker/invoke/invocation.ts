@@ -203,7 +203,7 @@ export class Invocation implements AnswerHandler, CallerHandler {
     this.#sandboxId = lease.sandbox.id;
     const body = inlineBody(job);
     const { timeoutMs } = spec.config;
-    this.#workBefore = lease.sandbox.work();
+    this.#workBefore = lease.sandbox.work(true);
     this.#invokedAt = performance.now();
     let runner: RunnerStream;
     try {

@@ -22,21 +22,22 @@ function readTicks(): { idle: number; all: number } | undefined {
 export class ProcessorLoad {
   #atMs = Number.NEGATIVE_INFINITY;
   #last: ReturnType<typeof readTicks>;
-  #idleShare = 1;
+  /** Unknown until there are two readings close to each other. */
+  #idleShare: number | undefined;
 
   saturated(nowMs: number): boolean {
     const sinceMs = nowMs - this.#atMs;
     if (sinceMs >= WINDOW_MS) {
       const now = readTicks();
       // What was long ago says nothing of now.
-      if (sinceMs > 5 * WINDOW_MS) this.#idleShare = 1;
+      if (sinceMs > 5 * WINDOW_MS) this.#idleShare = undefined;
       else if (now && this.#last && now.all > this.#last.all) {
         const share = (now.idle - this.#last.idle) / (now.all - this.#last.all);
-        this.#idleShare = (this.#idleShare + share) / 2;
+        this.#idleShare = ((this.#idleShare ?? share) + share) / 2;
       }
       this.#last = now;
       this.#atMs = nowMs;
     }
-    return this.#idleShare < IDLE_SHARE;
+    return this.#idleShare !== undefined && this.#idleShare < IDLE_SHARE;
   }
 }

@@ -112,7 +112,7 @@ export class ReplyLink implements FrameReceiver {
 
   constructor(socket: Socket, options: ReplyLinkOptions) {
     this.#options = options;
-    this.#frames = new FrameSocket(socket, this);
+    this.#frames = new FrameSocket(socket, this, "turn");
     this.#armIdle(options.idleMs);
   }
 

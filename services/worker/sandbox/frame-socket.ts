@@ -33,7 +33,13 @@ const EMPTY = Buffer.alloc(0);
 /** Payloads up to this are copied behind their header. */
 const SMALL_BYTES = 4096;
 
-/** One connection that speaks frames. Frames sent in one turn of the event loop leave in one write. */
+/**
+ * When queued frames leave: at the end of the callback that sent them, or of the turn of the event loop, which joins what several
+ * sockets led to.
+ */
+export type FlushAt = "callback" | "turn";
+
+/** One connection that speaks frames. Frames sent together leave in one write. */
 export class FrameSocket {
   readonly #socket: Socket;
   #receiver: FrameReceiver;
@@ -45,11 +51,14 @@ export class FrameSocket {
   #outBytes = 0;
   #closed = false;
   #error: Error | undefined;
+  readonly #schedule: (flush: () => void) => void;
+  readonly #flushLater = (): void => this.#flush();
   #skipping: { to: Buffer; done: () => void } | undefined;
 
-  constructor(socket: Socket, receiver: FrameReceiver) {
+  constructor(socket: Socket, receiver: FrameReceiver, flushAt: FlushAt = "callback") {
     this.#socket = socket;
     this.#receiver = receiver;
+    this.#schedule = flushAt === "turn" ? setImmediate : process.nextTick;
     socket.on("data", (chunk: Buffer) => this.#receive(chunk));
     socket.on("error", (error) => {
       this.#error ??= error;
@@ -96,7 +105,7 @@ export class FrameSocket {
     bytes.writeUInt32LE(stream, 4);
     bytes.writeUInt32LE(type, 8);
     if (small) payload.copy(bytes, HEADER_BYTES);
-    if (this.#out.length === 0) process.nextTick(() => this.#flush());
+    if (this.#out.length === 0) this.#schedule(this.#flushLater);
     this.#out.push(bytes);
     this.#outBytes += bytes.length;
     // A view of a read buffer stays valid while the write holds it: Node allocates a new one for each read.
@@ -106,7 +115,7 @@ export class FrameSocket {
     }
   }
 
-  /** One write for one turn: each wakes the other process, which costs more than copying a few kilobytes. */
+  /** One write for all: each wakes the other process, which costs more than copying a few kilobytes. */
   #flush(): void {
     const out = this.#out;
     const bytes = this.#outBytes;

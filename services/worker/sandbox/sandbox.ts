@@ -566,9 +566,9 @@ export class ServingSandbox extends Stage {
     return this.core.meter.memoryPeakBytes();
   }
 
-  /** What has been done so far, for `workSince`. */
-  work(): WorkReading {
-    return this.core.meter.work();
+  /** What has been done so far, for `workSince`. `followOn`: page faults are counted from the end of the invocation before. */
+  work(followOn = false): WorkReading {
+    return this.core.meter.work(followOn && this.invocations === 0);
   }
 
   workSince(before: WorkReading): ReturnType<SandboxMeter["workSince"]> {
