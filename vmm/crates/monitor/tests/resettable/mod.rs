@@ -67,7 +67,8 @@ impl Resettable {
     /// What the monitor says; `Null` when it has ended.
     pub fn heard(&mut self) -> Value {
         let mut line = String::new();
-        self.control.read_line(&mut line).unwrap();
+        // One that was killed resets the connection if it has not read all.
+        let _ = self.control.read_line(&mut line);
         serde_json::from_str(&line).unwrap_or(Value::Null)
     }
 

@@ -141,8 +141,26 @@ impl Runner {
         }
     }
 
+    /// Reads until the other end can say no more.
+    #[allow(dead_code, reason = "not every test resets")]
+    pub fn await_end_of_file(&mut self) {
+        let mut bytes = [0; 4096];
+        while self.socket.read(&mut bytes).unwrap() > 0 {}
+    }
+
     /// Status and body of the answer to an event.
     pub fn call(&mut self, stream: u32, event: &Value) -> (u64, String) {
+        self.start(stream, event);
+        let head = self.await_frame(FrameType::Head);
+        let head: Value = serde_json::from_slice(&head.payload).unwrap();
+        let body = self.await_frame(FrameType::Data).payload;
+        self.await_frame(FrameType::End);
+        let body = String::from_utf8(body).unwrap();
+        (head["status"].as_u64().unwrap(), body)
+    }
+
+    /// Sends an event.
+    pub fn start(&mut self, stream: u32, event: &Value) {
         let head = json!({"id": format!("inv_{stream}"), "kind": "event", "method": "POST",
             "url": "http://localhost/", "path": "/", "headers": [], "deadlineMs": 60_000, "hasBody": true});
         let body = event.to_string();
@@ -153,12 +171,6 @@ impl Runner {
             .send(FrameType::Data, stream, body.as_bytes())
             .unwrap();
         self.writer.send(FrameType::End, stream, &[]).unwrap();
-        let head = self.await_frame(FrameType::Head);
-        let head: Value = serde_json::from_slice(&head.payload).unwrap();
-        let body = self.await_frame(FrameType::Data).payload;
-        self.await_frame(FrameType::End);
-        let body = String::from_utf8(body).unwrap();
-        (head["status"].as_u64().unwrap(), body)
     }
 
     /// Ends the runner as its owner does, by end of file.
