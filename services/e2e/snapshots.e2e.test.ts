@@ -55,7 +55,7 @@ describe("function snapshots", { timeout: 300_000 }, () => {
 
   async function ready(name: string, source: string, more: Record<string, unknown> = {}) {
     const snapshot = await published(name, source, more);
-    assert.equal(snapshot.state, "ready", JSON.stringify(snapshot));
+    assert.equal(snapshot.state, "ready", `${JSON.stringify(snapshot)}\n${instance.output()}`);
     assert.ok(Number(snapshot.bytes) > 0 && Number(snapshot.ms) > 0, JSON.stringify(snapshot));
   }
 

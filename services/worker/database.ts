@@ -1,5 +1,5 @@
 import { openDatabase } from "#db/database";
-import { readBundle, readVersion } from "#db/functions";
+import { listRecentlyPublished, readBundle, readVersion } from "#db/functions";
 import { insertInvocations } from "#db/invocations";
 import { insertLogs } from "#db/logs";
 import { readTenant } from "#db/tenants";
@@ -8,6 +8,8 @@ import type { WorkerDatabase } from "./worker-service.ts";
 
 /** Record batches and first looks at versions need few connections. */
 const CONNECTIONS = 4;
+/** Snapshots there can be on one node. */
+const MAX_RECENT = 64;
 
 /** The worker's view of the database. */
 export function openWorkerDatabase(url: string): WorkerDatabase {
@@ -15,6 +17,7 @@ export function openWorkerDatabase(url: string): WorkerDatabase {
   return {
     readVersion: (id) => readVersion(db, id),
     readBundle: (digest) => readBundle(db, digest),
+    recentlyPublished: (seconds) => listRecentlyPublished(db, seconds, MAX_RECENT),
     async tierOf(tenantId) {
       const tenant = await readTenant(db, tenantId);
       if (!tenant?.active) throw new CloisterError("forbidden", "The tenant is not active");

@@ -35,6 +35,12 @@ class Rows implements WorkerDatabase {
   async readBundle(digest: string) {
     return this.bundles.get(digest);
   }
+  async recentlyPublished() {
+    return [...this.versions.values()].map(({ functionId, versionId }) => ({
+      functionId,
+      versionId,
+    }));
+  }
   async tierOf() {
     return "trusted" as const;
   }

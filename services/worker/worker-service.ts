@@ -25,6 +25,8 @@ import { SnapshotKeeper } from "./snapshots/snapshot-keeper.ts";
 export interface WorkerDatabase extends RecordSink {
   readVersion(versionId: string): Promise<VersionSpec | undefined>;
   readBundle(digest: string): Promise<Uint8Array | undefined>;
+  /** Current versions that were published within the last `seconds`, newest first. */
+  recentlyPublished(seconds: number): Promise<{ functionId: string; versionId: string }[]>;
   /** Rejects when there is no such tenant. */
   tierOf(tenantId: string): Promise<Tier>;
   close(): Promise<void>;
@@ -47,6 +49,8 @@ export interface WorkerSettings {
 }
 
 const HEARTBEAT_MS = 3000;
+/** Longer than a worker takes to come back, s. */
+const CATCH_UP_S = 120;
 /** Bounds of a drain, ms. */
 const DRAIN_JOBS_MS = 30_000;
 const DRAIN_SANDBOXES_MS = 10_000;
@@ -190,21 +194,35 @@ export class WorkerService {
     this.#launcher.connectEventually();
     await this.#sandboxdUp.promise;
     pool.start();
+    const heard = (change: Change): void =>
+      void this.#snapshots.heard(change, {
+        versions,
+        tiers,
+        kinds: this.#launcher.hello?.kinds,
+        functions: this.#restoring.functions,
+      });
+    // What was published while nobody listened here is heard late.
+    const catchUp = (): void =>
+      void database.recentlyPublished(CATCH_UP_S).then(
+        (found) => {
+          for (const { functionId, versionId } of found)
+            heard({ kind: "function", id: functionId, versionId });
+        },
+        (error: Error) => this.#log.warn({ err: error.message }, "cannot hear what was missed"),
+      );
+    this.#subscriber.onReconnect(catchUp);
     this.#subscriber
       .subscribe(CHANGES_CHANNEL, (message) => {
         const change = message as Change;
         if (typeof change?.id !== "string") return;
         if (change.kind === "function") {
           pool.supersede(change.id);
-          void this.#snapshots.heard(change, {
-            versions,
-            tiers,
-            kinds: this.#launcher.hello?.kinds,
-            functions: this.#restoring.functions,
-          });
+          heard(change);
         } else if (change.kind === "tenant") tiers.drop(change.id);
       })
-      .catch((error: Error) => this.#log.warn({ err: error.message }, "cannot hear changes"));
+      .then(catchUp, (error: Error) =>
+        this.#log.warn({ err: error.message }, "cannot hear changes"),
+      );
     await this.#consumer.start((job) => this.#serve(job), { concurrency: settings.concurrency });
     if (!this.#launcher.hello) await this.#consumer.pause();
     await this.#beat();

@@ -1,7 +1,7 @@
 import { Call } from "./call.mjs";
 import { describeFault, NoHandler, plainFault } from "./faults.mjs";
 import { CallLog, currentCall } from "./logs.mjs";
-import { renew } from "./renewal.mjs";
+import { guardBatches, renew } from "./renewal.mjs";
 import {
   CANCEL,
   DATA,
@@ -176,6 +176,7 @@ export class Engine {
       for (const [name, value] of Object.entries(init.env)) process.env[name] = value;
       process.env.CLOISTER_FUNCTION_NAME = init.function;
       process.env.CLOISTER_FUNCTION_VERSION = String(init.version);
+      if (init.snapshot) guardBatches();
       process.chdir(init.root);
       process.argv[1] = init.root;
       const { loadFunction } = await import("./loading.mjs");
@@ -218,7 +219,7 @@ export class Engine {
   /** Whoever restored this process has not heard its first READY. Only then does code of the function run. */
   #renew(restored) {
     const startedMs = performance.now();
-    renew(restored, this.begun);
+    renew(restored);
     const afterRestore = this.#afterRestore;
     if (!afterRestore) {
       this.#sayReady({ renewMs: sinceMs(startedMs) });

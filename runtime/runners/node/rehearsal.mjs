@@ -1,7 +1,17 @@
 import { Engine } from "./engine.mjs";
-import { renew } from "./renewal.mjs";
-import { DATA, END, INVOKE, jsonFrame, NOWHERE, textFrame, Wire } from "./wire.mjs";
+import {
+  DATA,
+  END,
+  INVOKE,
+  jsonFrame,
+  NOWHERE,
+  READY,
+  RESTORED,
+  textFrame,
+  Wire,
+} from "./wire.mjs";
 
+const SEED = Buffer.alloc(32).toString("base64");
 const INIT = { function: "rehearsal", version: 0, memoryMb: 0, env: {} };
 
 const TARGETS = {
@@ -27,13 +37,15 @@ export async function rehearse(kind, turns) {
     frame: (type, stream, payload) => engine.frame(type, stream, payload),
     batch: () => engine.batch(),
   });
-  engine = new Engine(wire, () => {});
+  engine = new Engine(wire, (renewed) => {
+    wire.send(jsonFrame(READY, 0, { runner: "rehearsal", ...renewed }));
+    wire.flush();
+  });
   await engine.serve(target, INIT);
   for (let turn = 1; turn <= turns; turn++) {
     wire.take(requestOf(turn));
     // Answers leave at the end of a turn of the event loop.
     await new Promise((resolve) => setImmediate(resolve));
-    renew({ seed: "", pid: process.pid }, true);
   }
   wire.close();
 }
@@ -54,7 +66,9 @@ function requestOf(turn) {
     deadlineMs: 1000,
     hasBody,
   };
-  const frames = [jsonFrame(INVOKE, turn, invoke)];
+  // As it will be: what a restored process hears, and the call right behind it.
+  const restored = { seed: SEED, nowMs: Date.now(), pid: process.pid };
+  const frames = [jsonFrame(RESTORED, 0, restored), jsonFrame(INVOKE, turn, invoke)];
   if (hasBody) frames.push(textFrame(DATA, turn, '{"name":"value"}'));
   frames.push(textFrame(END, turn, ""));
   return Buffer.concat(frames);

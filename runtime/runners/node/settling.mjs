@@ -2,6 +2,7 @@ import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { lifecycleOf } from "./lifecycle.mjs";
 import { rehearse } from "./rehearsal.mjs";
+import { renew } from "./renewal.mjs";
 
 /**
  * Makes ready to be frozen: warms what the function asks for and what every call runs, has the function let go of what is not to be
@@ -11,6 +12,8 @@ export async function settle(target, warmTurns) {
   const { warmUp, beforeSnapshot, afterRestore } = lifecycleOf(target.places);
   await warmUp?.();
   await rehearse(target.kind, warmTurns);
+  // The rehearsal's numbers can be foretold.
+  renew({});
   await beforeSnapshot?.();
   collectGarbage();
   return afterRestore;

@@ -222,6 +222,29 @@ export async function readVersion(
   return spec;
 }
 
+/** Current versions that were published within the last `seconds`, newest first. */
+export async function listRecentlyPublished(
+  db: Database,
+  seconds: number,
+  limit: number,
+): Promise<{ functionId: string; versionId: string }[]> {
+  return db.orm
+    .select({ functionId: functions.id, versionId: versions.id })
+    .from(functions)
+    .innerJoin(
+      versions,
+      and(eq(versions.functionId, functions.id), eq(versions.number, functions.currentVersion)),
+    )
+    .where(
+      and(
+        isNull(functions.deletedAt),
+        gt(functions.updatedAt, sql`now() - make_interval(secs => ${seconds})`),
+      ),
+    )
+    .orderBy(desc(functions.updatedAt))
+    .limit(limit);
+}
+
 /** The tar.gz of a digest. */
 export async function readBundle(db: Database, digest: string): Promise<Buffer | undefined> {
   const [row] = await db.orm

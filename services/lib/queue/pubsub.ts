@@ -45,7 +45,7 @@ export class Subscriber {
   readonly #listeners = new Map<string, Set<Listener>>();
 
   constructor(url: string, onError?: (error: Error) => void) {
-    this.#redis = connectRedis(url, "background", onError);
+    this.#redis = connectRedis(url, "subscriber", onError);
     this.#redis.on("message", (channel: string, text: string) => {
       const listeners = this.#listeners.get(channel);
       if (!listeners) return;

@@ -6,9 +6,11 @@ export type { Redis } from "ioredis";
  * What a connection is for decides how it behaves while Redis is away:
  * - `request`: somebody waits for the answer, so a command fails after a few quick attempts, and one whose answer was
  *   lost is never sent again (an `add` that did arrive must not run a function twice);
- * - `background`: loops that must outlive any outage, so commands wait for the next connection.
+ * - `background`: loops that must outlive any outage, so commands wait for the next connection;
+ * - `subscriber`: the same for one that only listens. It is not asked with INFO whether it is ready: Redis refuses that where a SUBSCRIBE has come
+ *   before it, and what was published until the next connection would be lost.
  */
-export type RedisUse = "request" | "background";
+export type RedisUse = "request" | "background" | "subscriber";
 
 /** Wait before attempt n of a reconnect, ms: 50, 100, 200 … 1000. */
 const retryDelayMs = (attempt: number): number => Math.min(1000, 25 * 2 ** Math.min(attempt, 6));
@@ -58,7 +60,7 @@ export function connectRedis(
     ...address(url),
     connectTimeout: 3000,
     retryStrategy: retryDelayMs,
-    enableReadyCheck: true,
+    enableReadyCheck: use !== "subscriber",
     ...(use === "request"
       ? {
           maxRetriesPerRequest: 3,

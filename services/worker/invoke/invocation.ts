@@ -388,7 +388,11 @@ export class Invocation implements AnswerHandler, CallerHandler {
     if (unseen && !this.#bodyIsGone && this.#replaced++ < MAX_REPLACEMENTS) {
       this.#runner = undefined;
       this.#start = undefined;
-      this.#acquire(this.#spec as VersionSpec);
+      try {
+        this.#acquire(this.#spec as VersionSpec);
+      } catch (error) {
+        this.#fail(error);
+      }
       return;
     }
     lease.sandbox

@@ -50,6 +50,8 @@ export interface Lease {
 export const PATIENCE_MS = 50;
 /** Who has waited this long gets a sandbox of its own, whatever was foretold, ms. */
 const LONGEST_WAIT_MS = 4 * PATIENCE_MS;
+/** Between two ends of calls the worker itself may have had to wait for a processor; a longer pause is the function's, ms. */
+const PAUSE_MS = PATIENCE_MS;
 /** While all processors are busy, a function with this many places and calls that end gets no more. */
 const PLACES_WHEN_BUSY = 2 * availableParallelism();
 /** Without a call's end for this long, a function's calls wait for something else than processors, ms. */
@@ -77,8 +79,10 @@ export class FunctionPool {
    * processors every call lasts longer, and that is no reason for more sandboxes. Unknown before the first.
    */
   #serviceMs: number | undefined;
-  /** When a call last ended; before the first, when this began. */
-  #lastReleaseMs = performance.now();
+  /** Invocations that hold a place. */
+  #held = 0;
+  /** When a call last ended, or the first of those under way began. */
+  #progressMs = performance.now();
   /** Looks again whether those who wait still can. */
   recheck: NodeJS.Timeout | undefined;
 
@@ -98,9 +102,15 @@ export class FunctionPool {
     );
   }
 
+  /** An invocation takes a place. */
+  leased(nowMs: number): void {
+    if (this.#held++ === 0) this.#progressMs = nowMs;
+  }
+
   /** An invocation has left its sandbox after `heldMs`. */
   served(heldMs: number, nowMs: number): void {
-    this.#lastReleaseMs = nowMs;
+    this.#held--;
+    this.#progressMs = nowMs;
     const known = this.#serviceMs;
     if (known === undefined || heldMs < known) this.#serviceMs = heldMs;
     else this.#serviceMs = known + (Math.min(heldMs, 4 * known) - known) / 64;
@@ -114,24 +124,34 @@ export class FunctionPool {
   }
 
   /**
-   * How many of those who wait need another sandbox: those whom what runs will not serve soon. `busy` tells whether all processors have
-   * work, so that another sandbox would only take turns with those there are.
+   * How many more places those who wait need: a new one serves as many of them soon as those there are. `busy` tells whether all
+   * processors have work, so that another sandbox would only take turns with those there are.
    */
-  unserved(nowMs: number, busy: () => boolean): number {
+  wanted(nowMs: number, busy: () => boolean): number {
     const waiting = this.waiters.size;
     if (waiting === 0) return 0;
     if (this.spec.config.reuse === "fresh") return Math.max(0, waiting - this.#resetting(nowMs));
     const places = this.places;
     const serviceMs = this.#serviceMs;
-    const sinceReleaseMs = nowMs - this.#lastReleaseMs;
-    if (sinceReleaseMs < STUCK_MS && waiting + places > PLACES_WHEN_BUSY && busy())
+    const pauseMs = nowMs - this.#progressMs;
+    if (pauseMs < STUCK_MS && waiting + places > PLACES_WHEN_BUSY && busy())
       return Math.max(0, PLACES_WHEN_BUSY - places);
     if (places === 0 || serviceMs === undefined) return waiting;
-    const [first] = this.waiters;
-    if (first && nowMs - first.sinceMs > LONGEST_WAIT_MS) return waiting;
     // Calls that last longer than they used to show by the time since the last one ended.
-    const each = Math.max(serviceMs, sinceReleaseMs, 0.01);
-    return Math.max(0, waiting - Math.floor((places * PATIENCE_MS) / each));
+    const each = Math.max(serviceMs, pauseMs > PAUSE_MS ? pauseMs : 0, 0.01);
+    const soon = PATIENCE_MS / each;
+    const unserved = Math.max(0, waiting - Math.floor(places * soon));
+    return Math.max(Math.ceil(unserved / Math.max(1, soon)), this.#impatient(nowMs));
+  }
+
+  /** Those who have waited longest, and too long. */
+  #impatient(nowMs: number): number {
+    let count = 0;
+    for (const { sinceMs } of this.waiters) {
+      if (nowMs - sinceMs <= LONGEST_WAIT_MS) break;
+      count++;
+    }
+    return count;
   }
 
   /** Sandboxes that will soon be pristine again. */

@@ -98,6 +98,23 @@ test("a burst makes one sandbox each, within the memory budget", async () => {
   for (const lease of [...late, ...leases.slice(2)]) lease.release(true);
 });
 
+test("a burst after a pause is left to the warm sandbox when its calls are short", async () => {
+  const pool = open();
+  const spec = folders.version("short", HANDLER);
+  const first = await acquire(pool, spec);
+  first.release(true);
+  (await acquire(pool, spec)).release(true);
+  // The pause: another function starts meanwhile.
+  (await acquire(pool, folders.version("other", HANDLER))).release(true);
+  const got = Array.from({ length: 20 }, () => pool.acquire(spec, "container", 10_000));
+  assert.deepEqual([pool.stats().waiting, pool.stats().starting], [19, 0]);
+  for (const one of got) {
+    const lease = isPending(one) ? await one.promise : one;
+    assert.equal(lease.sandbox.id, first.sandbox.id);
+    lease.release(true);
+  }
+});
+
 test("concurrency puts that many invocations in one sandbox", async () => {
   const pool = open();
   const spec = folders.version("wide", HANDLER, { concurrency: 3 });

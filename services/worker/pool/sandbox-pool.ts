@@ -277,6 +277,7 @@ export class SandboxPool {
     entry.firstStart = undefined;
     let released = false;
     const beganMs = performance.now();
+    owner.leased(beganMs);
     return {
       sandbox: entry.sandbox,
       start,
@@ -368,8 +369,8 @@ export class SandboxPool {
   /** Makes the number of starts fit the number of those whom no warm sandbox will serve soon. */
   #balance(owner: FunctionPool): void {
     const nowMs = performance.now();
-    const unserved = owner.unserved(nowMs, () => this.#processors.saturated(nowMs));
-    const needed = Math.ceil(unserved / owner.width);
+    const wanted = owner.wanted(nowMs, () => this.#processors.saturated(nowMs));
+    const needed = Math.ceil(wanted / owner.width);
     if (owner.waiters.size > 0) this.#recheckLater(owner);
     let starts = owner.running + owner.queued.size;
     for (const start of owner.queued) {

@@ -25,8 +25,8 @@ export interface FunctionSnapshotsOptions {
   changed?: (spec: VersionSpec, state: SnapshotState) => void;
 }
 
-/** After this many turns of a runner more of them made no answer faster. */
-export const WARM_TURNS = 100;
+/** Beyond some 20 turns of a runner no answer was faster, and the snapshot grew. */
+export const WARM_TURNS = 50;
 /** Loading, warming up and hooks together, ms. */
 const SETTLE_TIMEOUT_MS = 60_000;
 /** After a failure that was not the function's nobody tries again for this long, ms. */

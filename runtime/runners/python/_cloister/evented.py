@@ -59,6 +59,8 @@ class EventedEngine(Engine):
     def come_back(self):
         if hasattr(self.loop, "_make_self_pipe") and getattr(self.loop, "_ssock", self) is None:
             self.loop._make_self_pipe()
+        # asyncio knows the running loop together with the process id, which is another now.
+        asyncio._set_running_loop(self.loop)
 
     def _readable(self):
         try:

@@ -8,7 +8,9 @@ use vmm_abi::{
 };
 use vmm_memory::AddressSpace;
 
-use crate::locks::Locks;
+use vmm_snapshot::LockState;
+
+use crate::locks::{Locks, Range};
 use crate::vfs::{DirEntry, Node};
 use crate::wait::WaitQueue;
 
@@ -224,6 +226,54 @@ impl OpenFile {
     pub fn keep_locks_in(&self, locks: &Arc<Locks>) -> u64 {
         self.locks.get_or_init(|| Arc::clone(locks));
         self.id
+    }
+
+    /// The locks that it holds.
+    #[must_use]
+    pub fn lock_states(&self) -> Vec<LockState> {
+        let Some(locks) = self.locks.get() else {
+            return Vec::new();
+        };
+        let (whole, ranges) = locks.held_by(self.id);
+        let whole = whole.map(|exclusive| LockState::Whole { exclusive });
+        let ranges = ranges.iter().map(|range| LockState::Range {
+            first: range.first,
+            last: range.last,
+            exclusive: range.exclusive,
+        });
+        whole.into_iter().chain(ranges).collect()
+    }
+
+    /// Takes locks that a former description held.
+    ///
+    /// # Errors
+    /// EAGAIN where another holds one, ENOLCK for too many, or what the file says.
+    pub fn lock_again(&self, locks: &Arc<Locks>, states: &[LockState]) -> Result<(), Errno> {
+        if states.is_empty() {
+            return Ok(());
+        }
+        let stat = self.file.stat()?;
+        let (file, owner) = ((stat.dev, stat.ino), self.keep_locks_in(locks));
+        for state in states {
+            match *state {
+                LockState::Whole { exclusive } => {
+                    locks.lock_whole(file, owner, Some(exclusive))?;
+                }
+                LockState::Range {
+                    first,
+                    last,
+                    exclusive,
+                } => {
+                    let range = Range {
+                        first,
+                        last,
+                        exclusive,
+                    };
+                    locks.lock_range(file, owner, range)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Whether it only names a file (O_PATH).

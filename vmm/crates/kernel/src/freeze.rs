@@ -3,12 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Condvar, Mutex};
 use vmm_abi::Errno;
 use vmm_snapshot::ThreadState;
 
+use crate::futex::Waiter;
 use crate::kernel::Kernel;
 
 /// Why not all threads stand still.
@@ -31,11 +33,30 @@ impl fmt::Display for StillError {
 
 impl std::error::Error for StillError {}
 
+/// Where a thread stands.
+pub(crate) struct Standing {
+    pub state: ThreadState,
+    /// Its place in the queue of a futex.
+    pub waiter: Option<Arc<Waiter>>,
+}
+
+impl Standing {
+    /// The state once all stand. A wake that chose this thread is not lost: whoever woke it counts on it, and the futex need not have changed.
+    fn settled(self) -> ThreadState {
+        let mut state = self.state;
+        if self.waiter.is_some_and(|waiter| waiter.woken()) {
+            state.call = None;
+            state.registers.rax = 0;
+        }
+        state
+    }
+}
+
 /// Where threads stand.
 #[derive(Default)]
 pub(crate) struct Freezer {
     wanted: AtomicBool,
-    standing: Mutex<BTreeMap<i32, Result<ThreadState, Errno>>>,
+    standing: Mutex<BTreeMap<i32, Result<Standing, Errno>>>,
     changed: Condvar,
 }
 
@@ -46,7 +67,7 @@ impl Freezer {
     }
 
     /// Tells where the calling thread is; never returns.
-    pub fn stand(&self, tid: i32, state: Result<ThreadState, Errno>) -> ! {
+    pub fn stand(&self, tid: i32, state: Result<Standing, Errno>) -> ! {
         self.standing.lock().insert(tid, state);
         self.changed.notify_all();
         loop {
@@ -86,7 +107,7 @@ impl Kernel {
             {
                 let states = std::mem::take(&mut *standing).into_values();
                 return states
-                    .map(|state| state.map_err(StillError::State))
+                    .map(|state| state.map(Standing::settled).map_err(StillError::State))
                     .collect();
             }
             self.freezer.changed.wait(&mut standing);

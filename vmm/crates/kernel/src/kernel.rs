@@ -69,6 +69,8 @@ pub struct ThreadShared {
     /// Blocked signals.
     pub mask: AtomicU64,
     pub name: Mutex<Vec<u8>>,
+    /// Processor time that the thread used in a former monitor, nanoseconds.
+    pub processor_ns: AtomicU64,
     kick: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
@@ -86,6 +88,7 @@ impl ThreadShared {
             pending: Mutex::new(Pending::default()),
             mask: AtomicU64::new(mask),
             name: Mutex::new(name),
+            processor_ns: AtomicU64::new(0),
             kick: OnceLock::new(),
         })
     }
@@ -135,7 +138,10 @@ pub struct Kernel {
     pub environment: OnceLock<Vec<Vec<u8>>>,
     /// Clocks that the guest reads by itself; unset where it has to ask.
     pub clock: OnceLock<Arc<GuestClock>>,
-    pub started_ns: u64,
+    /// Monotonic time of the start.
+    pub started_ns: AtomicU64,
+    /// Processor time of a former monitor that ran this process, nanoseconds, less what this one had used before (modulo 2^64).
+    pub processor_ns: AtomicU64,
     /// What [`Kernel::trace_mark`] reads; it may be changed from outside at any time.
     pub trace: OnceLock<TraceSlots>,
     /// Makes all threads stand still.
@@ -202,7 +208,8 @@ impl Kernel {
             auxv: OnceLock::new(),
             environment: OnceLock::new(),
             clock: OnceLock::new(),
-            started_ns: crate::clock::monotonic_ns(),
+            started_ns: crate::clock::monotonic_ns().into(),
+            processor_ns: AtomicU64::new(0),
             trace: OnceLock::new(),
             freezer: Freezer::default(),
             spawner: OnceLock::new(),
@@ -256,6 +263,8 @@ impl Kernel {
             return Err(Errno::EINVAL);
         }
         let shared = ThreadShared::new(state.tid, state.mask, state.name.clone());
+        let used = state.processor_ns;
+        shared.processor_ns.store(used, Ordering::Relaxed);
         for info in &state.pending {
             shared.pending.lock().push(*info)?;
         }

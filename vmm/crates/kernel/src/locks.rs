@@ -163,9 +163,13 @@ impl Locks {
         held.ranges.iter().find(taken).map(|(_, other)| *other)
     }
 
-    /// Whether any file is locked.
-    pub fn any_held(&self) -> bool {
-        !self.files.lock().is_empty()
+    /// What a description holds: on its whole file, and ranges of it.
+    pub fn held_by(&self, owner: u64) -> (Option<bool>, Vec<Range>) {
+        let files = self.files.lock();
+        let whole = files.values().find_map(|held| held.whole.get(&owner));
+        let ranges = files.values().flat_map(|held| &held.ranges);
+        let own = ranges.filter(|(holder, _)| *holder == owner);
+        (whole.copied(), own.map(|(_, range)| *range).collect())
     }
 
     /// Gives up all that a description holds.

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use vmm_abi::*;
@@ -86,6 +86,14 @@ fn new_pipe(ino: u64) -> Arc<Pipe> {
     })
 }
 
+/// What fstat(2) shows of the next pipe.
+static NEXT_INO: AtomicU64 = AtomicU64::new(1000);
+
+/// An inode number for a pipe.
+pub fn new_ino() -> u64 {
+    NEXT_INO.fetch_add(1, Ordering::Relaxed)
+}
+
 /// A new pipe: the end that is read and the end that is written; `ino` is what fstat shows of it.
 #[must_use]
 pub fn pipe(ino: u64) -> (Arc<PipeEnd>, Arc<PipeEnd>) {
@@ -103,7 +111,17 @@ impl RestoredPipe {
     /// With what was in it.
     #[must_use]
     pub fn new(state: &PipeState) -> Self {
-        let pipe = new_pipe(state.ino);
+        Self::fill(new_pipe(state.ino), state)
+    }
+
+    /// As [`RestoredPipe::new`], of a FIFO that has its node again.
+    #[must_use]
+    pub fn of_fifo(fifo: &Fifo, state: &PipeState) -> Self {
+        Self::fill(Arc::clone(&fifo.0), state)
+    }
+
+    fn fill(pipe: Arc<Pipe>, state: &PipeState) -> Self {
+        NEXT_INO.fetch_max(state.ino.saturating_add(1), Ordering::Relaxed);
         let mut inner = pipe.state.lock();
         let capacity = usize::try_from(state.capacity).unwrap_or(CAPACITY);
         let capacity = capacity.clamp(ATOMIC, MAX_CAPACITY);
@@ -203,6 +221,7 @@ impl PipeEnd {
             ino: self.pipe.ino,
             capacity: state.capacity as u64,
             bytes: state.bytes.iter().copied().collect(),
+            fifo: None,
         }
     }
 

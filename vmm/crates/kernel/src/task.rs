@@ -10,6 +10,7 @@ use vmm_snapshot::{CallState, ThreadState};
 use crate::args::{Args, DONE, Restart, Ret, SysResult};
 use crate::delivery::Delivery;
 use crate::file::{File, OpenFile};
+use crate::freeze::Standing;
 use crate::futex::Waiter;
 use crate::kernel::{ExitStatus, Kernel, ThreadShared};
 use crate::signal::unblockable;
@@ -301,14 +302,14 @@ impl Task {
     }
 
     /// Where the thread is; `call` is the number of the system call it waits in.
-    fn state(&self, call: Option<u64>, fpu: &mut dyn Fpu) -> Result<ThreadState, Errno> {
+    fn state(&self, call: Option<u64>, fpu: &mut dyn Fpu) -> Result<Standing, Errno> {
         let mut fpu = fpu.save()?;
         let used = fpu
             .iter()
             .rposition(|byte| *byte != 0)
             .map_or(0, |at| at.saturating_add(1));
         fpu.truncate(used);
-        Ok(ThreadState {
+        let state = ThreadState {
             tid: self.shared.tid,
             name: self.shared.name.lock().clone(),
             registers: self.registers,
@@ -324,7 +325,30 @@ impl Task {
                 deadline_ns: self.wait.deadline_ns,
                 progress: self.wait.progress,
             }),
-        })
+            processor_ns: self.clock(libc::CLOCK_THREAD_CPUTIME_ID)?,
+        };
+        let waiter = self.wait.futex.clone();
+        Ok(Standing { state, waiter })
+    }
+
+    /// What a clock shows this thread (clock_gettime(2)); processor time goes on from that before a snapshot.
+    ///
+    /// # Errors
+    /// EINVAL for a clock that is not served.
+    pub fn clock(&self, id: i32) -> Result<u64, Errno> {
+        let before = match id {
+            libc::CLOCK_PROCESS_CPUTIME_ID => &self.kernel.processor_ns,
+            libc::CLOCK_THREAD_CPUTIME_ID => &self.shared.processor_ns,
+            _ => return clock::read(id),
+        };
+        Ok(clock::read(id)?.wrapping_add(before.load(Ordering::Relaxed)))
+    }
+
+    /// Says that the calling host thread runs it from now on, whatever else that has done before.
+    pub fn begin_here(&self) {
+        self.shared.parker.adopt_this_thread();
+        let used = clock::read(libc::CLOCK_THREAD_CPUTIME_ID).unwrap_or(0);
+        self.shared.processor_ns.fetch_sub(used, Ordering::Relaxed);
     }
 
     /// Comes back only when nobody wants the threads to stand still.

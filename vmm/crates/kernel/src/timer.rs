@@ -8,7 +8,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use vmm_abi::*;
 use vmm_memory::AddressSpace;
-use vmm_snapshot::TimerState;
+use vmm_snapshot::{AlarmState, TimerState};
 
 use crate::clock;
 use crate::file::File;
@@ -352,14 +352,14 @@ impl Alarm {
         kernel: &Arc<Kernel>,
         clock: i32,
         info: Option<SigInfo>,
-        thread: Option<&Arc<ThreadShared>>,
+        thread: Option<Weak<ThreadShared>>,
     ) -> Result<Arc<Self>, Errno> {
         check_clock(clock)?;
         Ok(Arc::new_cyclic(|me| Self {
             clock,
             setting: Mutex::default(),
             info,
-            thread: thread.map(Arc::downgrade),
+            thread,
             kernel: Arc::downgrade(kernel),
             overrun: AtomicU64::new(0),
             slot: Slot::new(),
@@ -421,6 +421,40 @@ impl Alarm {
             .set(setting.next(), Weak::clone(&self.me) as Weak<dyn Expire>);
     }
 
+    /// It under its number, as data.
+    fn made_state(&self, id: i32) -> AlarmState {
+        let tid = |thread: &Weak<ThreadShared>| thread.upgrade().map_or(0, |thread| thread.tid);
+        AlarmState {
+            id,
+            clock: self.clock,
+            info: self.info,
+            tid: self.thread.as_ref().map(tid),
+            timer: self.state(),
+            overrun: self.overrun.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Makes a timer of timer_create(2) as a former one was, its threads being there.
+    ///
+    /// # Errors
+    /// As [`Alarm::new`].
+    pub fn make_again(kernel: &Arc<Kernel>, state: &AlarmState) -> Result<(), Errno> {
+        // Of one whose thread has ended nobody gets the signal, as before.
+        let thread = state.tid.map(|tid| {
+            let thread = kernel.thread(tid);
+            thread.map_or_else(Weak::new, |thread| Arc::downgrade(&thread))
+        });
+        let alarm = Self::new(kernel, state.clock, state.info, thread)?;
+        alarm.overrun.store(state.overrun, Ordering::Relaxed);
+        alarm.restore(state.timer);
+        let mut alarms = kernel.alarms.lock();
+        if alarms.made.len() >= MAX_TIMERS {
+            return Err(Errno::EAGAIN);
+        }
+        alarms.add(state.id, alarm);
+        Ok(())
+    }
+
     /// How often it had gone off more when its last signal was sent (timer_getoverrun(2)).
     #[must_use]
     pub fn overrun(&self) -> u64 {
@@ -479,10 +513,11 @@ pub struct Alarms {
 }
 
 impl Alarms {
-    /// Whether timer_create(2) has made any that are still there.
+    /// Those of timer_create(2), as data.
     #[must_use]
-    pub fn any_made(&self) -> bool {
-        !self.made.is_empty()
+    pub fn made_states(&self) -> Vec<AlarmState> {
+        let state = |(id, alarm): (&i32, &Arc<Alarm>)| alarm.made_state(*id);
+        self.made.iter().map(state).collect()
     }
 
     /// The lowest free number for a timer.

@@ -164,8 +164,8 @@ pub fn restore(options: &Options) -> Result<u8, GuestError> {
     let ordered = match resets.as_ref().filter(|_| options.wait) {
         None => here,
         Some(resets) => {
-            empty.threads.make_ready()?;
             let likely = snapshot::read(&here.file, &here.key, &machine)?;
+            empty.threads.make_ready(likely.process.threads.len())?;
             empty
                 .kernel
                 .make_ready(&likely.memory)
@@ -219,6 +219,7 @@ fn lives(
         totals,
     } = empty;
     let origin = Origin::new(ground, machine, snapshot, file, streams);
+    runners.keep();
     let mut threads = threads;
     loop {
         resets
@@ -236,7 +237,7 @@ fn lives(
             .make_anew(&wanted, &origin, kernel, &runners)
             .inspect_err(|error| resets.failed(error))
             .map_err(GuestError::Reset)?;
-        runners = Threads::new(&renewed.kernel, &origin.machine, &totals);
+        runners = runners.of(&renewed.kernel);
         renewed.kernel.set_spawner(Arc::new(runners.clone()));
         resets.done(&renewed);
         (kernel, threads) = (renewed.kernel, renewed.threads);

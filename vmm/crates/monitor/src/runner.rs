@@ -22,6 +22,7 @@ pub struct Threads {
     totals: Arc<Totals>,
     failure: Arc<Mutex<Option<HypervisorError>>>,
     running: Arc<Running>,
+    spares: Arc<Spares>,
 }
 
 /// Host threads that hold something of their guest's process, beside the one that waits for them.
@@ -44,6 +45,59 @@ impl Running {
     }
 }
 
+/// Host threads that were made before there is work for them, or whose work is over.
+#[derive(Default)]
+struct Spares {
+    state: Mutex<SpareState>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct SpareState {
+    /// Those that have no work and will look for it.
+    idle: usize,
+    work: Vec<(Task, Beginning)>,
+    /// Whether there will be another process when this one is over.
+    kept: bool,
+}
+
+impl Spares {
+    /// Most threads that stay when their work is over.
+    const MOST_KEPT: usize = 16;
+
+    /// Gives work to one that has none; gives it back when all have.
+    fn take_over(&self, task: Task, beginning: Beginning) -> Option<(Task, Beginning)> {
+        let mut state = self.state.lock();
+        if state.idle <= state.work.len() {
+            return Some((task, beginning));
+        }
+        state.work.push((task, beginning));
+        self.wake.notify_one();
+        None
+    }
+
+    /// Whether the calling thread, whose work is over, is to look for more.
+    fn stay(&self) -> bool {
+        let mut state = self.state.lock();
+        if !state.kept || state.idle >= Self::MOST_KEPT {
+            return false;
+        }
+        state.idle = state.idle.saturating_add(1);
+        true
+    }
+
+    fn next(&self) -> (Task, Beginning) {
+        let mut state = self.state.lock();
+        loop {
+            if let Some(work) = state.work.pop() {
+                state.idle = state.idle.saturating_sub(1);
+                return work;
+            }
+            self.wake.wait(&mut state);
+        }
+    }
+}
+
 /// The first thread of a program.
 pub struct First {
     pub shared: Arc<ThreadShared>,
@@ -58,6 +112,7 @@ impl Threads {
             totals: Arc::clone(totals),
             failure: Arc::default(),
             running: Arc::default(),
+            spares: Arc::default(),
         }
     }
 
@@ -66,11 +121,16 @@ impl Threads {
         self.failure.lock().take()
     }
 
-    /// Makes the virtual CPUs that most programs use at once, before anybody waits for them.
+    /// Makes the virtual CPUs that most programs use at once, and host threads for a program of `threads`, before anybody waits for them.
     ///
     /// # Errors
     /// [`HypervisorError`] when one cannot be had.
-    pub fn make_ready(&self) -> Result<(), HypervisorError> {
+    pub fn make_ready(&self, threads: usize) -> Result<(), HypervisorError> {
+        // The first runs on the thread that is there.
+        for _ in 1..threads {
+            self.start_spare()
+                .map_err(|error| HypervisorError::Stopped(format!("no thread: {error}")))?;
+        }
         // The thread that answers, and one that works for it.
         let vcpus = [self.machine.take_vcpu()?, self.machine.take_vcpu()?];
         for vcpu in vcpus {
@@ -123,19 +183,56 @@ impl Threads {
         Ok(())
     }
 
-    /// Runs a thread on a new one of the host.
-    fn start(&self, task: Task, beginning: Beginning) -> io::Result<()> {
+    fn start_spare(&self) -> io::Result<()> {
         let threads = self.clone();
-        self.running.begin();
         std::thread::Builder::new()
-            .name(format!("guest-{}", task.shared.tid))
+            .name("guest-spare".to_owned())
             .stack_size(HOST_STACK_BYTES)
-            .spawn(move || {
-                threads.run(task, beginning);
-                threads.running.end();
-            })
+            .spawn(move || threads.work(None))?;
+        let mut state = self.spares.state.lock();
+        state.idle = state.idle.saturating_add(1);
+        Ok(())
+    }
+
+    /// Runs a thread on one of the host that has nothing to do, or a new one.
+    fn start(&self, task: Task, beginning: Beginning) -> io::Result<()> {
+        self.running.begin();
+        let Some(work) = self.spares.take_over(task, beginning) else {
+            return Ok(());
+        };
+        let threads = self.clone();
+        std::thread::Builder::new()
+            .name(format!("guest-{}", work.0.shared.tid))
+            .stack_size(HOST_STACK_BYTES)
+            .spawn(move || threads.work(Some(work)))
             .map(|_| ())
             .inspect_err(|_| self.running.end())
+    }
+
+    /// What a host thread does: one guest thread after the other, as long as there will be more.
+    fn work(&self, mut first: Option<(Task, Beginning)>) {
+        loop {
+            let (task, beginning) = first.take().unwrap_or_else(|| self.spares.next());
+            self.run(task, beginning);
+            let stays = self.spares.stay();
+            self.running.end();
+            if !stays {
+                return;
+            }
+        }
+    }
+
+    /// Those of a process that takes the place of this one, which is over or about to be.
+    pub fn of(&self, kernel: &Arc<Kernel>) -> Self {
+        Self {
+            kernel: Arc::downgrade(kernel),
+            ..self.clone()
+        }
+    }
+
+    /// From now on threads stay when their work is over.
+    pub fn keep(&self) {
+        self.spares.state.lock().kept = true;
     }
 
     /// Waits until no host thread but the calling one holds anything of the process, whose threads have been told to end.
@@ -148,7 +245,7 @@ impl Threads {
 
     fn run(&self, mut task: Task, beginning: Beginning) {
         let mut cpu = Cpu::Waiting(beginning);
-        task.shared.parker.adopt_this_thread();
+        task.begin_here();
         if let Err(error) = self.serve(&mut task, &mut cpu) {
             self.failure.lock().get_or_insert(error);
             task.end_process(ExitStatus::Signal(vmm_abi::SIGKILL));

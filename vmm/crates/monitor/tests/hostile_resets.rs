@@ -238,7 +238,7 @@ fn page_tables_without_end_end_the_guest() {
 fn a_program_that_ends_meanwhile_is_reset_or_gone_but_never_half() {
     let bundle = bundle("main.py", PYTHON);
     let snapshot = resettable::frozen("python3", bundle.path(), |runner| {
-        runner.init("main.py");
+        runner.init_to_be_frozen("main.py");
         runner.call(1, &json!({"say": "warm"}));
     });
     let mut outcomes = [0, 0];
@@ -274,7 +274,7 @@ fn a_program_that_ends_meanwhile_is_reset_or_gone_but_never_half() {
 fn a_monitor_that_is_killed_in_a_reset_says_nothing() {
     let bundle = bundle("main.py", PYTHON);
     let snapshot = resettable::frozen("python3", bundle.path(), |runner| {
-        runner.init("main.py");
+        runner.init_to_be_frozen("main.py");
     });
     for _ in 0..5 {
         let mut guest = Resettable::of(&snapshot, "python3", bundle.path());

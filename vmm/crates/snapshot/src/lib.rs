@@ -5,6 +5,7 @@ mod state;
 
 pub use file::{FORMAT, FileError, TRAILER_BYTES, Trailer, decode, encode};
 pub use state::{
-    CallState, Description, EpollEntry, FileState, MachineId, PipeState, ProcessState, Snapshot,
+    AddressState, AlarmState, CallState, ClaimState, Description, EpollEntry, FileState, LockState,
+    MachineId, PacketState, PipeState, ProcessState, Snapshot, SocketOptions, SocketState,
     ThreadState, TimerState, TmpBody, TmpNodeState,
 };

@@ -34,12 +34,17 @@ pub struct ProcessState {
     pub descriptors: Vec<(i32, u32, bool)>,
     pub descriptor_limit: u64,
     pub pipes: Vec<PipeState>,
+    pub sockets: Vec<SocketState>,
+    /// The inode number that the next socket gets.
+    pub next_socket_ino: u64,
     /// Everything in the private file systems. A parent comes before its children.
     pub tmp: Vec<TmpNodeState>,
     pub actions: Vec<SigAction>,
     pub pending: Vec<SigInfo>,
     /// ITIMER_REAL.
     pub alarm: Option<TimerState>,
+    /// Those of timer_create(2).
+    pub alarms: Vec<AlarmState>,
     pub limits: Vec<Rlimit>,
     pub cwd: Vec<u8>,
     pub umask: u32,
@@ -47,6 +52,8 @@ pub struct ProcessState {
     pub auxv: Option<Vec<u8>>,
     pub environment: Option<Vec<Vec<u8>>>,
     pub started_ns: u64,
+    /// Processor time used so far, nanoseconds.
+    pub processor_ns: u64,
 }
 
 /// A thread between two instructions, or in a system call that it waits in.
@@ -64,6 +71,8 @@ pub struct ThreadState {
     pub clear_child_tid: u64,
     pub robust_list: (u64, u64),
     pub call: Option<CallState>,
+    /// Processor time used so far, nanoseconds.
+    pub processor_ns: u64,
 }
 
 /// A system call that is to be asked again. Its arguments are in the registers.
@@ -83,6 +92,20 @@ pub struct Description {
     pub flags: u32,
     pub position: u64,
     pub file: FileState,
+    pub locks: Vec<LockState>,
+}
+
+/// A lock that a description holds on its file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LockState {
+    /// Of the whole file (flock(2)).
+    Whole { exclusive: bool },
+    /// Of its bytes from the first to the last (F_OFD_SETLK).
+    Range {
+        first: u64,
+        last: u64,
+        exclusive: bool,
+    },
 }
 
 /// What lies behind an open file.
@@ -104,6 +127,8 @@ pub enum FileState {
         reads: bool,
         writes: bool,
     },
+    /// By its place in [`ProcessState::sockets`].
+    Socket(u32),
     Epoll(Vec<EpollEntry>),
     Timer {
         clock: i32,
@@ -131,6 +156,75 @@ pub struct PipeState {
     pub ino: u64,
     pub capacity: u64,
     pub bytes: Vec<u8>,
+    /// The node that it is the FIFO of, by its place in [`ProcessState::tmp`].
+    pub fifo: Option<u32>,
+}
+
+/// A socket: one with a descriptor, on its way through another, or one that waits to be accepted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SocketState {
+    /// AF_* and SOCK_*
+    pub family: i32,
+    pub kind: i32,
+    pub ino: u64,
+    pub options: SocketOptions,
+    pub packets: Vec<PacketState>,
+    /// Directions that are over, as Linux has them in `sk_shutdown`.
+    pub shutdown: u8,
+    /// What SO_ERROR would tell.
+    pub error: Option<i32>,
+    /// Of one that listens: how many may wait, and the sockets that do.
+    pub backlog: Option<(u64, Vec<u32>)>,
+    pub name: Option<AddressState>,
+    pub claim: Option<ClaimState>,
+    /// The socket it is connected to, while that is open.
+    pub peer: Option<u32>,
+    pub peer_name: Option<AddressState>,
+    pub connected: bool,
+}
+
+/// What setsockopt(2) has set.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SocketOptions {
+    /// Level, name, value.
+    pub numbers: Vec<(i32, i32, i32)>,
+    pub receive_timeout_us: u64,
+    pub send_timeout_us: u64,
+    /// Whether it is on, and seconds.
+    pub linger: (i32, i32),
+}
+
+/// Bytes that wait in a socket, and what came with them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PacketState {
+    pub bytes: Vec<u8>,
+    pub from: Option<AddressState>,
+    /// Descriptions on their way (SCM_RIGHTS).
+    pub files: Vec<u32>,
+}
+
+/// A socket's address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AddressState {
+    Unnamed,
+    Path(Vec<u8>),
+    Abstract(Vec<u8>),
+    Inet(std::net::SocketAddr),
+}
+
+/// What makes a socket be found by its address. One that was accepted has the address alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ClaimState {
+    Port {
+        address: std::net::SocketAddr,
+        both_families: bool,
+        reuse_address: bool,
+        reuse_port: bool,
+    },
+    /// An abstract name.
+    Abstract(Vec<u8>),
+    /// A socket file, by device and inode.
+    Node(u64, u64),
 }
 
 /// When a timer goes off: monotonic nanoseconds, 0 for never.
@@ -140,9 +234,23 @@ pub struct TimerState {
     pub interval_ns: u64,
 }
 
+/// A timer that sends a signal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AlarmState {
+    pub id: i32,
+    pub clock: i32,
+    /// None for SIGEV_NONE.
+    pub info: Option<SigInfo>,
+    /// The thread that gets it; 0 when that has ended, none for the process.
+    pub tid: Option<i32>,
+    pub timer: TimerState,
+    pub overrun: u64,
+}
+
 /// A file, folder or link of a private file system.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TmpNodeState {
+    pub ino: u64,
     /// Which of the trees, and where in it: the places of the folders that name it, with the names. None for an unlinked one.
     pub names: Vec<(u32, Vec<u8>)>,
     pub mode: u32,
@@ -160,7 +268,10 @@ pub enum TmpBody {
     File {
         size: u64,
         extents: Vec<Extent>,
+        /// F_SEAL_*, for memory files that can have any; F_SEAL_SEAL for all others.
+        seals: u32,
     },
     Link(Vec<u8>),
     Socket,
+    Fifo,
 }

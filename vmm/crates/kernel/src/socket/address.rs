@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use vmm_abi::Errno;
+use vmm_snapshot::AddressState;
 
 use super::Family;
 
@@ -56,6 +57,29 @@ impl Address {
             (Family::Inet6, libc::AF_INET) if bytes.len() < INET6_LEAST => Err(Errno::EINVAL),
             _ if bytes.len() < INET_BYTES => Err(Errno::EINVAL),
             _ => Err(Errno::EAFNOSUPPORT),
+        }
+    }
+
+    /// As data; `None` for one that nothing has.
+    #[must_use]
+    pub fn state(&self) -> Option<AddressState> {
+        match self {
+            Self::Unix(UnixName::Unnamed) => Some(AddressState::Unnamed),
+            Self::Unix(UnixName::Path(path)) => Some(AddressState::Path(path.clone())),
+            Self::Unix(UnixName::Abstract(name)) => Some(AddressState::Abstract(name.clone())),
+            Self::Inet(address) => Some(AddressState::Inet(*address)),
+            Self::Unspecified => None,
+        }
+    }
+
+    /// From data.
+    #[must_use]
+    pub fn restored(state: &AddressState) -> Self {
+        match state {
+            AddressState::Unnamed => Self::Unix(UnixName::Unnamed),
+            AddressState::Path(path) => Self::Unix(UnixName::Path(path.clone())),
+            AddressState::Abstract(name) => Self::Unix(UnixName::Abstract(name.clone())),
+            AddressState::Inet(address) => Self::Inet(*address),
         }
     }
 

@@ -189,6 +189,25 @@ impl Endpoint {
         }
     }
 
+    /// Puts what waited in a former endpoint into this one.
+    ///
+    /// # Errors
+    /// ENOBUFS.
+    pub fn put_back(&self, packets: Vec<Packet>) -> Result<(), Errno> {
+        for packet in packets {
+            let len = packet.bytes.len();
+            let cost = match self.kind {
+                Kind::Stream => 0,
+                _ => MESSAGE_COST,
+            };
+            self.network.charge_bytes(len.saturating_add(cost))?;
+            let mut state = self.lock();
+            state.bytes = state.bytes.saturating_add(len);
+            state.packets.push_back(packet);
+        }
+        Ok(())
+    }
+
     /// Bytes that may wait here.
     #[must_use]
     pub fn capacity(&self) -> usize {

@@ -7,6 +7,7 @@ mod network;
 mod options;
 mod receive;
 mod send;
+mod state;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,6 +27,7 @@ pub use names::Found;
 pub use network::Network;
 pub use receive::{Received, Want};
 pub use send::Target;
+pub(crate) use state::RestoredSockets;
 
 /// Address families that are served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

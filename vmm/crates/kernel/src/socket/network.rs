@@ -7,6 +7,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use vmm_abi::Errno;
+use vmm_snapshot::ClaimState;
 
 use super::endpoint::Endpoint;
 use super::{Family, Kind};
@@ -244,6 +245,76 @@ impl Network {
     #[must_use]
     pub fn node(&self, node: (u64, u64)) -> Option<Arc<Endpoint>> {
         self.nodes.lock().get(&node).and_then(Weak::upgrade)
+    }
+}
+
+/// Claims as data, and back.
+impl Network {
+    /// What makes an endpoint be found; `None` for one that is not.
+    #[must_use]
+    pub fn claim_state(&self, end: &Arc<Endpoint>) -> Option<ClaimState> {
+        let own = |other: &Weak<Endpoint>| std::ptr::eq(other.as_ptr(), Arc::as_ptr(end));
+        let ports = self.ports(end.kind).lock();
+        let mut bound = ports.iter().flat_map(|(port, list)| {
+            let port = *port;
+            list.iter().map(move |bound| (port, bound))
+        });
+        if let Some((port, bound)) = bound.find(|(_, bound)| own(&bound.end)) {
+            return Some(ClaimState::Port {
+                address: SocketAddr::new(bound.ip, port),
+                both_families: bound.both_families,
+                reuse_address: bound.reuse_address,
+                reuse_port: bound.reuse_port,
+            });
+        }
+        drop(bound);
+        drop(ports);
+        let hidden = self.hidden.lock();
+        if let Some((name, _)) = hidden.iter().find(|(_, other)| own(other)) {
+            return Some(ClaimState::Abstract(name.clone()));
+        }
+        drop(hidden);
+        let nodes = self.nodes.lock();
+        let node = nodes.iter().find(|(_, other)| own(other));
+        node.map(|((dev, ino), _)| ClaimState::Node(*dev, *ino))
+    }
+
+    /// Has an endpoint be found as a former one was.
+    pub fn claim_again(&self, end: &Arc<Endpoint>, state: &ClaimState) {
+        match state {
+            ClaimState::Port {
+                address,
+                both_families,
+                reuse_address,
+                reuse_port,
+            } => {
+                let bound = Bound {
+                    end: Arc::downgrade(end),
+                    ip: address.ip(),
+                    both_families: *both_families,
+                    reuse_address: *reuse_address,
+                    reuse_port: *reuse_port,
+                };
+                let mut ports = self.ports(end.kind).lock();
+                ports.entry(address.port()).or_default().push(bound);
+            }
+            ClaimState::Abstract(name) => {
+                let mut hidden = self.hidden.lock();
+                hidden.insert(name.clone(), Arc::downgrade(end));
+            }
+            ClaimState::Node(dev, ino) => self.claim_node(end, (*dev, *ino)),
+        }
+    }
+
+    /// The count that [`Network::new_ino`] goes on from.
+    #[must_use]
+    pub fn next_ino(&self) -> u64 {
+        self.next_ino.load(Ordering::Relaxed)
+    }
+
+    /// Goes on from a count.
+    pub fn set_next_ino(&self, next: u64) {
+        self.next_ino.store(next, Ordering::Relaxed);
     }
 }
 

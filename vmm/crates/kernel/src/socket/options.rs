@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use vmm_abi::{Errno, Timeval};
+use vmm_snapshot::SocketOptions;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::{Family, Kind, Socket};
@@ -110,6 +111,32 @@ impl Options {
     #[must_use]
     pub fn reuses_port(&self) -> bool {
         self.truth(libc::SOL_SOCKET, libc::SO_REUSEPORT)
+    }
+
+    /// As data.
+    pub fn state(&self) -> SocketOptions {
+        let numbers = self.numbers.iter();
+        SocketOptions {
+            numbers: numbers
+                .map(|((level, name), n)| (*level, *name, *n))
+                .collect(),
+            receive_timeout_us: self.receive_timeout_us,
+            send_timeout_us: self.send_timeout_us,
+            linger: self.linger,
+        }
+    }
+
+    /// From data.
+    pub fn restored(state: &SocketOptions) -> Self {
+        let numbers = state.numbers.iter();
+        Self {
+            numbers: numbers
+                .map(|(level, name, n)| ((*level, *name), *n))
+                .collect(),
+            receive_timeout_us: state.receive_timeout_us,
+            send_timeout_us: state.send_timeout_us,
+            linger: state.linger,
+        }
     }
 
     /// What an accepted connection has from its listener; here nothing that matters but the numbers.

@@ -6,6 +6,7 @@ mod reset;
 use std::fmt;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use vmm_abi::Errno;
 use vmm_memory::{Kind, MemoryState, PageMap, PageStore, SaveError};
@@ -81,18 +82,18 @@ impl Kernel {
             }
         }
         let alarms = self.alarms.lock();
-        if alarms.any_made() {
-            return Err(CaptureError::Holds("a timer of timer_create(2)".into()));
-        }
-        if self.locks.any_held() {
-            return Err(CaptureError::Holds("a lock of a file".into()));
-        }
         let alarm = alarms.real.as_ref().map(|alarm| alarm.state());
+        let made = alarms.made_states();
         drop(alarms);
+        let now = crate::clock::read(libc::CLOCK_PROCESS_CPUTIME_ID).unwrap_or(0);
+        let before = self.processor_ns.load(Ordering::Relaxed);
         let mut process = ProcessState {
             threads,
             last_tid: self.last_tid(),
             alarm,
+            alarms: made,
+            started_ns: self.started_ns.load(Ordering::Relaxed),
+            processor_ns: before.saturating_add(now),
             cwd: self.cwd.lock().clone(),
             umask: *self.umask.lock(),
             limits: self.limits.lock().all().to_vec(),
@@ -175,10 +176,9 @@ impl Kernel {
             .map_err(|_| RestoreError::Malformed("list of limits"))?;
         *self.cwd.lock() = process.cwd.clone();
         *self.umask.lock() = process.umask;
-        if let Some(state) = process.alarm {
-            let alarm = Alarm::real(self).map_err(|errno| RestoreError::Host("a timer", errno))?;
-            alarm.restore(state);
-        }
+        self.started_ns.store(process.started_ns, Ordering::Relaxed);
+        let used = process.processor_ns;
+        self.processor_ns.store(used, Ordering::Relaxed);
         if let Some(program) = &process.program {
             let _ = self.program.set(program.clone());
         }
@@ -190,9 +190,23 @@ impl Kernel {
         }
         self.set_last_tid(process.last_tid);
         let threads = process.threads.iter().map(|state| self.put_thread(state));
-        threads
+        let threads = threads
             .collect::<Result<_, _>>()
-            .map_err(|errno| RestoreError::Host("a thread", errno))
+            .map_err(|errno| RestoreError::Host("a thread", errno))?;
+        self.bring_back_timers(process)
+            .map_err(|errno| RestoreError::Host("a timer", errno))?;
+        Ok(threads)
+    }
+
+    /// When threads are there: a timer may go off at once.
+    fn bring_back_timers(self: &Arc<Self>, process: &ProcessState) -> Result<(), Errno> {
+        if let Some(state) = process.alarm {
+            Alarm::real(self)?.restore(state);
+        }
+        process
+            .alarms
+            .iter()
+            .try_for_each(|state| Alarm::make_again(self, state))
     }
 
     /// The pages of the clocks are those of the monitor that runs the guest now.

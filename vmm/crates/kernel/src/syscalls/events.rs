@@ -1,7 +1,6 @@
 //! Descriptors that exist to be waited for: pipes, eventfds, epoll sets.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use vmm_abi::*;
 use zerocopy::IntoBytes;
@@ -35,11 +34,10 @@ pub fn pipe_plain(task: &mut Task, args: Args) -> SysResult {
 }
 
 fn make_pipe(task: &mut Task, address: u64, flags: u32) -> SysResult {
-    static NEXT: AtomicU64 = AtomicU64::new(1000);
     if flags & !(O_CLOEXEC | O_NONBLOCK) != 0 {
         return Err(Errno::EINVAL);
     }
-    let ino = NEXT.fetch_add(1, Ordering::Relaxed);
+    let ino = pipe::new_ino();
     let (reader, writer) = pipe::pipe(ino);
     let name = format!("pipe:[{ino}]");
     let (cloexec, status) = (flags & O_CLOEXEC != 0, flags & O_NONBLOCK);

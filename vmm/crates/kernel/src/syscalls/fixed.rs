@@ -237,7 +237,7 @@ fn tmpfs(task: &Task, address: u64) -> SysResult {
 pub fn times(task: &mut Task, args: Args) -> SysResult {
     const TICK_NS: u64 = 10_000_000;
     if args.word(0) != 0 {
-        let user = crate::clock::read(libc::CLOCK_PROCESS_CPUTIME_ID)? / TICK_NS;
+        let user = task.clock(libc::CLOCK_PROCESS_CPUTIME_ID)? / TICK_NS;
         task.memory().write_value(args.word(0), &[user, 0, 0, 0])?;
     }
     Ok((crate::clock::monotonic_ns() / TICK_NS).into())

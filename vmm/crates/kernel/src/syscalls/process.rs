@@ -1,6 +1,7 @@
 //! What a process asks about itself and its machine.
 
-use rustix::time::{ClockId, clock_gettime};
+use std::sync::atomic::Ordering;
+
 use vmm_abi::*;
 
 use crate::args::{Args, DONE, SysResult};
@@ -44,7 +45,8 @@ pub fn uname(task: &mut Task, args: Args) -> SysResult {
 pub fn sysinfo(task: &mut Task, args: Args) -> SysResult {
     let kernel = &task.kernel;
     let total = kernel.identity.memory_bytes;
-    let uptime = clock::monotonic_ns().saturating_sub(kernel.started_ns) / 1_000_000_000;
+    let uptime = clock::monotonic_ns().saturating_sub(kernel.started_ns.load(Ordering::Relaxed))
+        / 1_000_000_000;
     let info = Sysinfo {
         uptime: uptime as i64,
         totalram: total,
@@ -60,8 +62,8 @@ pub fn sysinfo(task: &mut Task, args: Args) -> SysResult {
 /// getrusage(2)
 pub fn getrusage(task: &mut Task, args: Args) -> SysResult {
     let clock = match args.int(0) {
-        libc::RUSAGE_SELF => ClockId::ProcessCPUTime,
-        libc::RUSAGE_THREAD => ClockId::ThreadCPUTime,
+        libc::RUSAGE_SELF => libc::CLOCK_PROCESS_CPUTIME_ID,
+        libc::RUSAGE_THREAD => libc::CLOCK_THREAD_CPUTIME_ID,
         libc::RUSAGE_CHILDREN => {
             task.memory()
                 .write_value(args.word(1), &Rusage::default())?;
@@ -69,10 +71,10 @@ pub fn getrusage(task: &mut Task, args: Args) -> SysResult {
         }
         _ => return Err(Errno::EINVAL),
     };
-    let time = clock_gettime(clock);
+    let time = Timespec::from_ns(task.clock(clock)?);
     let user = Timeval {
-        seconds: time.tv_sec,
-        microseconds: time.tv_nsec / 1000,
+        seconds: time.seconds,
+        microseconds: time.nanoseconds / 1000,
     };
     let mut usage = Rusage {
         user,

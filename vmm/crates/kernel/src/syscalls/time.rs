@@ -8,7 +8,7 @@ use crate::task::Task;
 
 /// clock_gettime(2)
 pub fn clock_gettime(task: &mut Task, args: Args) -> SysResult {
-    let now = Timespec::from_ns(clock::read(args.int(0))?);
+    let now = Timespec::from_ns(task.clock(args.int(0))?);
     task.memory().write_value(args.word(1), &now)?;
     DONE
 }

@@ -1,5 +1,7 @@
 //! Timers that are read, and timers that send signals.
 
+use std::sync::Arc;
+
 use vmm_abi::*;
 
 use crate::args::{Args, DONE, SysResult};
@@ -165,7 +167,8 @@ pub fn timer_create(task: &mut Task, args: Args) -> SysResult {
     let [number, kept, ..] = &mut info.words;
     (*number, *kept) = (id as u64, value);
     let info = (kind != SIGEV_NONE).then_some(info);
-    let alarm = Alarm::new(&task.kernel, args.int(0), info, thread.as_ref())?;
+    let thread = thread.as_ref().map(Arc::downgrade);
+    let alarm = Alarm::new(&task.kernel, args.int(0), info, thread)?;
     task.memory().write_value(args.word(2), &id)?;
     task.kernel.alarms.lock().add(id, alarm);
     DONE

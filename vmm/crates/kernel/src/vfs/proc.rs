@@ -1,6 +1,7 @@
 //! /proc: what runtimes read of themselves and of the machine.
 
 use std::fmt::Write as _;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use vmm_abi::{Errno, Prot, S_IFLNK, Stat};
@@ -405,7 +406,7 @@ fn process_stat(kernel: &Kernel) -> Made {
     let size = mapped_bytes(kernel);
     let resident = kernel.memory.used_bytes().0 / 4096;
     let name = command(kernel);
-    let started = kernel.started_ns / 10_000_000;
+    let started = kernel.started_ns.load(Ordering::Relaxed) / 10_000_000;
     Ok(format!(
         "{pid} ({name}) R 0 {pid} {pid} 0 -1 0 0 0 0 0 0 0 0 0 20 0 {threads} 0 {started} {size} {resident} \
          18446744073709551615 0 0 0 0 0 0 0 0 0 0 0 0 17 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n"

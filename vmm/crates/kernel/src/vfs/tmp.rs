@@ -147,6 +147,25 @@ impl TmpNode {
         Ok(children)
     }
 
+    /// The inode number that the next node of this file system gets.
+    pub(super) fn next_ino(&self) -> u64 {
+        self.shared.next_ino.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_next_ino(&self, next: u64) {
+        self.shared.next_ino.store(next, Ordering::Relaxed);
+    }
+
+    /// Sets all three times as they were once: of access, of change, of attribute change.
+    pub(super) fn set_all_times(&self, [atime, mtime, ctime]: [Timespec; 3]) {
+        let times = Times {
+            atime,
+            mtime,
+            ctime,
+        };
+        *self.times.lock() = times;
+    }
+
     fn kind(&self) -> u32 {
         self.mode.load(Ordering::Relaxed) & S_IFMT
     }

@@ -1,21 +1,25 @@
 //! The private file systems as plain data, and back.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use vmm_abi::{Errno, PAGE_SIZE, S_IFDIR, S_IFMT, Timespec};
 use vmm_memory::{Extent, PageStore};
-use vmm_snapshot::{TmpBody, TmpNodeState};
+use vmm_snapshot::{PipeState, TmpBody, TmpNodeState};
 
 use super::tmp::{Body, TmpNode};
 use super::{Node, Vfs};
 use crate::file::File;
+use crate::pipe::RestoredPipe;
 
 /// Where the trees are mounted, by the number of the tree.
 const TREES: [&str; 2] = ["/tmp", "/dev/shm"];
 /// Bytes that are copied at once.
 const PIECE: usize = 64 << 10;
+/// F_SEAL_SEAL alone: what a file shows that never could have seals.
+const SEALED: u32 = 1;
 const PAGE: usize = PAGE_SIZE as usize;
 
 /// The nodes of all trees, and those without a name that are open.
@@ -66,6 +70,7 @@ impl TmpCapture {
         let stat = node.stat().ok()?;
         let time = |time: Timespec| (time.seconds, time.nanoseconds);
         let state = TmpNodeState {
+            ino: stat.ino,
             names: Vec::new(),
             mode: stat.mode,
             times: [stat.atime, stat.mtime, stat.ctime].map(time),
@@ -104,18 +109,23 @@ impl TmpCapture {
     /// All nodes, what they hold written to `store`.
     ///
     /// # Errors
-    /// EOPNOTSUPP for a FIFO, or what the host says.
+    /// What the host says.
     pub fn finish(self, store: &mut dyn PageStore) -> Result<Vec<TmpNodeState>, Errno> {
         let mut states = Vec::new();
         for (node, mut state) in self.nodes {
             let tmp = of(&node).ok_or(Errno::ENODEV)?;
-            match (&tmp.body, &mut state.body) {
-                (Body::Fifo(_), _) => return Err(Errno::EOPNOTSUPP),
-                (Body::File(_), TmpBody::File { size, extents }) => {
-                    *size = File::size(tmp).unwrap_or(0);
-                    *extents = store_file(tmp, *size, store)?;
-                }
-                _ => {}
+            if let (
+                Body::File(_),
+                TmpBody::File {
+                    size,
+                    extents,
+                    seals,
+                },
+            ) = (&tmp.body, &mut state.body)
+            {
+                *size = File::size(tmp).unwrap_or(0);
+                *seals = tmp.seals(None)?;
+                *extents = store_file(tmp, *size, store)?;
             }
             states.push(state);
         }
@@ -128,34 +138,60 @@ fn body_of(node: &TmpNode) -> TmpBody {
         Body::Folder(_) => TmpBody::Folder,
         Body::Link(target) => TmpBody::Link(target.clone()),
         Body::Socket => TmpBody::Socket,
-        Body::File(_) | Body::Fifo(_) => TmpBody::File {
+        Body::Fifo(_) => TmpBody::Fifo,
+        Body::File(_) => TmpBody::File {
             size: 0,
             extents: Vec::new(),
+            seals: 0,
         },
     }
 }
 
+/// Writes the pages that hold something; what lies between them stays a hole.
 fn store_file(file: &TmpNode, size: u64, store: &mut dyn PageStore) -> Result<Vec<Extent>, Errno> {
     let mut extents = Vec::new();
     let mut piece = vec![0; PIECE];
     let mut at = 0u64;
     while at < size {
+        at = match file.seek_data(at, false) {
+            Ok(data) => data.saturating_sub(data % PAGE_SIZE),
+            // Nothing but a hole up to the end.
+            Err(Errno::ENXIO) => break,
+            Err(errno) => return Err(errno),
+        };
         piece.fill(0);
-        let count = file.get(&mut piece, at)?;
-        if count == 0 {
+        if file.get(&mut piece, at)? == 0 {
             break;
         }
-        let pages = count.div_ceil(PAGE).saturating_mul(PAGE);
-        let bytes = piece.get(..pages).unwrap_or_default();
-        if bytes.iter().any(|byte| *byte != 0) {
-            let offset = store.reserve(bytes.len() as u64, PAGE_SIZE, 0)?;
-            store.write(offset, bytes)?;
+        for run in runs(&piece) {
+            let place = at.saturating_add(run.start as u64);
+            let bytes = piece.get(run).unwrap_or_default();
             let len = bytes.len() as u64;
+            let offset = store.reserve(len, PAGE_SIZE, 0)?;
+            store.write(offset, bytes)?;
+            let at = place;
             extents.push(Extent { at, len, offset });
         }
         at = at.saturating_add(PIECE as u64);
     }
     Ok(extents)
+}
+
+/// Where pages lie that are not zero.
+fn runs(piece: &[u8]) -> Vec<Range<usize>> {
+    let mut runs: Vec<Range<usize>> = Vec::new();
+    for (index, page) in piece.chunks(PAGE).enumerate() {
+        if page.iter().all(|byte| *byte == 0) {
+            continue;
+        }
+        let start = index.saturating_mul(PAGE);
+        let end = start.saturating_add(page.len());
+        match runs.last_mut() {
+            Some(last) if last.end == start => last.end = end,
+            _ => runs.push(start..end),
+        }
+    }
+    runs
 }
 
 /// The nodes that were brought back, by their place.
@@ -172,11 +208,19 @@ impl TmpRestored {
         snapshot: BorrowedFd<'_>,
     ) -> Result<Self, Errno> {
         let mut restored = Self(Vec::new());
+        let mut last_ino = 0;
         for state in states {
             let node = restored.make(vfs, state)?;
-            if let TmpBody::File { size, extents } = &state.body {
+            if let TmpBody::File {
+                size,
+                extents,
+                seals,
+            } = &state.body
+            {
                 fill(&node, *size, extents, snapshot)?;
+                seal(&node, *seals)?;
             }
+            last_ino = state.ino.max(last_ino);
             restored.0.push(node);
         }
         // Last, since names and bytes change times too.
@@ -186,10 +230,19 @@ impl TmpRestored {
                 seconds,
                 nanoseconds,
             };
-            let [atime, mtime, _] = state.times.map(time);
-            node.set_times(Some(atime), Some(mtime))?;
+            let tmp = of(node).ok_or(Errno::EINVAL)?;
+            tmp.set_all_times(state.times.map(time));
+            tmp.set_next_ino(last_ino.saturating_add(1).max(tmp.next_ino()));
         }
         Ok(restored)
+    }
+
+    /// The pipe of the FIFO of that place, with what is in it.
+    pub fn pipe(&self, place: u32, state: &PipeState) -> Option<RestoredPipe> {
+        match &of(self.node(place)?)?.body {
+            Body::Fifo(fifo) => Some(RestoredPipe::of_fifo(fifo, state)),
+            _ => None,
+        }
     }
 
     /// The node of that place.
@@ -211,7 +264,15 @@ impl TmpRestored {
         if is_folder != (state.mode & S_IFMT == S_IFDIR) {
             return Err(Errno::EINVAL);
         }
-        let mut node: Option<Arc<dyn Node>> = None;
+        let root = self.0.first().ok_or(Errno::EINVAL)?;
+        // It keeps its number, by which programs tell files apart.
+        of(root).ok_or(Errno::EINVAL)?.set_next_ino(state.ino);
+        let mut node = match state.body {
+            TmpBody::File { seals, .. } => {
+                Some(root.memory_file(state.mode & 0o7777, seals != SEALED)?)
+            }
+            _ => None,
+        };
         for (folder, name) in &state.names {
             let folder = self.node(*folder).ok_or(Errno::EINVAL)?;
             match &node {
@@ -221,13 +282,28 @@ impl TmpRestored {
         }
         match node {
             Some(node) => Ok(node),
-            // Open, but without a name.
-            None => {
-                let root = self.0.first().ok_or(Errno::EINVAL)?;
-                root.unnamed(state.mode & 0o7777)
-            }
+            None => removed(root, state.mode, target),
         }
     }
+}
+
+/// A node that is open, but without a name.
+fn removed(root: &Arc<dyn Node>, mode: u32, target: Option<&[u8]>) -> Result<Arc<dyn Node>, Errno> {
+    let names = (0u32..=u32::MAX).map(|number| format!(".removed-{number}").into_bytes());
+    let mut free = names.filter(|name| root.lookup(name).is_err());
+    let name = free.next().ok_or(Errno::ENOSPC)?;
+    let node = root.create(&name, mode, target)?;
+    root.remove(&name, mode & S_IFMT == S_IFDIR)?;
+    Ok(node)
+}
+
+/// Sets the seals of a memory file that can have any.
+fn seal(node: &Arc<dyn Node>, seals: u32) -> Result<(), Errno> {
+    if seals == 0 || seals == SEALED {
+        return Ok(());
+    }
+    let file = of(node).ok_or(Errno::EINVAL)?;
+    File::seals(file, Some(seals)).map(drop)
 }
 
 fn fill(

@@ -350,7 +350,7 @@ impl AddressSpace {
 
     /// Writes what untouched memory holds; whether that worked. Nothing is no work.
     fn write_zeroes(&self, start: u64, end: u64) -> bool {
-        const ZEROES: [u8; 16 * PAGE_SIZE as usize] = [0; 16 * PAGE_SIZE as usize];
+        static ZEROES: [u8; 16 * PAGE_SIZE as usize] = [0; 16 * PAGE_SIZE as usize];
         let mut at = start;
         while at < end {
             let len = end.saturating_sub(at).min(ZEROES.len() as u64);
@@ -427,5 +427,11 @@ fn slice(mapping: &MappingState, start: u64, end: u64) -> MappingState {
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "a failed step of a test is to end it"
+)]
 #[path = "reset_tests.rs"]
 mod tests;

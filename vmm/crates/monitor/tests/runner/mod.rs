@@ -120,8 +120,21 @@ impl Runner {
 
     /// Has the function loaded.
     pub fn init(&mut self, entry: &str) {
-        let init = json!({"function": "hello", "version": 1, "entry": entry, "root": "/fn", "env": {},
+        self.load(entry, None);
+    }
+
+    /// The same of one that is to be frozen then.
+    #[allow(dead_code, reason = "not every test freezes")]
+    pub fn init_to_be_frozen(&mut self, entry: &str) {
+        self.load(entry, Some(0));
+    }
+
+    fn load(&mut self, entry: &str, warm_turns: Option<u32>) {
+        let mut init = json!({"function": "hello", "version": 1, "entry": entry, "root": "/fn", "env": {},
             "memoryMb": MEMORY_MB, "timeoutMs": 60_000, "seed": "", "nowMs": 0});
+        if let Some(turns) = warm_turns {
+            init["snapshot"] = json!({"warmTurns": turns});
+        }
         self.writer.send_json(FrameType::Init, 0, &init).unwrap();
         let done = self.await_frame(FrameType::InitDone);
         let done: Value = serde_json::from_slice(&done.payload).unwrap();
