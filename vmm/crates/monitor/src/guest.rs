@@ -219,7 +219,6 @@ fn lives(
         totals,
     } = empty;
     let origin = Origin::new(ground, machine, snapshot, file, streams);
-    runners.keep();
     let mut threads = threads;
     loop {
         resets
@@ -237,7 +236,7 @@ fn lives(
             .make_anew(&wanted, &origin, kernel, &runners)
             .inspect_err(|error| resets.failed(error))
             .map_err(GuestError::Reset)?;
-        runners = runners.of(&renewed.kernel);
+        runners = runners.of_process(&renewed.kernel);
         renewed.kernel.set_spawner(Arc::new(runners.clone()));
         resets.done(&renewed);
         (kernel, threads) = (renewed.kernel, renewed.threads);

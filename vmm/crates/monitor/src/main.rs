@@ -4,6 +4,7 @@ mod command;
 mod confine;
 mod counters;
 mod cpu;
+mod crew;
 mod guest;
 mod host_calls;
 mod order;

@@ -9,10 +9,8 @@ use vmm_kernel::{ExitStatus, Kernel, NewThread, Spawner, Task, ThreadShared};
 use vmm_snapshot::ThreadState;
 
 use crate::cpu::{Beginning, Cpu};
+use crate::crew::Crew;
 use crate::report::Totals;
-
-/// Stack of a host thread that serves one guest thread; handlers do not recurse.
-const HOST_STACK_BYTES: usize = 256 << 10;
 
 /// The host threads that run guest threads.
 #[derive(Clone)]
@@ -21,8 +19,8 @@ pub struct Threads {
     machine: Arc<Machine>,
     totals: Arc<Totals>,
     failure: Arc<Mutex<Option<HypervisorError>>>,
+    crew: Arc<Crew>,
     running: Arc<Running>,
-    spares: Arc<Spares>,
 }
 
 /// Host threads that hold something of their guest's process, beside the one that waits for them.
@@ -45,59 +43,6 @@ impl Running {
     }
 }
 
-/// Host threads that were made before there is work for them, or whose work is over.
-#[derive(Default)]
-struct Spares {
-    state: Mutex<SpareState>,
-    wake: Condvar,
-}
-
-#[derive(Default)]
-struct SpareState {
-    /// Those that have no work and will look for it.
-    idle: usize,
-    work: Vec<(Task, Beginning)>,
-    /// Whether there will be another process when this one is over.
-    kept: bool,
-}
-
-impl Spares {
-    /// Most threads that stay when their work is over.
-    const MOST_KEPT: usize = 16;
-
-    /// Gives work to one that has none; gives it back when all have.
-    fn take_over(&self, task: Task, beginning: Beginning) -> Option<(Task, Beginning)> {
-        let mut state = self.state.lock();
-        if state.idle <= state.work.len() {
-            return Some((task, beginning));
-        }
-        state.work.push((task, beginning));
-        self.wake.notify_one();
-        None
-    }
-
-    /// Whether the calling thread, whose work is over, is to look for more.
-    fn stay(&self) -> bool {
-        let mut state = self.state.lock();
-        if !state.kept || state.idle >= Self::MOST_KEPT {
-            return false;
-        }
-        state.idle = state.idle.saturating_add(1);
-        true
-    }
-
-    fn next(&self) -> (Task, Beginning) {
-        let mut state = self.state.lock();
-        loop {
-            if let Some(work) = state.work.pop() {
-                state.idle = state.idle.saturating_sub(1);
-                return work;
-            }
-            self.wake.wait(&mut state);
-        }
-    }
-}
-
 /// The first thread of a program.
 pub struct First {
     pub shared: Arc<ThreadShared>,
@@ -111,8 +56,16 @@ impl Threads {
             machine: Arc::clone(machine),
             totals: Arc::clone(totals),
             failure: Arc::default(),
+            crew: Arc::default(),
             running: Arc::default(),
-            spares: Arc::default(),
+        }
+    }
+
+    /// The same host threads and machine for another process.
+    pub fn of_process(&self, kernel: &Arc<Kernel>) -> Self {
+        Self {
+            crew: Arc::clone(&self.crew),
+            ..Self::new(kernel, &self.machine, &self.totals)
         }
     }
 
@@ -127,10 +80,9 @@ impl Threads {
     /// [`HypervisorError`] when one cannot be had.
     pub fn make_ready(&self, threads: usize) -> Result<(), HypervisorError> {
         // The first runs on the thread that is there.
-        for _ in 1..threads {
-            self.start_spare()
-                .map_err(|error| HypervisorError::Stopped(format!("no thread: {error}")))?;
-        }
+        self.crew
+            .grow(threads.saturating_sub(1))
+            .map_err(|error| HypervisorError::Stopped(format!("no thread: {error}")))?;
         // The thread that answers, and one that works for it.
         let vcpus = [self.machine.take_vcpu()?, self.machine.take_vcpu()?];
         for vcpu in vcpus {
@@ -183,56 +135,16 @@ impl Threads {
         Ok(())
     }
 
-    fn start_spare(&self) -> io::Result<()> {
-        let threads = self.clone();
-        std::thread::Builder::new()
-            .name("guest-spare".to_owned())
-            .stack_size(HOST_STACK_BYTES)
-            .spawn(move || threads.work(None))?;
-        let mut state = self.spares.state.lock();
-        state.idle = state.idle.saturating_add(1);
-        Ok(())
-    }
-
     /// Runs a thread on one of the host that has nothing to do, or a new one.
     fn start(&self, task: Task, beginning: Beginning) -> io::Result<()> {
-        self.running.begin();
-        let Some(work) = self.spares.take_over(task, beginning) else {
-            return Ok(());
-        };
         let threads = self.clone();
-        std::thread::Builder::new()
-            .name(format!("guest-{}", work.0.shared.tid))
-            .stack_size(HOST_STACK_BYTES)
-            .spawn(move || threads.work(Some(work)))
-            .map(|_| ())
+        self.running.begin();
+        self.crew
+            .run(Box::new(move || {
+                threads.run(task, beginning);
+                threads.running.end();
+            }))
             .inspect_err(|_| self.running.end())
-    }
-
-    /// What a host thread does: one guest thread after the other, as long as there will be more.
-    fn work(&self, mut first: Option<(Task, Beginning)>) {
-        loop {
-            let (task, beginning) = first.take().unwrap_or_else(|| self.spares.next());
-            self.run(task, beginning);
-            let stays = self.spares.stay();
-            self.running.end();
-            if !stays {
-                return;
-            }
-        }
-    }
-
-    /// Those of a process that takes the place of this one, which is over or about to be.
-    pub fn of(&self, kernel: &Arc<Kernel>) -> Self {
-        Self {
-            kernel: Arc::downgrade(kernel),
-            ..self.clone()
-        }
-    }
-
-    /// From now on threads stay when their work is over.
-    pub fn keep(&self) {
-        self.spares.state.lock().kept = true;
     }
 
     /// Waits until no host thread but the calling one holds anything of the process, whose threads have been told to end.
