@@ -1,7 +1,8 @@
 import { randomBytes, randomInt } from "node:crypto";
-import { CloisterError, type ErrorCode } from "#errors/catalogue";
+import { CloisterError } from "#errors/catalogue";
 import { exitError, heldAgainstLimit, type SandboxExit } from "./exit.ts";
 import type { FrameSocket } from "./frame-socket.ts";
+import { functionError } from "./function-error.ts";
 import type { BundleRef, InitMessage } from "./loaded-function.ts";
 import { type AnswerHandler, RunnerLink, type RunnerStream } from "./runner-link.ts";
 import { SandboxMeter, type StatFiles, type WorkReading } from "./sandbox-meter.ts";
@@ -506,6 +507,11 @@ export class ServingSandbox extends Stage {
     return this.core.link.invoke(head, handler);
   }
 
+  /** Whether its function came with its snapshot. */
+  get loaded(): boolean {
+    return this.core.loaded;
+  }
+
   /** Whether it can be made pristine again. */
   get resettable(): boolean {
     return this.core.resettable;
@@ -574,28 +580,4 @@ export class ServingSandbox extends Stage {
   workSince(before: WorkReading): ReturnType<SandboxMeter["workSince"]> {
     return this.core.meter.workSince(before);
   }
-}
-
-const FUNCTION_CODES: ReadonlySet<string> = new Set([
-  "function_error",
-  "function_bad_response",
-  "function_init_error",
-  "function_no_handler",
-] satisfies ErrorCode[]);
-
-const cut = (value: unknown, limit: number): string | undefined =>
-  typeof value === "string" && value !== "" ? value.slice(0, limit) : undefined;
-
-/** An error a runner reported, checked: codes it may not claim become `fallback`. */
-export function functionError(raw: unknown, fallback: ErrorCode): CloisterError {
-  const error = (typeof raw === "object" && raw !== null ? raw : {}) as Record<string, unknown>;
-  const code = cut(error.code, 64);
-  const type = cut(error.type, 256);
-  const message = cut(error.message, 4096) ?? "no message";
-  const stack = cut(error.stack, 16_384);
-  return new CloisterError(
-    code !== undefined && FUNCTION_CODES.has(code) ? (code as ErrorCode) : fallback,
-    type && !message.startsWith(type) ? `${type}: ${message}` : message,
-    { ...(type ? { type } : {}), ...(stack ? { stack } : {}) },
-  );
 }
