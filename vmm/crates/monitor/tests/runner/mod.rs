@@ -119,6 +119,7 @@ impl Runner {
     }
 
     /// Has the function loaded.
+    #[allow(dead_code, reason = "not every test loads one into a restored runner")]
     pub fn init(&mut self, entry: &str) {
         self.load(entry, None);
     }
