@@ -1,4 +1,4 @@
-import { randomBytes, randomInt } from "node:crypto";
+import { randomBytes } from "node:crypto";
 import { CloisterError } from "#errors/catalogue";
 import { exitError, heldAgainstLimit, type SandboxExit } from "./exit.ts";
 import type { FrameSocket } from "./frame-socket.ts";
@@ -45,9 +45,9 @@ export interface SandboxObserver {
 /** The first load of user code may take this long, ms. */
 export const INIT_TIMEOUT_MS = 10_000;
 const BOOT_TIMEOUT_MS = 10_000;
-/** Of a runner after a reset: below PID_MAX of Linux, and none of those that a machine's first processes have. */
-const FIRST_PID = 300;
-const PID_MAX = 32_768;
+/** Process ids of runners after a reset: the upper half of those that Linux gives. sandboxd counts up from below for new sandboxes. */
+const RESET_PIDS = 16_384;
+let resetPids = 0;
 /** No function guesses that many. */
 const MARK_BYTES = 32;
 /** Coming back with a function; its hooks have 10 s of that (runtime/protocol/README.md), ms. */
@@ -148,7 +148,7 @@ export class SandboxCore {
       const marked = Promise.withResolvers<"marked">();
       this.#socket.skipTo(mark, () => marked.resolve("marked"));
       this.#link = this.#newLink();
-      const pid = randomInt(FIRST_PID, PID_MAX);
+      const pid = RESET_PIDS + (resetPids++ % RESET_PIDS);
       const told = this.#told.then(() => reset.call(this.#holder, this.id, mark, pid));
       this.#told = told;
       // The mark says it all, and is here before the holder's word.
