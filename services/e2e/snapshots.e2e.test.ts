@@ -14,6 +14,10 @@ interface Snapshot {
 const TRIES = 600;
 const PAUSE_MS = 100;
 
+/** One that was put back to its snapshot after a call is as good as a new one. */
+const OF_A_SNAPSHOT = /^(restored|reset)$/;
+const startOf = (response: Response): string => response.headers.get("cloister-start") ?? "";
+
 /** Function snapshots: micro-VMs that come back with their function loaded. */
 describe("function snapshots", { timeout: 300_000 }, () => {
   let instance: Instance;
@@ -64,7 +68,7 @@ describe("function snapshots", { timeout: 300_000 }, () => {
     const response = await call(instance, name);
     const text = await response.text();
     assert.equal(response.status, 200, text);
-    assert.equal(response.headers.get("cloister-start"), "restored", text);
+    assert.match(startOf(response), OF_A_SNAPSHOT, text);
     const timing = response.headers.get("server-timing") ?? "";
     // It was brought back, and nothing was loaded.
     assert.match(timing, /restore;dur=[\d.]+, renew;dur=[\d.]+/);
@@ -203,7 +207,7 @@ async def handler(event, context):
     for (const bytes of [10, 3_000_000]) {
       const init = { method: "POST", body: new Uint8Array(bytes) };
       const response = await call(instance, "large", "/", init);
-      assert.equal(response.headers.get("cloister-start"), "restored");
+      assert.match(startOf(response), OF_A_SNAPSHOT);
       assert.equal(await response.json(), bytes);
     }
   });
@@ -284,6 +288,8 @@ async def handler(event, context):
       await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
     }
     assert.equal((await settled("returning")).state, "ready");
+    // One that was brought back without its function, and loaded it, may still wait for a call; it is its last.
+    assert.equal(await (await call(instance, "returning")).json(), 1);
     assert.equal(await restored("returning"), 1);
   });
 });

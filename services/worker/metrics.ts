@@ -145,7 +145,15 @@ export class WorkerMetrics {
     const { queue_ms: queueMs } = outcome.phases;
     if (queueMs !== undefined) this.#phase.observe({ phase: "queue" }, queueMs / 1000);
     if (start === "warm") return;
-    for (const phase of ["acquire", "create", "runtime", "restore", "assign", "init"] as const) {
+    for (const phase of [
+      "acquire",
+      "create",
+      "runtime",
+      "restore",
+      "reset",
+      "assign",
+      "init",
+    ] as const) {
       const ms = outcome.phases[`${phase}_ms`];
       if (ms !== undefined) this.#phase.observe({ phase }, ms / 1000);
     }

@@ -296,13 +296,21 @@ export class SandboxPool {
     const { owner } = entry;
     if (--entry.active === 0) this.#busy--;
     const fresh = owner.spec.config.reuse === "fresh";
-    const resettable = entry.sandbox.resettable && !owner.superseded && !entry.retired;
+    const resettable = !owner.superseded && !entry.retired && this.#isWorthReset(entry);
     if (!keep || this.#closed || !entry.sandbox.alive || (fresh && !resettable))
       this.#retire(entry);
     else if (fresh) void this.#reset(entry);
     else if (!entry.retired) this.#offer(entry);
     if (entry.retired && entry.active === 0) this.#end(entry);
     if (owner.waiters.size > 0) this.#balance(owner);
+  }
+
+  /** One that would have to load its function again makes room for one that comes with it, once there is a snapshot of that. */
+  #isWorthReset({ owner, sandbox }: Entry): boolean {
+    if (!sandbox.resettable) return false;
+    const { launcher } = this.#options;
+    const shape = shapeOf(owner.spec, owner.path);
+    return sandbox.loaded || launcher.restores?.(shape, owner.spec) !== true;
   }
 
   /** Makes a sandbox pristine for the next invocation of the same version, while nobody waits for it. */

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { exitError, heldAgainstLimit, type SandboxExit } from "./exit.ts";
-import { functionError } from "./sandbox.ts";
+import { functionError } from "./function-error.ts";
 
 const V8 =
   "<--- Last few GCs --->\nFATAL ERROR: Reached heap limit Allocation failed - JavaScript heap out of memory";

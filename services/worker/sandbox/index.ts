@@ -1,6 +1,7 @@
 /** The one entry to sandboxes for the worker and for benchmarks; knows neither queue nor database. */
 export { exitError, heldAgainstLimit, type SandboxExit } from "./exit.ts";
 export { type DataSink, type DataSource, Pump, ReceiveWindow, SendWindow } from "./flow.ts";
+export { functionError } from "./function-error.ts";
 export {
   FunctionSnapshots,
   type FunctionSnapshotsOptions,
@@ -19,14 +20,13 @@ export {
 export { ProcessLauncher } from "./process-launcher.ts";
 export { RestoringLauncher, type RestoringLauncherOptions } from "./restoring-launcher.ts";
 export type { AnswerHandler, RunnerStream } from "./runner-link.ts";
-export {
-  type AssignedSandbox,
-  type BootedSandbox,
-  type CreatedSandbox,
-  functionError,
-  type SandboxObserver,
-  type ServingSandbox,
-  type StartPhases,
+export type {
+  AssignedSandbox,
+  BootedSandbox,
+  CreatedSandbox,
+  SandboxObserver,
+  ServingSandbox,
+  StartPhases,
 } from "./sandbox.ts";
 export type { WorkReading } from "./sandbox-meter.ts";
 export type { SandboxdHello } from "./sandboxd-control.ts";

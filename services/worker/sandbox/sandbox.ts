@@ -1,7 +1,8 @@
-import { randomBytes, randomInt } from "node:crypto";
-import { CloisterError, type ErrorCode } from "#errors/catalogue";
+import { randomBytes } from "node:crypto";
+import { CloisterError } from "#errors/catalogue";
 import { exitError, heldAgainstLimit, type SandboxExit } from "./exit.ts";
 import type { FrameSocket } from "./frame-socket.ts";
+import { functionError } from "./function-error.ts";
 import type { BundleRef, InitMessage } from "./loaded-function.ts";
 import { type AnswerHandler, RunnerLink, type RunnerStream } from "./runner-link.ts";
 import { SandboxMeter, type StatFiles, type WorkReading } from "./sandbox-meter.ts";
@@ -44,9 +45,9 @@ export interface SandboxObserver {
 /** The first load of user code may take this long, ms. */
 export const INIT_TIMEOUT_MS = 10_000;
 const BOOT_TIMEOUT_MS = 10_000;
-/** Of a runner after a reset: below PID_MAX of Linux, and none of those that a machine's first processes have. */
-const FIRST_PID = 300;
-const PID_MAX = 32_768;
+/** Process ids of runners after a reset: the upper half of those that Linux gives. sandboxd counts up from below for new sandboxes. */
+const RESET_PIDS = 16_384;
+let resetPids = 0;
 /** No function guesses that many. */
 const MARK_BYTES = 32;
 /** Coming back with a function; its hooks have 10 s of that (runtime/protocol/README.md), ms. */
@@ -147,7 +148,7 @@ export class SandboxCore {
       const marked = Promise.withResolvers<"marked">();
       this.#socket.skipTo(mark, () => marked.resolve("marked"));
       this.#link = this.#newLink();
-      const pid = randomInt(FIRST_PID, PID_MAX);
+      const pid = RESET_PIDS + (resetPids++ % RESET_PIDS);
       const told = this.#told.then(() => reset.call(this.#holder, this.id, mark, pid));
       this.#told = told;
       // The mark says it all, and is here before the holder's word.
@@ -506,6 +507,11 @@ export class ServingSandbox extends Stage {
     return this.core.link.invoke(head, handler);
   }
 
+  /** Whether its function came with its snapshot. */
+  get loaded(): boolean {
+    return this.core.loaded;
+  }
+
   /** Whether it can be made pristine again. */
   get resettable(): boolean {
     return this.core.resettable;
@@ -574,28 +580,4 @@ export class ServingSandbox extends Stage {
   workSince(before: WorkReading): ReturnType<SandboxMeter["workSince"]> {
     return this.core.meter.workSince(before);
   }
-}
-
-const FUNCTION_CODES: ReadonlySet<string> = new Set([
-  "function_error",
-  "function_bad_response",
-  "function_init_error",
-  "function_no_handler",
-] satisfies ErrorCode[]);
-
-const cut = (value: unknown, limit: number): string | undefined =>
-  typeof value === "string" && value !== "" ? value.slice(0, limit) : undefined;
-
-/** An error a runner reported, checked: codes it may not claim become `fallback`. */
-export function functionError(raw: unknown, fallback: ErrorCode): CloisterError {
-  const error = (typeof raw === "object" && raw !== null ? raw : {}) as Record<string, unknown>;
-  const code = cut(error.code, 64);
-  const type = cut(error.type, 256);
-  const message = cut(error.message, 4096) ?? "no message";
-  const stack = cut(error.stack, 16_384);
-  return new CloisterError(
-    code !== undefined && FUNCTION_CODES.has(code) ? (code as ErrorCode) : fallback,
-    type && !message.startsWith(type) ? `${type}: ${message}` : message,
-    { ...(type ? { type } : {}), ...(stack ? { stack } : {}) },
-  );
 }

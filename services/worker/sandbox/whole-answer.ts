@@ -1,4 +1,5 @@
-import { functionError, type ServingSandbox } from "./sandbox.ts";
+import { functionError } from "./function-error.ts";
+import type { ServingSandbox } from "./sandbox.ts";
 
 /** One request of a tool that needs no streaming. */
 export interface WholeRequest {

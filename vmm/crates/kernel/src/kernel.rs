@@ -140,7 +140,7 @@ pub struct Kernel {
     pub clock: OnceLock<Arc<GuestClock>>,
     /// Monotonic time of the start.
     pub started_ns: AtomicU64,
-    /// Processor time of a former monitor that ran this process, nanoseconds.
+    /// Processor time of a former monitor that ran this process, nanoseconds, less what this one had used before (modulo 2^64).
     pub processor_ns: AtomicU64,
     /// What [`Kernel::trace_mark`] reads; it may be changed from outside at any time.
     pub trace: OnceLock<TraceSlots>,

@@ -341,7 +341,14 @@ impl Task {
             libc::CLOCK_THREAD_CPUTIME_ID => &self.shared.processor_ns,
             _ => return clock::read(id),
         };
-        Ok(clock::read(id)?.saturating_add(before.load(Ordering::Relaxed)))
+        Ok(clock::read(id)?.wrapping_add(before.load(Ordering::Relaxed)))
+    }
+
+    /// Says that the calling host thread runs it from now on, whatever else that has done before.
+    pub fn begin_here(&self) {
+        self.shared.parker.adopt_this_thread();
+        let used = clock::read(libc::CLOCK_THREAD_CPUTIME_ID).unwrap_or(0);
+        self.shared.processor_ns.fetch_sub(used, Ordering::Relaxed);
     }
 
     /// Comes back only when nobody wants the threads to stand still.

@@ -1,6 +1,7 @@
 mod ahead;
 mod heap;
 mod host;
+mod ranges;
 mod ready;
 mod remap;
 mod reset;

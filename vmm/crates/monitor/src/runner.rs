@@ -157,7 +157,7 @@ impl Threads {
 
     fn run(&self, mut task: Task, beginning: Beginning) {
         let mut cpu = Cpu::Waiting(beginning);
-        task.shared.parker.adopt_this_thread();
+        task.begin_here();
         if let Err(error) = self.serve(&mut task, &mut cpu) {
             self.failure.lock().get_or_insert(error);
             task.end_process(ExitStatus::Signal(vmm_abi::SIGKILL));

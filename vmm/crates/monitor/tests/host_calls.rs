@@ -14,7 +14,7 @@ mod recorder;
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -214,6 +214,60 @@ fn calls_of_streams(tests: &Path, folder: &Path) -> Vec<(&'static str, Call)> {
     calls
 }
 
+/// A descriptor that a child inherits, and its number.
+fn inherited(file: &impl std::os::fd::AsFd) -> (OwnedFd, String) {
+    let fd = rustix::io::dup(file).unwrap();
+    let number = fd.as_raw_fd().to_string();
+    (fd, number)
+}
+
+/// vmm/tests/host/waits.c, frozen, brought back and put back once.
+fn calls_of_reset(tests: &Path, folder: &Path) -> Vec<(&'static str, Call)> {
+    let program = build(&tests.join("host"), "waits", folder);
+    let snapshot = inherited(&tempfile::tempfile().unwrap());
+    let (mut stream, theirs) = UnixStream::pair().unwrap();
+    let (mut control, at) = UnixStream::pair().unwrap();
+    let (theirs, at) = (inherited(&theirs), inherited(&at));
+    let given = [
+        "--fd3",
+        &theirs.1,
+        "--control-fd",
+        &at.1,
+        "--snapshot-fd",
+        &snapshot.1,
+    ];
+    let mut run = monitor(folder, &given, &program).spawn().unwrap();
+    stream.read_exact(&mut [0]).unwrap();
+    control.write_all(b"s").unwrap();
+    assert!(run.wait().unwrap().success());
+    drop((theirs, at));
+
+    let (mut stream, theirs) = UnixStream::pair().unwrap();
+    let (mut control, at) = UnixStream::pair().unwrap();
+    let (theirs, at) = (inherited(&theirs), inherited(&at));
+    let mut restore = Command::new(env!("CARGO_BIN_EXE_cloister-vm"));
+    restore.arg("restore").arg("--root").arg(folder);
+    restore.args(["--root", "/", "--fd3", &theirs.1, "--control-fd", &at.1]);
+    restore.args(["--snapshot-fd", &snapshot.1]);
+    let asker = std::thread::spawn(move || {
+        let order = b"{\"pid\": 7, \"mark\": \"6d61726b\"}\n";
+        control.write_all(order).unwrap();
+        let mut mark = [0; 4];
+        stream.read_exact(&mut mark).unwrap();
+        assert_eq!(&mark, b"mark");
+        let mut answer = [0; 11];
+        control.read_exact(&mut answer).unwrap();
+        // It goes on where it stood, and ends with its socket.
+        stream.write_all(b"x").unwrap();
+        stream.read_exact(&mut [0]).unwrap();
+        control
+    });
+    let calls = calls_of(&mut restore);
+    drop((theirs, at));
+    asker.join().unwrap();
+    calls
+}
+
 fn monitor(folder: &Path, more: &[&str], program: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cloister-vm"));
     command
@@ -236,6 +290,7 @@ fn every_rule_is_needed_and_every_need_has_a_rule() {
         seen.extend(calls_of(&mut command));
     }
     seen.extend(calls_of_streams(&tests, folder.path()));
+    seen.extend(calls_of_reset(&tests, folder.path()));
     let list = include_str!("../../../resources/seccomp/monitor.json");
     let filters: HashMap<String, Filter> = serde_json::from_str(list).unwrap();
     let numbers = numbers();

@@ -108,3 +108,33 @@ fn two_hundred_in_a_row_are_each_as_the_first_and_unlike_all_others() {
     assert!(used[199] < used[9] + (4 << 20), "{used:?}");
     guest.finish();
 }
+
+#[test]
+fn a_runner_without_a_function_gets_one_after_each() {
+    let python = "
+calls = 0
+def handler(event, context):
+    global calls
+    calls += 1
+    return {'calls': calls}
+";
+    for (image, entry, source) in [
+        ("node24", "index.mjs", NODE),
+        ("python3", "main.py", python),
+    ] {
+        let bundle = bundle(entry, source);
+        let snapshot = resettable::frozen(image, bundle.path(), |_| {});
+        let mut guest = Resettable::of(&snapshot, image, bundle.path());
+        for round in 0..5 {
+            guest.runner.init(entry);
+            for calls in 1..=2 {
+                let answer = call(&mut guest, calls, json!({"say": "hello"}));
+                assert_eq!(answer["calls"], calls, "{image}, round {round}");
+            }
+            let answer = guest.reset(200 + round);
+            assert_eq!(answer["ok"], true, "{answer}");
+            guest.runner.renew(u32::try_from(200 + round).unwrap());
+        }
+        guest.finish();
+    }
+}

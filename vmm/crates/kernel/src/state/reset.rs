@@ -2,12 +2,14 @@
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use vmm_memory::{MemoryState, PageMap, Undone};
 use vmm_snapshot::ProcessState;
 
 use super::RestoreError;
 use super::files::{Files, Opened};
+use crate::clock;
 use crate::kernel::{Kernel, ThreadShared};
 
 impl Kernel {
@@ -37,6 +39,9 @@ impl Kernel {
             self.memory.keep_track();
         }
         let threads = self.bring_back_process(process, snapshot, streams)?;
+        // What the one before has used is not this one's.
+        let used = clock::read(libc::CLOCK_PROCESS_CPUTIME_ID).unwrap_or(0);
+        self.processor_ns.fetch_sub(used, Ordering::Relaxed);
         Ok((threads, undone))
     }
 }

@@ -4,17 +4,15 @@
 //! are made anew, where only protections differ these are set, and every page that is this process's own, wherever it could be written to, is
 //! written over with what the snapshot holds or given back to the host.
 
-use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use vmm_abi::{Errno, PAGE_SIZE, Prot};
 
+use super::ranges::Ranges;
 use super::restore::WithFile;
 use super::{AddressSpace, Layout};
 use crate::{Extent, Kind, MappingState, MemoryState, PageMap, SaveError, Vma, VmaSet};
 
-/// Ranges that are kept apart at most; a guest that makes more is not worth undoing.
-const MOST_CHANGES: usize = 16_384;
 /// Bytes that are written over instead of given back, those that were touched first: what one call touches is touched by the next one too, and a
 /// first touch costs a guest ten times what the copy does. It bounds what an idle guest keeps.
 const REWRITTEN_BYTES: u64 = 4 << 20;
@@ -35,64 +33,6 @@ pub(super) struct Changes {
 impl Changes {
     fn too_many(&self) -> bool {
         self.replaced.too_many || self.writable.too_many
-    }
-}
-
-/// Ranges of the window: never adjacent, never overlapping.
-#[derive(Debug, Default)]
-struct Ranges {
-    ends: BTreeMap<u64, u64>,
-    too_many: bool,
-}
-
-impl Ranges {
-    fn add(&mut self, start: u64, end: u64) {
-        if end <= start || self.too_many {
-            return;
-        }
-        let (mut start, mut end) = (start, end);
-        while let Some((&low, &high)) = self.ends.range(..=end).next_back() {
-            if high < start {
-                break;
-            }
-            self.ends.remove(&low);
-            (start, end) = (start.min(low), end.max(high));
-        }
-        self.ends.insert(start, end);
-        self.too_many = self.ends.len() > MOST_CHANGES;
-    }
-
-    /// Adds the first bytes of a range that are not among them, as many as there is room for.
-    fn add_within(&mut self, start: u64, end: u64, room: &mut u64) {
-        let mut at = start;
-        let mut gaps = Vec::new();
-        for (low, high) in self.within(start, end) {
-            gaps.push((at, low));
-            at = high;
-        }
-        gaps.push((at, end));
-        for (low, high) in gaps {
-            let high = high.min(low.saturating_add(*room));
-            *room = room.saturating_sub(high.saturating_sub(low));
-            self.add(low, high);
-        }
-    }
-
-    fn bytes(&self) -> u64 {
-        let lengths = self
-            .ends
-            .iter()
-            .map(|(low, high)| high.saturating_sub(*low));
-        lengths.fold(0, u64::saturating_add)
-    }
-
-    /// The parts of them in a range.
-    fn within(&self, start: u64, end: u64) -> impl Iterator<Item = (u64, u64)> {
-        let before = self.ends.range(..=start).next_back().map(|(low, _)| *low);
-        self.ends
-            .range(before.unwrap_or(start)..end)
-            .map(move |(low, high)| (start.max(*low), end.min(*high)))
-            .filter(|(low, high)| low < high)
     }
 }
 
@@ -350,7 +290,7 @@ impl AddressSpace {
 
     /// Writes what untouched memory holds; whether that worked. Nothing is no work.
     fn write_zeroes(&self, start: u64, end: u64) -> bool {
-        const ZEROES: [u8; 16 * PAGE_SIZE as usize] = [0; 16 * PAGE_SIZE as usize];
+        static ZEROES: [u8; 16 * PAGE_SIZE as usize] = [0; 16 * PAGE_SIZE as usize];
         let mut at = start;
         while at < end {
             let len = end.saturating_sub(at).min(ZEROES.len() as u64);
@@ -427,5 +367,11 @@ fn slice(mapping: &MappingState, start: u64, end: u64) -> MappingState {
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "a failed step of a test is to end it"
+)]
 #[path = "reset_tests.rs"]
 mod tests;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rustix::fs::{MemfdFlags, memfd_create};
 
+use super::super::ranges::MOST_CHANGES;
 use super::*;
 use crate::{Backing, Charge, Limits, MapRequest, NoMapper, PageStore, Place, Window};
 

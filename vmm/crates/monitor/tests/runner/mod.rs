@@ -119,9 +119,23 @@ impl Runner {
     }
 
     /// Has the function loaded.
+    #[allow(dead_code, reason = "not every test loads one into a restored runner")]
     pub fn init(&mut self, entry: &str) {
-        let init = json!({"function": "hello", "version": 1, "entry": entry, "root": "/fn", "env": {},
+        self.load(entry, None);
+    }
+
+    /// The same of one that is to be frozen then.
+    #[allow(dead_code, reason = "not every test freezes")]
+    pub fn init_to_be_frozen(&mut self, entry: &str) {
+        self.load(entry, Some(0));
+    }
+
+    fn load(&mut self, entry: &str, warm_turns: Option<u32>) {
+        let mut init = json!({"function": "hello", "version": 1, "entry": entry, "root": "/fn", "env": {},
             "memoryMb": MEMORY_MB, "timeoutMs": 60_000, "seed": "", "nowMs": 0});
+        if let Some(turns) = warm_turns {
+            init["snapshot"] = json!({"warmTurns": turns});
+        }
         self.writer.send_json(FrameType::Init, 0, &init).unwrap();
         let done = self.await_frame(FrameType::InitDone);
         let done: Value = serde_json::from_slice(&done.payload).unwrap();
@@ -141,8 +155,26 @@ impl Runner {
         }
     }
 
+    /// Reads until the other end can say no more.
+    #[allow(dead_code, reason = "not every test resets")]
+    pub fn await_end_of_file(&mut self) {
+        let mut bytes = [0; 4096];
+        while self.socket.read(&mut bytes).unwrap() > 0 {}
+    }
+
     /// Status and body of the answer to an event.
     pub fn call(&mut self, stream: u32, event: &Value) -> (u64, String) {
+        self.start(stream, event);
+        let head = self.await_frame(FrameType::Head);
+        let head: Value = serde_json::from_slice(&head.payload).unwrap();
+        let body = self.await_frame(FrameType::Data).payload;
+        self.await_frame(FrameType::End);
+        let body = String::from_utf8(body).unwrap();
+        (head["status"].as_u64().unwrap(), body)
+    }
+
+    /// Sends an event.
+    pub fn start(&mut self, stream: u32, event: &Value) {
         let head = json!({"id": format!("inv_{stream}"), "kind": "event", "method": "POST",
             "url": "http://localhost/", "path": "/", "headers": [], "deadlineMs": 60_000, "hasBody": true});
         let body = event.to_string();
@@ -153,12 +185,6 @@ impl Runner {
             .send(FrameType::Data, stream, body.as_bytes())
             .unwrap();
         self.writer.send(FrameType::End, stream, &[]).unwrap();
-        let head = self.await_frame(FrameType::Head);
-        let head: Value = serde_json::from_slice(&head.payload).unwrap();
-        let body = self.await_frame(FrameType::Data).payload;
-        self.await_frame(FrameType::End);
-        let body = String::from_utf8(body).unwrap();
-        (head["status"].as_u64().unwrap(), body)
     }
 
     /// Ends the runner as its owner does, by end of file.
