@@ -138,7 +138,7 @@ fn a_runner_without_function_is_brought_back(image: &str, entry: &str, source: &
 fn a_function_is_brought_back(image: &str, entry: &str, source: &str) {
     let bundle = bundle(entry, source);
     let mut freezable = Freezable::start(image, bundle.path());
-    freezable.runner.init(entry);
+    freezable.runner.init_to_be_frozen(entry);
     call(&mut freezable.runner, 1, "warm");
     let snapshot = freezable.freeze();
     // All at once, and none knows of the others.

@@ -36,7 +36,7 @@ impl Resettable {
     #[allow(dead_code, reason = "not every test has a function")]
     pub fn of_function(image: &str, bundle: &Path, entry: &str) -> Self {
         let snapshot = frozen(image, bundle, |runner| {
-            runner.init(entry);
+            runner.init_to_be_frozen(entry);
             runner.call(1, &json!({"say": "warm"}));
         });
         Self::of(&snapshot, image, bundle)

@@ -120,8 +120,21 @@ impl Runner {
 
     /// Has the function loaded.
     pub fn init(&mut self, entry: &str) {
-        let init = json!({"function": "hello", "version": 1, "entry": entry, "root": "/fn", "env": {},
+        self.init_with(entry, None);
+    }
+
+    /// The same for a function that is to be frozen, which the runner prepares for that.
+    #[allow(dead_code, reason = "not every test freezes a function")]
+    pub fn init_to_be_frozen(&mut self, entry: &str) {
+        self.init_with(entry, Some(json!({"warmTurns": 0})));
+    }
+
+    fn init_with(&mut self, entry: &str, snapshot: Option<Value>) {
+        let mut init = json!({"function": "hello", "version": 1, "entry": entry, "root": "/fn", "env": {},
             "memoryMb": MEMORY_MB, "timeoutMs": 60_000, "seed": "", "nowMs": 0});
+        if let Some(snapshot) = snapshot {
+            init["snapshot"] = snapshot;
+        }
         self.writer.send_json(FrameType::Init, 0, &init).unwrap();
         let done = self.await_frame(FrameType::InitDone);
         let done: Value = serde_json::from_slice(&done.payload).unwrap();
