@@ -4,6 +4,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
+    clippy::panic,
     clippy::arithmetic_side_effects,
     dead_code,
     reason = "a failed step of a test is to end it; not everything of the shared modules is used"

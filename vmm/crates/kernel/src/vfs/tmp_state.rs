@@ -114,20 +114,15 @@ impl TmpCapture {
         let mut states = Vec::new();
         for (node, mut state) in self.nodes {
             let tmp = of(&node).ok_or(Errno::ENODEV)?;
-            match (&tmp.body, &mut state.body) {
-                (
-                    Body::File(_),
-                    TmpBody::File {
-                        size,
-                        extents,
-                        seals,
-                    },
-                ) => {
-                    *size = File::size(tmp).unwrap_or(0);
-                    *seals = tmp.seals(None)?;
-                    *extents = store_file(tmp, *size, store)?;
-                }
-                _ => {}
+            if let TmpBody::File {
+                size,
+                extents,
+                seals,
+            } = &mut state.body
+            {
+                *size = File::size(tmp).unwrap_or(0);
+                *seals = tmp.seals(None)?;
+                *extents = store_file(tmp, *size, store)?;
             }
             states.push(state);
         }

@@ -119,6 +119,7 @@ impl Runner {
     }
 
     /// Has the function loaded.
+    #[allow(dead_code, reason = "not every test has a function that is not frozen")]
     pub fn init(&mut self, entry: &str) {
         self.init_with(entry, None);
     }
