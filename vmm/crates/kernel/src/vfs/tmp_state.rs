@@ -114,14 +114,11 @@ impl TmpCapture {
         let mut states = Vec::new();
         for (node, mut state) in self.nodes {
             let tmp = of(&node).ok_or(Errno::ENODEV)?;
-            if let (
-                Body::File(_),
-                TmpBody::File {
-                    size,
-                    extents,
-                    seals,
-                },
-            ) = (&tmp.body, &mut state.body)
+            if let TmpBody::File {
+                size,
+                extents,
+                seals,
+            } = &mut state.body
             {
                 *size = File::size(tmp).unwrap_or(0);
                 *seals = tmp.seals(None)?;

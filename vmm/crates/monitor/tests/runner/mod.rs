@@ -119,22 +119,22 @@ impl Runner {
     }
 
     /// Has the function loaded.
-    #[allow(dead_code, reason = "not every test loads one into a restored runner")]
+    #[allow(dead_code, reason = "not every test has a function that is not frozen")]
     pub fn init(&mut self, entry: &str) {
-        self.load(entry, None);
+        self.init_with(entry, None);
     }
 
-    /// The same of one that is to be frozen then.
-    #[allow(dead_code, reason = "not every test freezes")]
+    /// The same for a function that is to be frozen, which the runner prepares for that.
+    #[allow(dead_code, reason = "not every test freezes a function")]
     pub fn init_to_be_frozen(&mut self, entry: &str) {
-        self.load(entry, Some(0));
+        self.init_with(entry, Some(json!({"warmTurns": 0})));
     }
 
-    fn load(&mut self, entry: &str, warm_turns: Option<u32>) {
+    fn init_with(&mut self, entry: &str, snapshot: Option<Value>) {
         let mut init = json!({"function": "hello", "version": 1, "entry": entry, "root": "/fn", "env": {},
             "memoryMb": MEMORY_MB, "timeoutMs": 60_000, "seed": "", "nowMs": 0});
-        if let Some(turns) = warm_turns {
-            init["snapshot"] = json!({"warmTurns": turns});
+        if let Some(snapshot) = snapshot {
+            init["snapshot"] = snapshot;
         }
         self.writer.send_json(FrameType::Init, 0, &init).unwrap();
         let done = self.await_frame(FrameType::InitDone);
