@@ -37,12 +37,27 @@ const TASK_BYTES: u64 = 104;
 const IO_MAP_BYTES: u64 = (SYSCALL_PORT / 8) as u64 + 2;
 const TASK_LIMIT: u64 = TASK_BYTES + IO_MAP_BYTES - 1;
 
-/// `out SYSCALL_PORT, al; hlt`, then traps up to the end of the page.
+/// Writes stub, entry points and interrupt descriptor table.
 pub(crate) fn write_shared(area: &SystemArea) {
+    for (address, bytes) in shared() {
+        area.write(address, &bytes);
+    }
+}
+
+/// The first word of what the processor reads for a vCPU that is not as it was written. There is none, whatever
+/// the guest does: it has no access, and the processor's own are to be let alone by descriptors written as used.
+pub(crate) fn first_change(area: &SystemArea, index: u64) -> Option<u64> {
+    let written = shared().into_iter().chain(of_vcpu(index));
+    written
+        .into_iter()
+        .find_map(|(address, bytes)| area.first_difference(address, &bytes))
+}
+
+/// Addresses and bytes. The stub is `out SYSCALL_PORT, al; hlt`, then traps up to the end of the page.
+fn shared() -> [(u64, Vec<u8>); 3] {
     let mut stub = vec![0xcc; PAGE_SIZE as usize];
     let code = [0xe6, SYSCALL_PORT as u8, 0xf4];
     stub.splice(..code.len(), code);
-    area.write(STUB_PAGE, &stub);
 
     let mut vectors = Vec::new();
     let mut idt = Vec::new();
@@ -65,8 +80,7 @@ pub(crate) fn write_shared(area: &SystemArea) {
         idt.extend_from_slice(&low.to_le_bytes());
         idt.extend_from_slice(&(target >> 32).to_le_bytes());
     }
-    area.write(VECTOR_PAGE, &vectors);
-    area.write(IDT_PAGE, &idt);
+    [(STUB_PAGE, stub), (VECTOR_PAGE, vectors), (IDT_PAGE, idt)]
 }
 
 /// Which vector's entry point an address lies in.
@@ -95,6 +109,12 @@ pub(crate) fn stack_top(index: u64) -> u64 {
 
 /// Writes descriptor table and task state of one vCPU.
 pub(crate) fn write_vcpu(area: &SystemArea, index: u64) {
+    for (address, bytes) in of_vcpu(index) {
+        area.write(address, &bytes);
+    }
+}
+
+fn of_vcpu(index: u64) -> [(u64, Vec<u8>); 2] {
     let page = descriptor_page(index);
     let task = page.saturating_add(TASK_OFFSET);
     let descriptors: [u64; 10] = [
@@ -113,7 +133,6 @@ pub(crate) fn write_vcpu(area: &SystemArea, index: u64) {
         .iter()
         .flat_map(|entry| entry.to_le_bytes())
         .collect();
-    area.write(page, &bytes);
 
     let mut state = vec![0u8; TASK_BYTES as usize];
     let stack = stack_top(index).to_le_bytes();
@@ -124,7 +143,7 @@ pub(crate) fn write_vcpu(area: &SystemArea, index: u64) {
         *byte &= !(1 << (SYSCALL_PORT % 8));
     }
     state.extend_from_slice(&permissions);
-    area.write(task, &state);
+    [(page, bytes), (task, state)]
 }
 
 fn user_segment(selector: u16, kind: u8, long: u8) -> kvm_segment {

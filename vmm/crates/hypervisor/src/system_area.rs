@@ -80,16 +80,21 @@ impl SystemArea {
 
     /// Writes bytes at an 8-byte aligned address, the last word filled up with zeroes.
     pub(crate) fn write(&self, address: u64, bytes: &[u8]) {
-        for (index, chunk) in bytes.chunks(8).enumerate() {
-            let mut word = [0u8; 8];
-            for (to, from) in word.iter_mut().zip(chunk) {
-                *to = *from;
-            }
-            let at = address.saturating_add((index as u64).saturating_mul(8));
+        for (at, value) in words(address, bytes) {
             if let Some(cell) = self.word(at) {
-                cell.store(u64::from_le_bytes(word), Ordering::Relaxed);
+                cell.store(value, Ordering::Relaxed);
             }
         }
+    }
+
+    /// Address of the first word that is not what [`Self::write`] with the same arguments wrote.
+    pub(crate) fn first_difference(&self, address: u64, bytes: &[u8]) -> Option<u64> {
+        words(address, bytes)
+            .find(|(at, value)| {
+                self.word(*at)
+                    .is_none_or(|cell| cell.load(Ordering::Relaxed) != *value)
+            })
+            .map(|(at, _)| at)
     }
 
     /// A zeroed page for a page table.
@@ -103,6 +108,18 @@ impl SystemArea {
             });
         next.map(|at| at as u64).map_err(|_| Errno::ENOMEM)
     }
+}
+
+/// Bytes as words with their addresses, the last filled up with zeroes.
+fn words(address: u64, bytes: &[u8]) -> impl Iterator<Item = (u64, u64)> {
+    bytes.chunks(8).enumerate().map(move |(index, chunk)| {
+        let mut word = [0u8; 8];
+        for (to, from) in word.iter_mut().zip(chunk) {
+            *to = *from;
+        }
+        let at = address.saturating_add((index as u64).saturating_mul(8));
+        (at, u64::from_le_bytes(word))
+    })
 }
 
 impl Drop for SystemArea {

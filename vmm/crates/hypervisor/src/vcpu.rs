@@ -180,6 +180,14 @@ impl Vcpu {
             .map_err(kvm("KVM_SET_VCPU_EVENTS"))
     }
 
+    /// For reports: whether memory or the processor is to be suspected.
+    fn system_state(&self) -> String {
+        match descriptors::first_change(&self.area, self.index) {
+            None => "its descriptors as they were written".into(),
+            Some(address) => format!("its descriptors changed at {address:#x}"),
+        }
+    }
+
     fn user_mode(&self) -> bool {
         self.fd.sync_regs().sregs.cs.selector & 3 == 3
     }
@@ -266,8 +274,9 @@ impl Vcpu {
             Left::Out(port) => Err(HypervisorError::Stopped(format!("write to port {port:#x}"))),
             Left::In => Err(HypervisorError::Stopped("read from a port".into())),
             Left::Other(reason) => Err(HypervisorError::Stopped(format!(
-                "{reason} at {:#x}",
-                registers.rip
+                "{reason} at {:#x}, {}",
+                registers.rip,
+                self.system_state()
             ))),
         }
     }
