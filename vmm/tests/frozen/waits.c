@@ -37,7 +37,9 @@ static struct timespec in_long(clockid_t clock)
 
 static long futex(uint32_t *word, int operation, uint32_t value, struct timespec *time)
 {
-    return syscall(SYS_futex, word, operation, value, time, NULL, FUTEX_BITSET_MATCH_ANY);
+    long result = syscall(SYS_futex, word, operation, value, time, NULL, FUTEX_BITSET_MATCH_ANY);
+    /* A call that is asked again after the word has changed has been woken as well: whoever waits for a futex looks at its word in any case. */
+    return result < 0 && errno == EAGAIN ? 0 : result;
 }
 
 static long wait_futex(void) { return futex(&words[0], FUTEX_WAIT_PRIVATE, 0, NULL); }

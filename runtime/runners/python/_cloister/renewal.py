@@ -25,6 +25,12 @@ def renew(restored):
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random and hasattr(numpy_random, "seed"):
         numpy_random.seed(int.from_bytes(os.urandom(4), "little"))
+    uuid = sys.modules.get("uuid")
+    if uuid:
+        # uuid1: node and clock sequence, which lie in every clone, leave the time alone to tell them apart. Python draws both anew where the C library is not asked.
+        uuid._generate_time_safe = None
+        uuid._node = uuid._random_getnode()
+        uuid._last_timestamp = None
 
 
 def since_ms(started):
