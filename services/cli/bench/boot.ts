@@ -25,7 +25,7 @@ interface KnownMode {
 const always = (): undefined => undefined;
 const installed = (path: string) => (): string | undefined =>
   existsSync(path) ? undefined : `${path} is not installed`;
-const notYet = { lacks: () => "snapshots of micro-VMs are not in this version" };
+const notYet = { lacks: () => "pools of clones that wait are not in this version" };
 const own = (
   make: (ground: Ground, kind: Path) => Mode,
   kind: Path,

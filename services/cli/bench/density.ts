@@ -54,7 +54,9 @@ export interface DensityOptions {
 }
 
 const listSchema = z.object({
-  sandboxes: z.array(z.object({ sandbox: z.string(), pid: z.number().int().positive() })),
+  sandboxes: z.array(
+    z.object({ sandbox: z.string(), pid: z.number().int().nonnegative(), state: z.string() }),
+  ),
   more: z.boolean(),
 });
 
@@ -69,6 +71,7 @@ export async function benchDensity(options: DensityOptions): Promise<DensityRepo
     // What is made once is no sandbox's own: pages of the image, code, sandboxd's own memory.
     const first = await firstAnswer(await launch(), ground);
     await first.end();
+    await endReady(ground);
     const before = holdingsOf(ground);
     const availableBefore = availableKib();
     const failures: string[] = [];
@@ -101,6 +104,7 @@ export async function benchDensity(options: DensityOptions): Promise<DensityRepo
     const answered = live.length;
     options.onProgress(`ending ${answered}`);
     await endAll(live);
+    await endReady(ground);
     const left = await leftBehind(ground, before);
     const each = (kib: number): number | null =>
       alive.length > 0 ? Math.round(kib / alive.length) : null;
@@ -210,15 +214,26 @@ function tooManyFiles({ sandboxd }: Ground, before: Holdings, count: number): Fa
   );
 }
 
+/** What sandboxd keeps ready for the next start is nothing that was left behind. */
+async function endReady(ground: Ground): Promise<void> {
+  for (const { sandbox, state } of await listed(ground))
+    if (state === "ready" || state === "creating")
+      await ground.launcher.request({ op: "kill", sandbox }).catch(() => {});
+}
+
 /** The first process of each sandbox. */
 async function pidsOf(ground: Ground): Promise<Map<string, number>> {
-  const pids = new Map<string, number>();
-  let after: string | undefined;
+  const all = await listed(ground);
+  return new Map(all.filter(({ pid }) => pid > 0).map(({ sandbox, pid }) => [sandbox, pid]));
+}
+
+async function listed(ground: Ground): Promise<z.infer<typeof listSchema>["sandboxes"]> {
+  const all: z.infer<typeof listSchema>["sandboxes"] = [];
   for (;;) {
+    const after = all.at(-1)?.sandbox;
     const asked = { op: "list", ...(after === undefined ? {} : { after }) };
     const { sandboxes, more } = listSchema.parse(await ground.launcher.request(asked));
-    for (const { sandbox, pid } of sandboxes) pids.set(sandbox, pid);
-    after = sandboxes.at(-1)?.sandbox;
-    if (!more || after === undefined) return pids;
+    all.push(...sandboxes);
+    if (!more || sandboxes.length === 0) return all;
   }
 }
