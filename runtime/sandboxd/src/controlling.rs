@@ -52,6 +52,11 @@ impl Daemon {
                     self.answer(asker, &refusal);
                 }
             }
+            Request::Learn(id) => {
+                if let Err(refusal) = self.learn(asker, &id) {
+                    self.answer(asker, &refusal);
+                }
+            }
             Request::Forget(id) => match self.snapshots.forget(&id) {
                 Ok(()) => self.answer(asker, &json!({"ok": true})),
                 Err(refusal) => self.answer(asker, &refusal),

@@ -148,6 +148,7 @@ impl Daemon {
             if let Some(snapshot) = snapshot {
                 let (resetter, theirs) = Resetter::new()?;
                 making.resetter = Some(resetter);
+                making.snapshot = Some(Arc::clone(snapshot));
                 machine = machine
                     .of_snapshot(Some(Arc::clone(snapshot)))
                     .hearing(Some(theirs));
@@ -206,6 +207,7 @@ impl Daemon {
         entry.assigned = ground.bundle.is_some();
         let waiting = entry.waiting.take().ok_or_else(gone)?;
         entry.resetter = Some(waiting.resetter()?);
+        entry.snapshot = Some(Arc::clone(snapshot));
         let sandbox = entry.sandbox.clone().ok_or_else(gone)?;
         entry.jobs = entry.jobs.saturating_add(1);
         self.jobs.start_job(Job::Adopt(Box::new(AdoptJob {

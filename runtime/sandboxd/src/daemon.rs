@@ -172,6 +172,11 @@ impl Daemon {
                 outcome,
                 reply_to,
             } => self.spawned(key, outcome, reply_to),
+            Done::Learned {
+                key,
+                outcome,
+                asker,
+            } => self.learned(key, outcome, asker),
             Done::Adopted {
                 key,
                 outcome,

@@ -16,6 +16,7 @@ use serde::Serialize;
 use crate::bundles::Bundle;
 use crate::hypervisor::Machine;
 use crate::images::Image;
+use crate::learning::LearnJob;
 use crate::peer;
 use crate::ready::RestoreOrder;
 use crate::refusal::{Code, Refusal};
@@ -102,6 +103,7 @@ pub enum Job {
     Spawn(Box<SpawnJob>),
     Assign(AssignJob),
     Adopt(Box<AdoptJob>),
+    Learn(LearnJob),
     Freeze {
         key: u64,
         freezer: Freezer,
@@ -128,6 +130,11 @@ pub enum Done {
         key: u64,
         outcome: Result<Sandbox, Refusal>,
         reply_to: Option<ReplyTo>,
+    },
+    Learned {
+        key: u64,
+        outcome: Result<u64, Refusal>,
+        asker: Asker,
     },
     Adopted {
         key: u64,
@@ -207,7 +214,7 @@ impl Jobs {
             Job::Spawn(_) => &self.spawns,
             Job::Assign(_) | Job::Adopt(_) => &self.assigns,
             // Seldom, and slow: an assign must not wait for it.
-            Job::Freeze { .. } => &self.spawns,
+            Job::Freeze { .. } | Job::Learn(_) => &self.spawns,
             Job::Reset(_) => &self.resets,
             Job::Kill { .. } | Job::Reap { .. } | Job::List { .. } => &self.ends,
         };
@@ -249,6 +256,15 @@ fn run(job: Job) -> Done {
             }
         }
         Job::Adopt(job) => run_adopt(*job),
+        Job::Learn(job) => {
+            let outcome = job.run();
+            let LearnJob { key, asker, .. } = job;
+            Done::Learned {
+                key,
+                outcome,
+                asker,
+            }
+        }
         Job::Freeze {
             key,
             freezer,

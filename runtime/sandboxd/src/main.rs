@@ -12,6 +12,7 @@ mod hypervisor;
 mod images;
 mod jobs;
 mod large_pages;
+mod learning;
 mod logging;
 mod making;
 mod options;

@@ -26,7 +26,7 @@ use crate::refusal::{Code, Refusal};
 use crate::request::Create;
 use crate::reset::Resetter;
 use crate::sandboxes::Entry;
-use crate::snapshots::Freezer;
+use crate::snapshots::{Freezer, Snapshot};
 use crate::watch::Source;
 
 const MIB: u64 = 1 << 20;
@@ -50,6 +50,7 @@ pub struct Making {
     pub freezer: Option<Freezer>,
     pub waiting: Option<Waiting>,
     pub resetter: Option<Resetter>,
+    pub snapshot: Option<Arc<Snapshot>>,
     stdio: Stdio,
     outputs: [OwnedFd; 2],
     pub reply_to: Option<ReplyTo>,
@@ -100,6 +101,7 @@ impl Daemon {
             freezer: None,
             waiting: None,
             resetter: None,
+            snapshot: None,
             stdio: Stdio {
                 fd3,
                 stdout,
@@ -143,6 +145,7 @@ impl Daemon {
                 freezer: making.freezer,
                 waiting: making.waiting,
                 resetter: making.resetter,
+                snapshot: making.snapshot,
             },
         );
         self.jobs.start_job(Job::Spawn(Box::new(SpawnJob {

@@ -83,7 +83,8 @@ pub struct RestoreOrder {
 impl RestoreOrder {
     /// Hands the file over; whether it could be brought back shows in the sandbox.
     pub fn send(&self) -> Result<(), Refusal> {
-        let text = json!({"key": self.snapshot.key()}).to_string();
+        let text =
+            json!({"key": self.snapshot.key(), "written": self.snapshot.written()}).to_string();
         let file: &File = self.snapshot.file();
         let files = [file.as_fd(), self.fd3.as_fd()];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];

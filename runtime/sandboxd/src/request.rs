@@ -25,6 +25,8 @@ pub enum Request {
     Snapshot(String),
     /// Puts a sandbox back to its snapshot.
     Reset(Reset),
+    /// Looks at what a sandbox that was brought back has written.
+    Learn(String),
     /// Throws a snapshot away.
     Forget(String),
 }
@@ -162,6 +164,7 @@ fn known(mut fields: Map<String, Value>) -> Result<Request, Refusal> {
         "reset" => read::<Reset>(fields)
             .and_then(check_reset)
             .map(Request::Reset),
+        "learn" => read::<Named>(fields).map(|named| Request::Learn(named.sandbox)),
         "forget" => read::<NamedSnapshot>(fields).map(|named| Request::Forget(named.snapshot)),
         "trace" => read::<TraceFields>(fields)
             .and_then(check_trace)

@@ -12,7 +12,7 @@ use crate::output::{Account, OutputPipe};
 use crate::ready::Waiting;
 use crate::request::Kind;
 use crate::reset::Resetter;
-use crate::snapshots::Freezer;
+use crate::snapshots::{Freezer, Snapshot};
 
 /// One sandbox, from its request until its processes are gone.
 pub struct Entry {
@@ -45,6 +45,8 @@ pub struct Entry {
     pub counters: Option<Arc<CounterFile>>,
     /// Of a micro-VM that may be frozen, until it is.
     pub freezer: Option<Freezer>,
+    /// What it was brought back from.
+    pub snapshot: Option<Arc<Snapshot>>,
     /// Of a micro-VM that waits for a snapshot.
     pub waiting: Option<Waiting>,
     /// Of a micro-VM that is brought back, while it is not being reset.

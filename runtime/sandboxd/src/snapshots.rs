@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use std::{fs, io};
 
@@ -17,6 +17,7 @@ use crate::controlling::unknown;
 use crate::daemon::Daemon;
 use crate::images::Image;
 use crate::jobs::{Asker, Job};
+use crate::learning::Ranges;
 use crate::refusal::{Code, Refusal};
 use crate::request::Create;
 
@@ -57,12 +58,25 @@ pub struct Snapshot {
     bundle: Option<String>,
     file: File,
     bytes: u64,
+    /// Pages that a first answer writes.
+    written: OnceLock<Ranges>,
 }
 
 impl Snapshot {
     /// What it is of, as its monitor was told.
     pub fn key(&self) -> &str {
         &self.shape.digest
+    }
+
+    /// Notes what a first answer writes, once.
+    pub fn learn(&self, written: Ranges) {
+        // Whoever was first has said it.
+        let _ = self.written.set(written);
+    }
+
+    /// Pages of its file that a first answer writes, as far as is known.
+    pub fn written(&self) -> &[(u64, u64)] {
+        self.written.get().map_or(&[], Vec::as_slice)
     }
 
     /// Its file, open for reading.
@@ -143,6 +157,7 @@ impl Freezer {
                 bundle: self.bundle,
                 file,
                 bytes,
+                written: OnceLock::new(),
             },
             still_ms: answer.still_ms,
             write_ms: answer.write_ms,
@@ -278,6 +293,7 @@ mod tests {
             bundle: bundle.map(str::to_owned),
             file: File::open("/dev/null").unwrap(),
             bytes,
+            written: OnceLock::new(),
         }
     }
 

@@ -50,6 +50,8 @@ export class FunctionSnapshots {
   readonly #store: SnapshotStore;
   readonly #options: FunctionSnapshotsOptions;
   readonly #versions = new Map<string, Version>();
+  /** Snapshots of which sandboxd was told to learn. */
+  readonly #looked = new Set<string>();
   #last: Promise<unknown> = Promise.resolve();
 
   constructor(launcher: SandboxdLauncher, store: SnapshotStore, options: FunctionSnapshotsOptions) {
@@ -66,6 +68,16 @@ export class FunctionSnapshots {
   /** The snapshot to start from, if there is one. */
   use(shape: SandboxShape, spec: VersionSpec): string | undefined {
     return this.#store.use(keyOf(shape, spec));
+  }
+
+  /** A sandbox has given its first answer: sandboxd sees from the first of each snapshot what those to come will write. */
+  answered(snapshot: string, sandbox: string): void {
+    if (this.#looked.has(snapshot)) return;
+    this.#looked.add(snapshot);
+    const [oldest] = this.#looked;
+    if (this.#looked.size > MAX_VERSIONS && oldest !== undefined) this.#looked.delete(oldest);
+    // Without it they come back as well, only slower.
+    this.#launcher.learn(sandbox).catch(() => {});
   }
 
   /** Has one made in the background, unless there is one, one is being made, or it failed lately. */
@@ -139,6 +151,7 @@ export class FunctionSnapshots {
   clear(): void {
     const versions = [...this.#versions.values()];
     this.#versions.clear();
+    this.#looked.clear();
     const reason = "sandboxd has started anew; the next call has it made again";
     for (const { spec } of versions) this.#options.changed?.(spec, { state: "none", reason });
   }

@@ -124,6 +124,7 @@ export class RestoringLauncher implements SandboxLauncher {
     };
     try {
       const created = await this.#inner.create(shape, label, bundle, { snapshot });
+      created.whenAnswered(() => functions.answered(snapshot, created.id));
       return created.returning(broken);
     } catch (error) {
       if (!isOwnLimit(error)) broken(error as Error);

@@ -98,6 +98,8 @@ export class RunnerStream {
 export interface RunnerLinkEvents {
   /** The runner has said READY. */
   ready(message: Record<string, unknown>): void;
+  /** An answer is whole. */
+  answered(): void;
   /** Output that belongs to no invocation. */
   strayLog(fd: 1 | 2, text: Buffer): void;
   /** The connection is gone. `error` when the runner broke the protocol. */
@@ -267,6 +269,7 @@ export class RunnerLink implements FrameReceiver {
         const trailer = jsonObject(payload);
         this.#streams.delete(id);
         stream.handler.end(trailer);
+        this.#events.answered();
         return;
       }
       case FRAME.ERROR: {

@@ -105,7 +105,7 @@ async function hostileRunner(): Promise<{
   server.close();
   const { promise, resolve } = Promise.withResolvers<Error | undefined>();
   const frames = new FrameSocket(client, { frame() {}, closed() {} });
-  const link = new RunnerLink(frames, { ready() {}, strayLog() {}, down: resolve });
+  const link = new RunnerLink(frames, { ready() {}, answered() {}, strayLog() {}, down: resolve });
   frames.handOver(link);
   accepted.on("error", () => {});
   return { link, runner: accepted, down: promise };

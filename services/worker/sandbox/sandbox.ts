@@ -71,6 +71,8 @@ export class SandboxCore {
   loaded = false;
   /** When the runner said READY. */
   readyAtMs: number | undefined;
+  /** Hears of the first answer. */
+  firstAnswered: (() => void) | undefined;
   /** Hears if it goes down by itself before it was back. */
   neverBack: ((error: Error) => void) | undefined;
   /** Resolves when a restored function says that it cannot come back. */
@@ -116,6 +118,7 @@ export class SandboxCore {
   #newLink(): RunnerLink {
     const link = new RunnerLink(this.#socket, {
       ready: (message) => this.#onReady(message),
+      answered: () => this.#onAnswered(),
       strayLog: (fd, text) => this.output(fd, text.toString("utf8"), "frames"),
       down: (error) => void this.#onDown(error),
     });
@@ -222,6 +225,12 @@ export class SandboxCore {
       },
       () => {},
     );
+  }
+
+  #onAnswered(): void {
+    const hear = this.firstAnswered;
+    this.firstAnswered = undefined;
+    hear?.();
   }
 
   #onReady(message: Record<string, unknown>): void {
@@ -369,6 +378,11 @@ export class CreatedSandbox extends Stage {
   returning(broken: (error: Error) => void): AssignedSandbox {
     this.core.returning(broken);
     return new AssignedSandbox(this.core);
+  }
+
+  /** `hear` is called once, when the first answer is whole. */
+  whenAnswered(hear: () => void): void {
+    this.core.firstAnswered = hear;
   }
 
   /** Resolves when the runner waits for its function; the sandbox is ended when it does not within 10 s. */

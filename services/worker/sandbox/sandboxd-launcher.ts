@@ -189,6 +189,11 @@ export class SandboxdLauncher implements SandboxLauncher, SandboxHolder {
     return { id: snapshot, bytes };
   }
 
+  /** Has sandboxd look at what a sandbox that was brought back has written so far. */
+  async learn(id: string): Promise<void> {
+    await this.#control.request({ op: "learn", sandbox: id });
+  }
+
   /** Throws a snapshot away. */
   async forget(snapshot: string): Promise<void> {
     await this.#control.request({ op: "forget", snapshot });

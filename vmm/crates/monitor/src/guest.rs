@@ -163,6 +163,7 @@ pub fn restore(options: &Options) -> Result<u8, GuestError> {
             Ordered {
                 file: given.ok_or_else(missing)?,
                 key: options.snapshot_key.clone(),
+                written: Vec::new(),
                 stream: None,
             }
         }
@@ -180,7 +181,12 @@ pub fn restore(options: &Options) -> Result<u8, GuestError> {
             }
         }
     };
-    let Ordered { file, key, stream } = ordered;
+    let Ordered {
+        file,
+        key,
+        written,
+        stream,
+    } = ordered;
     if let Some(stream) = stream {
         let failed = |errno| GuestError::Given("descriptor 3".into(), errno);
         let stream = HostStream::new(stream, 3).map_err(failed)?;
@@ -199,6 +205,7 @@ pub fn restore(options: &Options) -> Result<u8, GuestError> {
             &empty.streams,
         )
         .map_err(SnapshotError::Restore)?;
+    empty.kernel.memory.copy_ahead(&snapshot.memory, &written);
     match resets {
         None => {
             let states = snapshot.process.threads;

@@ -9,13 +9,15 @@ use serde::Deserialize;
 
 use crate::snapshot::SnapshotError;
 
-/// Longest message; a key is a digest or two.
-const MOST_BYTES: usize = 4096;
+/// Longest message: a digest, and some hundred pairs of numbers.
+const MOST_BYTES: usize = 32 << 10;
 
 /// The snapshot to bring back.
 pub struct Ordered {
     pub file: OwnedFd,
     pub key: String,
+    /// Pages of the file that are likely to be written soon: the first, and how many.
+    pub written: Vec<(u64, u64)>,
     /// What the guest is to have at 3.
     pub stream: Option<OwnedFd>,
 }
@@ -24,9 +26,11 @@ pub struct Ordered {
 #[serde(deny_unknown_fields)]
 struct Message {
     key: String,
+    #[serde(default)]
+    written: Vec<(u64, u64)>,
 }
 
-/// Waits for one message on the control socket: `{"key"}`, and with it (SCM_RIGHTS, unix(7)) the snapshot's file and what the guest is to have at 3, which may be left out. `None` when the other end was
+/// Waits for one message on the control socket: `{"key", "written"}`, and with it (SCM_RIGHTS, unix(7)) the snapshot's file and what the guest is to have at 3, which may be left out. `None` when the other end was
 /// closed.
 ///
 /// # Errors
@@ -36,7 +40,7 @@ pub fn wait(control: &OwnedFd) -> Result<Option<Ordered>, SnapshotError> {
         let error = io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
         SnapshotError::Host("the order", error)
     };
-    let mut text = [0u8; MOST_BYTES];
+    let mut text = vec![0u8; MOST_BYTES];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let received = loop {
@@ -69,6 +73,7 @@ pub fn wait(control: &OwnedFd) -> Result<Option<Ordered>, SnapshotError> {
     Ok(Some(Ordered {
         file,
         key: message.key,
+        written: message.written,
         stream: files.next(),
     }))
 }

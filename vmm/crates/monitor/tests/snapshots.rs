@@ -274,6 +274,82 @@ def handler(event, context):
     assert!(said.contains("cut short or no snapshot"), "{said}");
 }
 
+/// A monitor that has made all but what the snapshot decides, and the way to tell it. `likely`: one like those to come.
+fn waiting(image: &str, bundle: &Path, likely: Option<&File>, pid: u32) -> (Runner, UnixStream) {
+    let (control, theirs) = UnixStream::pair().unwrap();
+    let inherited_control = inherited(&theirs);
+    let inherited_likely = likely.map(inherited);
+    let mut command = monitor("restore", image, bundle);
+    command.args([
+        "--wait",
+        "--snapshot-key",
+        "test",
+        "--pid",
+        &pid.to_string(),
+    ]);
+    option(&mut command, "--control-fd", &inherited_control);
+    if let Some(likely) = &inherited_likely {
+        option(&mut command, "--snapshot-fd", likely);
+    }
+    (Runner::spawn(command, None), control)
+}
+
+fn order(control: &UnixStream, text: &str, snapshot: Option<&File>) {
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+    use std::os::fd::AsFd;
+    let files: Vec<_> = snapshot.iter().map(AsFd::as_fd).collect();
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut rights = SendAncillaryBuffer::new(&mut space);
+    if !files.is_empty() {
+        rights.push(SendAncillaryMessage::ScmRights(&files));
+    }
+    let parts = [std::io::IoSlice::new(text.as_bytes())];
+    sendmsg(control, &parts, &mut rights, SendFlags::empty()).unwrap();
+}
+
+#[test]
+fn a_monitor_that_waits_brings_back_what_it_is_told() {
+    let empty = tempfile::tempdir().unwrap();
+    let bare = Freezable::start("python3", empty.path()).freeze();
+    let bundle = bundle("main.py", PYTHON);
+    let mut freezable = Freezable::start("python3", bundle.path());
+    freezable.runner.init_to_be_frozen("main.py");
+    let function = freezable.freeze();
+    // Pages to be copied beforehand may be said wrongly: nothing depends on them.
+    let written = r#"[[0,40],[100,3],[1000000,1],[18446744073709551615,18446744073709551615]]"#;
+    for (likely, pid) in [(None, 400), (Some(&bare), 401), (Some(&function), 402)] {
+        let (mut runner, control) = waiting("python3", bundle.path(), likely, pid);
+        let text = format!(r#"{{"key":"test","written":{written}}}"#);
+        order(&control, &text, Some(&function));
+        runner.renew(pid);
+        for count in 1..=2 {
+            let answer = call(&mut runner, count, "hello");
+            assert_eq!(answer, json!({"calls": count, "said": "hello", "pid": pid}));
+        }
+        runner.finish();
+    }
+}
+
+#[test]
+fn a_monitor_that_waits_refuses_what_is_no_order_and_ends_when_nobody_needs_it() {
+    let empty = tempfile::tempdir().unwrap();
+    let bare = Freezable::start("python3", empty.path()).freeze();
+    for (text, file) in [
+        (r#"{"key":"test"}"#, None),
+        (r#"{"key":"another"}"#, Some(&bare)),
+        ("{", Some(&bare)),
+        (r#"{"key":"test","more":1}"#, Some(&bare)),
+        (r#"{"key":"test","written":[[-1,1]]}"#, Some(&bare)),
+    ] {
+        let (mut runner, control) = waiting("python3", empty.path(), Some(&bare), 1);
+        order(&control, text, file);
+        assert_eq!(runner.process.wait().unwrap().code(), Some(125), "{text}");
+    }
+    let (mut runner, control) = waiting("python3", empty.path(), None, 1);
+    drop(control);
+    assert!(runner.process.wait().unwrap().success());
+}
+
 #[test]
 fn node_without_a_function() {
     a_runner_without_function_is_brought_back("node24", "index.mjs", NODE);
