@@ -26,9 +26,11 @@ const MONITOR = join(PROJECT_ROOT, "target/release/cloister-vm");
 /**
  * Test programs that stay outside, so far: `host_calls` asks the host's kernel about a process's calls, whatever KVM is, and compiles what it runs; `programs` would take
  * twenty minutes there, and `images` runs the same Node and Python; `guests` compares with the Linux it runs on, which is another one there (five-level page tables); and
- * under `guests`, `hostile` and `snapshots` a virtual CPU shuts down, or the machine's own kernel panics, now and then, for a reason that is not known yet.
+ * under `guests`, `hostile` and `snapshots` a virtual CPU shuts down, or the machine's own kernel panics, now and then, for a reason that is not known yet. `frozen`, `resets`,
+ * `hostile_resets` and `uniqueness` are of that kind.
  */
-const OUTSIDE = /^(guests|host_calls|hostile|programs|snapshots)-[0-9a-f]+$/;
+const OUTSIDE =
+  /^(guests|host_calls|hostile|programs|snapshots|frozen|resets|hostile_resets|uniqueness)-[0-9a-f]+$/;
 
 /** $1, $2, ...: a folder and the test program to start in it. A program that fails does not keep the next ones from running. */
 const RUN_EACH = `
