@@ -239,12 +239,19 @@ fn what_is_more_than_is_kept_goes_back_to_the_host() {
     bring_back(&second, &state, &store, &image);
     second.keep_track();
     second.write(BASE, &vec![2; BYTES as usize]).unwrap();
+    // Before Linux 6.7 the host does not tell which pages those are: all go back.
+    let base = second.window.base() as u64;
+    let tells = pages.own_ranges(base, base + PAGE).is_some();
     let undone = reset(&second, &state, &store, &image, &pages).unwrap();
-    assert_eq!(undone.rewritten_pages * PAGE, REWRITTEN_BYTES);
-    assert_eq!(
-        (undone.rewritten_pages + undone.dropped_pages) * PAGE,
-        BYTES
-    );
+    if tells {
+        assert_eq!(undone.rewritten_pages * PAGE, REWRITTEN_BYTES);
+        assert_eq!(
+            (undone.rewritten_pages + undone.dropped_pages) * PAGE,
+            BYTES
+        );
+    } else {
+        assert_eq!(undone.rewritten_pages, 0);
+    }
     assert_eq!(undone.remapped_bytes, 0);
     let mut found = vec![9; BYTES as usize];
     second.read(BASE, &mut found).unwrap();
@@ -253,8 +260,13 @@ fn what_is_more_than_is_kept_goes_back_to_the_host() {
     // What is kept is what was touched first, and never more of it.
     second.write(BASE + (8 << 20), &vec![3; 1 << 20]).unwrap();
     let undone = reset(&second, &state, &store, &image, &pages).unwrap();
-    assert_eq!(undone.rewritten_pages * PAGE, REWRITTEN_BYTES);
-    assert_eq!(undone.dropped_pages * PAGE, 1 << 20);
+    if tells {
+        assert_eq!(undone.rewritten_pages * PAGE, REWRITTEN_BYTES);
+        assert_eq!(undone.dropped_pages * PAGE, 1 << 20);
+    }
+    let mut found = vec![9; 1 << 20];
+    second.read(BASE + (8 << 20), &mut found).unwrap();
+    assert!(found.iter().all(|byte| *byte == 1));
 }
 
 #[test]
