@@ -131,10 +131,7 @@ impl Daemon {
         snapshot: Option<&Arc<Snapshot>>,
     ) -> io::Result<()> {
         let socket_again = duplicate(socket.as_fd())?;
-        let reply_to = ReplyTo {
-            socket: duplicate(socket.as_fd())?,
-            stream,
-        };
+        let reply_to = ReplyTo::by(socket, stream)?;
         let mut making = self.making(create, &ground.image, socket_again)?;
         if let Some(hypervisor) = &ground.hypervisor {
             let counters = making.count(&self.counters)?;
@@ -196,10 +193,7 @@ impl Daemon {
     ) -> io::Result<()> {
         let gone = || io::Error::other("the micro-VM that was ready has ended");
         let fd3 = duplicate(socket.as_fd())?;
-        let reply_to = ReplyTo {
-            socket: duplicate(socket.as_fd())?,
-            stream,
-        };
+        let reply_to = ReplyTo::by(socket, stream)?;
         let client = self.join(ground.peer, key)?;
         let entry = self.sandboxes.get_mut(key).ok_or_else(gone)?;
         entry.client = client;

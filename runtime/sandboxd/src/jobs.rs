@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
@@ -57,6 +57,15 @@ pub struct SpawnJob {
 pub struct ReplyTo {
     pub socket: OwnedFd,
     pub stream: u32,
+}
+
+impl ReplyTo {
+    pub fn by(socket: &OwnedFd, stream: u32) -> io::Result<Self> {
+        Ok(Self {
+            socket: duplicate(socket.as_fd())?,
+            stream,
+        })
+    }
 }
 
 /// A micro-VM that was kept ready and is to bring a snapshot back.

@@ -115,12 +115,16 @@ struct Stock {
     waiting: Vec<u64>,
     making: usize,
     wanted: usize,
+    /// When one was last asked for, by [`Ready::asked`].
+    asked: u64,
 }
 
 /// All that are ready or on their way, by place.
 #[derive(Default)]
 pub struct Ready {
     stocks: HashMap<Place, Stock>,
+    /// Counts what is asked for.
+    asked: u64,
 }
 
 impl Ready {
@@ -139,12 +143,12 @@ impl Ready {
             stock.waiting.retain(|known| *known != key);
         }
     }
-}
 
-impl Daemon {
-    /// One that is ready, which then is so no more.
-    pub(crate) fn take_ready(&mut self, place: &Place) -> Option<u64> {
-        let stock = self.ready.stocks.entry(place.clone()).or_default();
+    /// One is asked for; answers it if it is there, which then is so no more.
+    fn take(&mut self, place: &Place) -> Option<u64> {
+        self.asked = self.asked.saturating_add(1);
+        let stock = self.stocks.entry(place.clone()).or_default();
+        stock.asked = self.asked;
         let taken = stock.waiting.pop();
         let short = if taken.is_none() { MANY } else { FEW };
         stock.wanted = match stock.wanted {
@@ -155,6 +159,26 @@ impl Daemon {
         taken
     }
 
+    /// One that may go for another of `place`: of the place that nobody has asked for the longest, which wants none from now on.
+    fn spare(&mut self, place: &Place) -> Option<u64> {
+        self.stocks
+            .retain(|_, stock| stock.wanted > 0 || stock.making > 0 || !stock.waiting.is_empty());
+        let others = self
+            .stocks
+            .iter_mut()
+            .filter(|(other, stock)| *other != place && !stock.waiting.is_empty());
+        let (_, stock) = others.min_by_key(|(_, stock)| stock.asked)?;
+        stock.wanted = 0;
+        stock.waiting.last().copied()
+    }
+}
+
+impl Daemon {
+    /// One that is ready, which then is so no more.
+    pub(crate) fn take_ready(&mut self, place: &Place) -> Option<u64> {
+        self.ready.take(place)
+    }
+
     /// Has as many made as are wanted, once for each that was taken.
     pub(crate) fn want_ready(&mut self, place: Place, image: &Arc<Image>, create: &Create) {
         let Some(stock) = self.ready.stocks.get(&place) else {
@@ -163,12 +187,14 @@ impl Daemon {
         let there = stock.waiting.len().saturating_add(stock.making);
         let missing = stock.wanted.saturating_sub(there);
         for _ in 0..missing {
-            let all = self.ready.len();
-            if self.draining
-                || all >= MOST
-                || self.sandboxes.len() >= self.options.max_sandboxes as usize
-            {
+            if self.draining || self.sandboxes.len() >= self.options.max_sandboxes as usize {
                 return;
+            }
+            if self.ready.len() >= MOST {
+                match self.ready.spare(&place) {
+                    Some(key) => self.kill_now(key),
+                    None => return,
+                }
             }
             if let Err(error) = self.start_ready(place.clone(), image, create) {
                 return self.warn(&format!("no micro-VM can be kept ready: {error}"));
@@ -234,5 +260,53 @@ impl Daemon {
         if let Some(waiting) = self.sandboxes.get_mut(key).and_then(|e| e.waiting.as_ref()) {
             self.ready.remove(&waiting.place, key);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshots::tests::shape;
+
+    fn place(memory_mb: u32) -> Place {
+        Place {
+            shape: shape(memory_mb),
+            cpu_milli: 1000,
+            pids: 128,
+        }
+    }
+
+    #[test]
+    fn a_few_are_wanted_and_many_once_there_were_too_few() {
+        let mut ready = Ready::default();
+        let place = place(128);
+        assert_eq!(ready.take(&place), None);
+        assert_eq!(ready.stocks[&place].wanted, FEW);
+        ready.stocks.get_mut(&place).unwrap().waiting.push(1);
+        assert_eq!(ready.take(&place), Some(1));
+        assert_eq!(ready.stocks[&place].wanted, FEW);
+        assert_eq!(ready.take(&place), None);
+        assert_eq!(ready.stocks[&place].wanted, MANY);
+    }
+
+    #[test]
+    fn the_place_that_nobody_asks_for_gives_way() {
+        let mut ready = Ready::default();
+        let places = [place(128), place(256), place(512)];
+        for (key, place) in (1..).zip(&places) {
+            ready.take(place);
+            ready.stocks.get_mut(place).unwrap().waiting.push(key);
+        }
+        // The first was asked for again.
+        assert_eq!(ready.take(&places[0]), Some(1));
+        ready.stocks.get_mut(&places[0]).unwrap().waiting.push(1);
+        for (place, gone) in [(1, 2), (2, 3)] {
+            let key = ready.spare(&places[0]).unwrap();
+            assert_eq!(key, gone);
+            ready.remove(&places[place], key);
+        }
+        // Never one of its own.
+        assert_eq!(ready.spare(&places[0]), None);
+        assert_eq!(ready.stocks.len(), 1);
     }
 }

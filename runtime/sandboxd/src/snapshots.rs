@@ -284,7 +284,7 @@ impl Daemon {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
 
     fn snapshot(bundle: Option<&str>, bytes: u64) -> Snapshot {
@@ -297,7 +297,8 @@ mod tests {
         }
     }
 
-    fn shape(memory_mb: u32) -> Shape {
+    /// Of an image that is none.
+    pub fn shape(memory_mb: u32) -> Shape {
         Shape {
             image: "node24".into(),
             digest: "00".repeat(32),

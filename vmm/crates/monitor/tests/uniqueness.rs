@@ -10,19 +10,16 @@
     reason = "a failed step of a test is to end it; not everything of the shared module is used"
 )]
 
+mod resettable;
 mod runner;
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use cloister_protocol::FrameType;
+use resettable::{frozen, inherited, option};
 use runner::{Runner, bundle, monitor};
 use serde_json::{Value, json};
 
@@ -82,35 +79,6 @@ def handler(event, context):
     return {'now': time.time() * 1000, 'goesOn': goes_on, 'drawn': drawn()}
 ";
 
-fn inherited(file: &impl std::os::fd::AsFd) -> OwnedFd {
-    rustix::io::dup(file).unwrap()
-}
-
-fn option(command: &mut Command, name: &str, fd: &OwnedFd) {
-    command.args([name, &fd.as_raw_fd().to_string()]);
-}
-
-fn frozen(image: &str, bundle: &Path, entry: &str) -> File {
-    let (mut control, theirs) = UnixStream::pair().unwrap();
-    let file = tempfile::tempfile().unwrap();
-    let (to_control, to_file) = (inherited(&theirs), inherited(&file));
-    let mut command = monitor("run", image, bundle);
-    option(&mut command, "--control-fd", &to_control);
-    option(&mut command, "--snapshot-fd", &to_file);
-    let mut runner = Runner::spawn(command, Some(image));
-    drop((theirs, to_control, to_file));
-    runner.await_frame(FrameType::Ready);
-    runner.init_to_be_frozen(entry);
-    runner.call(1, &json!({}));
-    control.write_all(b"s").unwrap();
-    let mut answer = String::new();
-    control.read_to_string(&mut answer).unwrap();
-    let answer: Value = serde_json::from_str(&answer).unwrap();
-    assert_eq!(answer["ok"], true, "{answer}");
-    assert!(runner.process.wait().unwrap().success());
-    file
-}
-
 fn wall_ms() -> f64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     now.as_secs_f64() * 1000.0
@@ -122,7 +90,7 @@ fn drawn(image: &str, bundle: &Path, snapshot: &File, number: u32) -> Value {
     let file = inherited(snapshot);
     let mut command = monitor("restore", image, bundle);
     option(&mut command, "--snapshot-fd", &file);
-    command.args(["--pid", &pid.to_string()]);
+    command.args(["--snapshot-key", "test", "--pid", &pid.to_string()]);
     let mut runner = Runner::spawn(command, None);
     runner.renew(pid);
     let asked = wall_ms();
@@ -144,7 +112,10 @@ fn drawn(image: &str, bundle: &Path, snapshot: &File, number: u32) -> Value {
 fn none_draws_what_another_drew(image: &str, entry: &str, source: &str) {
     let clones = std::env::var("CLOISTER_CLONES").map_or(CLONES, |n| n.parse().unwrap());
     let bundle = bundle(entry, source);
-    let snapshot = frozen(image, bundle.path(), entry);
+    let snapshot = frozen(image, bundle.path(), |runner| {
+        runner.init_to_be_frozen(entry);
+        runner.call(1, &json!({}));
+    });
     let next = AtomicU32::new(0);
     let work = || {
         let mut all = Vec::new();

@@ -18,11 +18,11 @@ const WINDOW_BYTES: u64 = 512 << 30;
 const PAGE: usize = 4096;
 
 /// A descriptor that a child inherits.
-fn inherited(file: &impl std::os::fd::AsFd) -> OwnedFd {
+pub fn inherited(file: &impl std::os::fd::AsFd) -> OwnedFd {
     rustix::io::dup(file).unwrap()
 }
 
-fn option(command: &mut Command, name: &str, fd: &OwnedFd) {
+pub fn option(command: &mut Command, name: &str, fd: &OwnedFd) {
     command.args([name, &fd.as_raw_fd().to_string()]);
 }
 
