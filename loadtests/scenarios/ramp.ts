@@ -1,0 +1,35 @@
+import { steady } from "../lib/arrivals.ts";
+import { hello } from "../lib/functions.ts";
+import type { Scenario } from "../lib/plan.ts";
+
+const STEPS = 8;
+
+export const ramp: Scenario = {
+  name: "ramp",
+  shows:
+    "rising rates in steps until answers no longer keep up: the knee is the last step that did",
+  durationMs: 16_000,
+  longestMs: 300_000,
+  heeds: ["rate", "clients", "isolation"],
+  plan({ durationMs, rate = 2400, clients = 200, isolation }) {
+    const stepMs = durationMs / STEPS;
+    return {
+      functions: [hello()],
+      tenants: [],
+      streams: Array.from({ length: STEPS }, (_, index) => ({
+        name: `step-${index + 1}`,
+        startMs: index * stepMs,
+        arrival: {
+          kind: "rate" as const,
+          stages: [steady((rate * (index + 1)) / STEPS, stepMs)],
+          mostInFlight: clients,
+        },
+        requests: [{ function: "hello", path: "/", ...(isolation ? { isolation } : {}) }],
+        pick: "in-turn" as const,
+      })),
+      // Requests are dropped past the knee: that is what is looked for.
+      thresholds: [{ measure: "failed", most: 0 }],
+      findKnee: true,
+    };
+  },
+};
