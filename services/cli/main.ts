@@ -19,6 +19,7 @@ const COMMANDS: Record<string, () => Promise<(program: Command) => void>> = {
   versions: async () => (await import("./commands/functions.ts")).registerVersions,
   placement: async () => (await import("./commands/functions.ts")).registerPlacement,
   bench: async () => (await import("./commands/bench.ts")).registerBench,
+  load: async () => (await import("./commands/load.ts")).registerLoad,
   doctor: async () => (await import("./commands/doctor.ts")).registerDoctor,
   test: async () => (await import("./commands/test.ts")).registerTest,
   setup: async () => (await import("./commands/setup.ts")).registerSetup,
