@@ -2,13 +2,15 @@ import { steady } from "../lib/arrivals.ts";
 import { hello } from "../lib/functions.ts";
 import type { Scenario } from "../lib/plan.ts";
 
-const STEPS = 8;
+const STEPS = 10;
+/** Each step is so many times the one before: the first is far below the knee, and says how fast an answer is when none waits. */
+const FACTOR = 1.7;
 
 export const ramp: Scenario = {
   name: "ramp",
   shows:
     "rising rates in steps until answers no longer keep up: the knee is the last step that did",
-  durationMs: 16_000,
+  durationMs: 20_000,
   longestMs: 300_000,
   heeds: ["rate", "clients", "isolation"],
   plan({ durationMs, rate = 2400, clients = 200, isolation }) {
@@ -21,7 +23,7 @@ export const ramp: Scenario = {
         startMs: index * stepMs,
         arrival: {
           kind: "rate" as const,
-          stages: [steady((rate * (index + 1)) / STEPS, stepMs)],
+          stages: [steady(rate / FACTOR ** (STEPS - 1 - index), stepMs)],
           mostInFlight: clients,
         },
         requests: [{ function: "hello", path: "/", ...(isolation ? { isolation } : {}) }],

@@ -1,4 +1,5 @@
 import type { Versus } from "#loadtests/lib/plan";
+import { LEAST_VALUES } from "#report/statistics";
 import { type Group, type GroupKey, keyText, rounded } from "./groups.ts";
 import { type Interval, type Ordered, ratioInterval } from "./quantile-interval.ts";
 
@@ -9,6 +10,7 @@ export interface Ratio {
   b: string;
   n_a: number;
   n_b: number;
+  /** Null for fewer answers than can tell: 5 for a p50, 100 for a p99. */
   p50: Interval | null;
   p99: Interval | null;
 }
@@ -16,7 +18,9 @@ export interface Ratio {
 const orderedOf = ({ quantiles_ms, ok }: Group): Ordered => ({ values: quantiles_ms, n: ok });
 
 function ratio(name: string, labels: { a: string; b: string }, a: Group, b: Group): Ratio {
+  const fewest = Math.min(a.ok, b.ok);
   const at = (part: number): Interval | null => {
+    if (fewest < LEAST_VALUES || fewest * (1 - part) < 1) return null;
     const found = ratioInterval(orderedOf(a), orderedOf(b), part);
     return found
       ? {

@@ -1,6 +1,6 @@
 import { figure } from "#report/markup";
 import { htmlTable, page, type Section } from "#report/page";
-import { cdf, timeSeries } from "#report/plots";
+import { cdf, MOST_SERIES, timeSeries } from "#report/plots";
 import type { LoadReport } from "./report.ts";
 import {
   groupName,
@@ -18,7 +18,12 @@ const tableOf = (caption: string, { columns, rows }: Rows): string =>
 /** One file that needs nothing else. Its data element holds the whole report. */
 export function reportPage(report: LoadReport): string {
   const { scenario, shows, beganAt, host, settings, groups } = report;
-  const measured = groups.filter(({ ok }) => ok > 0);
+  const measured = groups.filter(({ ok }) => ok > 0).toSorted((a, b) => b.ok - a.ok);
+  const drawn = measured.slice(0, MOST_SERIES);
+  const left =
+    measured.length > drawn.length
+      ? ` The ${drawn.length} groups with most answers of ${measured.length}.`
+      : "";
   const several = report.targets.length > 1;
   const chosen = Object.entries(settings).map(([name, value]) => `${name} ${value}`);
   const sections: Section[] = [
@@ -37,11 +42,10 @@ export function reportPage(report: LoadReport): string {
         {
           id: "cdf",
           title: "How large a part of the answers took at most so long",
-          caption:
-            "Left is faster; the dot is the median. Answers that were right, nothing trimmed.",
+          caption: `Left is faster; the dot is the median. Answers that were right, nothing trimmed.${left}`,
         },
         "ms",
-        measured.map((one) => ({
+        drawn.map((one) => ({
           name: groupName(one, several),
           values: one.quantiles_ms,
           n: one.ok,
