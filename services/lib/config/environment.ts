@@ -34,7 +34,7 @@ const environmentSchema = z.object({
   /** Prepared cells kept ready, e.g. `node24=2,python3=1`. */
   CLOISTER_PREPARED: z.string().default("node24=2"),
   /** Turns of a runner's own code before a function is frozen; 0 freezes it as it was loaded. */
-  CLOISTER_SNAPSHOT_WARM_TURNS: z.coerce.number().int().min(0).max(10_000).default(50),
+  CLOISTER_SNAPSHOT_WARM_TURNS: z.coerce.number().int().min(0).max(10_000).default(1000),
   /** Longest a request waits for a worker or for room, ms. */
   CLOISTER_QUEUE_WAIT_MS: z.coerce.number().int().min(100).default(30_000),
   /** Where the worker serves its own /metrics and /healthz: a port on 127.0.0.1 or a socket's path; absent means nowhere. */
