@@ -49,7 +49,7 @@ const recordSchema = z
     errorCode: z.string().optional(),
     path: pathSchema.optional(),
     start: z.string().optional(),
-    placementReasons: z.array(z.string()),
+    placementReasons: z.array(z.string()).readonly(),
     phases: phasesSchema,
     durationMs: z.number(),
     billedMs: z.number(),

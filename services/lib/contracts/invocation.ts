@@ -97,7 +97,7 @@ export interface InvocationRecord extends Partial<MachineWork> {
   errorCode?: string;
   path?: Path;
   start?: StartKind;
-  placementReasons: string[];
+  placementReasons: readonly string[];
   phases: Phases;
   durationMs: number;
   billedMs: number;
