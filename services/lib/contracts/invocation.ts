@@ -98,6 +98,9 @@ export interface InvocationRecord extends Partial<MachineWork> {
   path?: Path;
   start?: StartKind;
   placementReasons: readonly string[];
+  /** The rule that gave each of the reasons, and the version of the table they are of. */
+  placementRules?: readonly string[];
+  placementTable?: string;
   phases: Phases;
   durationMs: number;
   billedMs: number;

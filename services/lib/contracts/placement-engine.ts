@@ -1,9 +1,8 @@
 import type { ErrorCode } from "../errors/catalogue.ts";
 import { type Isolation, type Path, RUNTIMES, type Runtime } from "./function.ts";
+import { NEEDS, type Need } from "./need-kinds.ts";
 import {
   type Condition,
-  NEEDS,
-  type Need,
   type PlacementRule,
   type PlacementTable,
   TIERS,
@@ -31,6 +30,8 @@ export interface DemandInput {
 export interface Explained {
   reasons: readonly string[];
   rules: readonly string[];
+  /** Version of the table that the rules are of. */
+  table: string;
 }
 
 /** What may serve a call. Shared between calls: never changed. */
@@ -154,6 +155,7 @@ export class PlacementEngine {
     const { exact, pin, prefer } = wishes(fired);
     if (exact && floor && strengthOf(exact.path) < floor.strength)
       return refusal(
+        this.table.version,
         "isolation_not_allowed",
         `${capital(exact.rule.why)}, but ${floor.rule.why}`,
         fired.filter(({ effect }) => !("not" in effect)),
@@ -167,13 +169,13 @@ export class PlacementEngine {
     );
     const telling = fired.filter((rule) => tells(rule, excluding, paths));
     if (paths.length === 0) {
-      // What is not allowed comes first: nothing that an operator adds to a node would help.
+      // What the tenant may not have comes first: nothing that an operator adds to a node would help.
       const decisive =
-        excluding.find(
-          ({ effect }) => "code" in effect && effect.code === "isolation_not_allowed",
-        ) ?? excluding[0];
+        excluding.find(({ effect }) => "code" in effect && effect.code === "quota_exceeded") ??
+        excluding[0];
       const because = floor && decisive ? `${capital(floor.rule.why)}, but ${decisive.why}` : "";
       return refusal(
+        this.table.version,
         decisive && "code" in decisive.effect ? decisive.effect.code : "isolation_unavailable",
         because || capital(decisive?.why ?? "no path is left"),
         telling,
@@ -184,19 +186,21 @@ export class PlacementEngine {
     return Object.freeze({
       paths: Object.freeze(paths),
       cheaper: prefer === "cheaper" && paths.length > 1,
-      ...explained(telling),
+      ...explained(this.table.version, telling),
     });
   }
 }
 
 const capital = (text: string): string => text.charAt(0).toUpperCase() + text.slice(1);
 
-const explained = (rules: readonly PlacementRule[]): Explained => ({
+const explained = (table: string, rules: readonly PlacementRule[]): Explained => ({
+  table,
   reasons: Object.freeze(rules.map(({ why }) => why)),
   rules: Object.freeze(rules.map(({ id }) => id)),
 });
 
 const refusal = (
+  table: string,
   refused: ErrorCode,
   detail: string,
   telling: readonly PlacementRule[],
@@ -206,7 +210,7 @@ const refusal = (
     refused,
     detail,
     ...(remedy === undefined ? {} : { remedy }),
-    ...explained(telling),
+    ...explained(table, telling),
   });
 
 /** The first of the rules that ask for the most. */

@@ -1,14 +1,16 @@
 import { z } from "zod";
-import { isolationSchema, type Path, pathSchema, runtimeSchema } from "./function.ts";
+import {
+  isolationSchema,
+  type Path,
+  pathSchema,
+  runtimeSchema,
+  type StartKind,
+} from "./function.ts";
+import { needSchema } from "./need-kinds.ts";
 
 export const TIERS = ["trusted", "standard", "untrusted"] as const;
 export const tierSchema = z.enum(TIERS);
 export type Tier = z.infer<typeof tierSchema>;
-
-/** What a function may need beside its runtime; found by looking at its bundle and its configuration. */
-export const NEEDS = ["native-program", "native-addon", "subprocess", "egress"] as const;
-export const needSchema = z.enum(NEEDS);
-export type Need = z.infer<typeof needSchema>;
 
 const members = <T extends z.ZodType>(one: T) => z.array(one).min(1).max(16).readonly().optional();
 
@@ -36,7 +38,7 @@ export type Condition = z.infer<typeof conditionSchema>;
  */
 export type Effect =
   | { atLeast: Path }
-  | { not: Path; code: "isolation_unavailable" | "isolation_not_allowed" }
+  | { not: Path; code: "isolation_unavailable" | "quota_exceeded" }
   | { pin: Path }
   | { exactly: Path }
   | { prefer: "cheaper" | Path }
@@ -52,16 +54,23 @@ export interface PlacementRule {
   remedy?: string;
 }
 
-/** What a path is taken to cost before anything was observed on it. */
+/** What a start costs. */
 export interface Cost {
-  /** From the wish for a sandbox to one that can be called, when none is warm, ms. */
+  /** From the wish for a sandbox to one that can be called, ms. */
   acquireMs: number;
   /** Most memory of one sandbox, MiB. */
   memoryMb: number;
 }
 
+/** What starts of a path are taken to cost before any was observed. */
+export interface PriorCost {
+  /** By how it starts; what is not named takes as long as a cold one. */
+  acquireMs: { cold: number; prepared?: number | undefined; restored?: number | undefined };
+  memoryMb: number;
+}
+
 export interface CostRules {
-  prior: Readonly<Record<Path, Cost>>;
+  prior: Readonly<Record<Path, PriorCost>>;
   /** What a MiB held is worth in ms of waiting, so that the two can be added. */
   msPerMb: number;
   /** Another path than the last one is taken when it costs less than this share of it. */
@@ -80,6 +89,15 @@ export interface PlacementTable {
 
 const remedyOfSubprocess =
   "Ask for the path itself: deploy with --isolation microvm if the function does without other programs, or have the operator trust the tenant or allow it containers.";
+
+const AT_ONCE = { acquireMs: 0, memoryMb: 0 } as const satisfies Cost;
+
+/** What a start is taken to cost when nothing is known of it but how it would be. */
+export function priorOf({ prior }: CostRules, path: Path, start: StartKind): Cost {
+  if (start === "warm" || start === "reset") return AT_ONCE;
+  const { acquireMs, memoryMb } = prior[path];
+  return { acquireMs: acquireMs[start] ?? acquireMs.cold, memoryMb };
+}
 
 /** The rules of this release. docs/placement.md is made of them; a test compares the two. */
 export const PLACEMENT_TABLE: PlacementTable = {
@@ -119,13 +137,13 @@ export const PLACEMENT_TABLE: PlacementTable = {
       id: "tenant-no-containers",
       when: { forbidden: ["container"] },
       effect: { atLeast: "microvm" },
-      why: "the tenant's paths leave out containers",
+      why: "the quota paths of the tenant leaves out containers",
     },
     {
       id: "tenant-no-micro-vms",
       when: { forbidden: ["microvm"] },
-      effect: { not: "microvm", code: "isolation_not_allowed" },
-      why: "the tenant's paths leave out micro-VMs",
+      effect: { not: "microvm", code: "quota_exceeded" },
+      why: "the quota paths of the tenant leaves out micro-VMs",
       remedy: "Have the operator add the path microvm to the tenant's quota.",
     },
     {
@@ -197,8 +215,8 @@ export const PLACEMENT_TABLE: PlacementTable = {
   ],
   cost: {
     prior: {
-      container: { acquireMs: 5, memoryMb: 40 },
-      microvm: { acquireMs: 10, memoryMb: 40 },
+      container: { acquireMs: { cold: 80, prepared: 5 }, memoryMb: 20 },
+      microvm: { acquireMs: { cold: 130, prepared: 5, restored: 10 }, memoryMb: 24 },
     },
     msPerMb: 0.05,
     switchBelow: 0.75,

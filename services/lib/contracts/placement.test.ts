@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { isolationSchema, type Path, pathSchema, RUNTIMES, type StartKind } from "./function.ts";
+import { isolationSchema, type Path, pathSchema, RUNTIMES } from "./function.ts";
+import { NEEDS, type Need } from "./need-kinds.ts";
 import {
   type DemandInput,
   decidePlacement,
@@ -8,7 +9,8 @@ import {
   type NodeState,
   type PlacementInput,
 } from "./placement.ts";
-import { type Cost, NEEDS, type Need, PLACEMENT_TABLE, TIERS } from "./placement-table.ts";
+import { DECISION_RULES } from "./placement-own.ts";
+import { type Cost, PLACEMENT_TABLE, TIERS } from "./placement-table.ts";
 
 const PATHS = pathSchema.options;
 const MAYBE_PATH = [undefined, ...PATHS];
@@ -17,11 +19,7 @@ const subsets = <T>(all: readonly T[]): T[][] =>
   Array.from({ length: 2 ** all.length }, (_, bits) =>
     all.filter((_one, at) => (bits >> at) % 2 === 1),
   );
-const IDS = new Set([
-  ...PLACEMENT_TABLE.rules.map(({ id }) => id),
-  ...["node-unreachable", "node-lacks", "node-offers"],
-  ...["cost-warm", "cost-cheaper", "cost-stays"],
-]);
+const IDS = new Set<string>([...PLACEMENT_TABLE.rules.map(({ id }) => id), ...DECISION_RULES]);
 
 /** Every input there is: what the rules look at is finite. */
 function* everyInput(runtimes: readonly (typeof RUNTIMES)[number][]): Generator<DemandInput> {
@@ -126,17 +124,21 @@ const DEAR: Cost = { acquireMs: 1000, memoryMb: 1000 };
 
 /** Every state of a node, as far as it matters: what it makes, what is warm, which path is the dearer, which was the last. */
 function* everyNode(): Generator<NodeState> {
-  const starts: StartKind[] = ["cold", "warm"];
+  const starts = [
+    { start: "cold", ready: false },
+    { start: "warm", ready: true },
+  ] as const;
   for (const kinds of [undefined, ...subsets(PATHS)])
     for (const container of starts)
       for (const microvm of starts)
         for (const dear of PATHS)
           for (const last of MAYBE_PATH) {
-            const start = { container, microvm };
+            const states = { container, microvm };
             yield {
               kinds,
               last,
-              stateOf: (path) => ({ start: start[path], cost: path === dear ? DEAR : CHEAP }),
+              stateOf: (path) => states[path],
+              costOf: (path) => (path === dear ? DEAR : CHEAP),
             };
           }
 }
@@ -180,9 +182,9 @@ test("each refusal has the code of its cause, and a remedy where the rule knows 
     "The caller asks for a container, but the function asks for a micro-VM",
   );
   const unpaid = refusal({ isolation: "microvm", paths: ["container"] });
-  assert.equal(unpaid.refused, "isolation_not_allowed");
+  assert.equal(unpaid.refused, "quota_exceeded");
   assert.match(unpaid.remedy ?? "", /quota/);
-  assert.equal(refusal({ paths: [] }).refused, "isolation_not_allowed");
+  assert.equal(refusal({ paths: [] }).refused, "quota_exceeded");
   const needs: Need[] = ["subprocess"];
   const forking = refusal({ tier: "standard", needs });
   assert.equal(forking.refused, "isolation_unavailable");
@@ -215,10 +217,9 @@ test("between paths that may serve, costs decide: a warm one, else the cheaper, 
     const decided = decidePlacement({
       ...INPUT,
       last,
-      stateOf: (path) => ({
-        start: path === warm ? "warm" : "cold",
-        cost: { acquireMs: acquireMs[path], memoryMb: 0 },
-      }),
+      stateOf: (path) =>
+        path === warm ? { start: "warm", ready: true } : { start: "cold", ready: false },
+      costOf: (path) => ({ acquireMs: acquireMs[path], memoryMb: 0 }),
     });
     assert.ok("path" in decided && decided.byCost);
     return [decided.path, decided.rules.at(-1), decided.start];
@@ -228,7 +229,7 @@ test("between paths that may serve, costs decide: a warm one, else the cheaper, 
   assert.deepEqual(decide(10, 8, "container"), ["container", "cost-stays", "cold"]);
   assert.deepEqual(decide(10, 8, "microvm"), ["microvm", "cost-cheaper", "cold"]);
   assert.deepEqual(decide(10, 7, "container"), ["microvm", "cost-cheaper", "cold"]);
-  assert.deepEqual(decide(10, 1, undefined, "container"), ["container", "cost-warm", "warm"]);
+  assert.deepEqual(decide(10, 1, undefined, "container"), ["container", "cost-ready", "warm"]);
 });
 
 test("what no schema lets through is no input either", () => {

@@ -7,25 +7,40 @@ import {
   PlacementEngine,
   type Refusal,
 } from "./placement-engine.ts";
-import { type Cost, type CostRules, PLACEMENT_TABLE } from "./placement-table.ts";
+import {
+  type Cost,
+  type CostRules,
+  PLACEMENT_TABLE,
+  priorOf,
+  type Tier,
+} from "./placement-table.ts";
 
+export type { Need } from "./need-kinds.ts";
 export type { Demand, DemandInput, Refusal } from "./placement-engine.ts";
-export type { Need, Tier } from "./placement-table.ts";
+export type { Tier } from "./placement-table.ts";
 
 /** What one path of a node has for a function now. */
 export interface PathState {
   /** How a call would start. */
   start: StartKind;
-  /** What a start is expected to cost, by what was observed; the table's prior when absent. */
-  cost?: Cost | undefined;
+  /** A sandbox stands open: the call would wait for nothing. */
+  ready: boolean;
+}
+
+/** What a tenant may, whatever its functions ask for. */
+export interface TenantPolicy {
+  tier: Tier;
+  minimumIsolation?: Path | undefined;
+  paths?: readonly Path[] | undefined;
 }
 
 /** A node, as far as placement looks at it. */
 export interface NodeState {
   /** What can be made, as sandboxd says; undefined while it cannot be reached. */
   kinds: readonly string[] | undefined;
-  /** Asked only where the choice depends on it. */
   stateOf?: (path: Path) => PathState;
+  /** What a start is expected to cost, by what was observed; asked where costs decide. The table's prior when absent. */
+  costOf?: (path: Path, start: StartKind) => Cost;
   /** The path that was last chosen for this function by cost. */
   last?: Path | undefined;
 }
@@ -36,8 +51,6 @@ export interface Placement extends Explained {
   path: Path;
   /** How the call is expected to start; absent when the node's pool was not asked. */
   start?: StartKind;
-  /** Version of the table that decided. */
-  table: string;
   /** Whether costs decided between several paths. */
   byCost: boolean;
 }
@@ -68,8 +81,7 @@ export function decidePlacement(input: PlacementInput, engine = BUILT_IN): Place
     );
   const [first, second] = demand.paths as [Path, Path?];
   const has = (path: Path | undefined): path is Path => path !== undefined && kinds.includes(path);
-  if (has(first) && has(second) && demand.cheaper)
-    return cheaper(demand, input, engine.table.version, engine.table.cost);
+  if (has(first) && has(second) && demand.cheaper) return cheaper(demand, input, engine.table.cost);
   const path = has(first) ? first : has(second) ? second : undefined;
   if (path === undefined)
     return refuse(
@@ -82,7 +94,7 @@ export function decidePlacement(input: PlacementInput, engine = BUILT_IN): Place
   return {
     path,
     ...(start === undefined ? {} : { start }),
-    table: engine.table.version,
+    table: demand.table,
     byCost: false,
     reasons: [...demand.reasons, `this node offers ${path}`],
     rules: [...demand.rules, "node-offers"],
@@ -98,6 +110,7 @@ function refuse(
   return {
     refused,
     detail,
+    table: demand.table,
     reasons: [...demand.reasons, detail],
     rules: [...demand.rules, rule],
   };
@@ -110,32 +123,53 @@ const priceOf = ({ acquireMs, memoryMb }: Cost, { msPerMb }: CostRules): number 
 /** Between paths that all may serve the call: a warm sandbox costs nothing, else the cheaper one, and the last one while it is not much dearer. */
 function cheaper(
   demand: Demand,
-  { stateOf, last }: NodeState,
-  table: string,
+  { stateOf, costOf, last }: NodeState,
   rules: CostRules,
 ): Placement {
-  const ways = demand.paths.map((path) => {
-    const state = stateOf?.(path);
-    const start = state?.start;
-    return { path, start, price: priceOf(state?.cost ?? rules.prior[path], rules) };
-  });
-  const chosen = (way: (typeof ways)[number], rule: string, why: string): Placement => ({
-    path: way.path,
-    ...(way.start === undefined ? {} : { start: way.start }),
-    table,
+  const chosen = (
+    path: Path,
+    start: StartKind | undefined,
+    rule: string,
+    why: string,
+  ): Placement => ({
+    path,
+    ...(start === undefined ? {} : { start }),
+    table: demand.table,
     byCost: true,
     reasons: [...demand.reasons, why],
     rules: [...demand.rules, rule],
   });
-  const warm = ways.filter(({ start }) => start === "warm");
-  const ready = warm.find(({ path }) => path === last) ?? warm[0];
-  if (ready) return chosen(ready, "cost-warm", `a ${named(ready.path)} of it is warm`);
-  ways.sort((a, b) => a.price - b.price);
+  // The last one first: while it is ready nothing else need be asked.
+  const order =
+    last !== undefined && demand.paths[1] === last ? [...demand.paths].reverse() : demand.paths;
+  const starts = new Map<Path, StartKind>();
+  for (const path of order) {
+    const state = stateOf?.(path);
+    if (state?.ready) return chosen(path, state.start, "cost-ready", READY[path]);
+    if (state) starts.set(path, state.start);
+  }
+  const cost = (path: Path): Cost => {
+    const start = starts.get(path) ?? "cold";
+    return costOf?.(path, start) ?? priorOf(rules, path, start);
+  };
+  const ways = demand.paths
+    .map((path) => ({ path, price: priceOf(cost(path), rules) }))
+    .sort((a, b) => a.price - b.price);
   const [best, other] = ways as [(typeof ways)[number], (typeof ways)[number]];
   const costs = `a ${named(best.path)} costs ${shown(best.price)} now and a ${named(other.path)} ${shown(other.price)}`;
   if (other.path === last && best.price >= other.price * rules.switchBelow)
-    return chosen(other, "cost-stays", `${costs}: too little to leave the ${named(last)} for`);
-  return chosen(best, "cost-cheaper", costs);
+    return chosen(
+      last,
+      starts.get(last),
+      "cost-stays",
+      `${costs}: too little to leave the ${named(last)} for`,
+    );
+  return chosen(best.path, starts.get(best.path), "cost-cheaper", costs);
 }
+
+const READY: Record<Path, string> = {
+  container: "a container of it is ready",
+  microvm: "a micro-VM of it is ready",
+};
 
 const shown = (price: number): string => `${price.toFixed(1)} ms`;
