@@ -18,10 +18,10 @@ export function openWorkerDatabase(url: string): WorkerDatabase {
     readVersion: (id) => readVersion(db, id),
     readBundle: (digest) => readBundle(db, digest),
     recentlyPublished: (seconds) => listRecentlyPublished(db, seconds, MAX_RECENT),
-    async tierOf(tenantId) {
+    async policyOf(tenantId) {
       const tenant = await readTenant(db, tenantId);
       if (!tenant?.active) throw new CloisterError("forbidden", "The tenant is not active");
-      return tenant.tier;
+      return { tier: tenant.tier };
     },
     insertInvocations: (records) => insertInvocations(db, records),
     insertLogs: (entries) => insertLogs(db, entries),

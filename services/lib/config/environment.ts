@@ -39,6 +39,8 @@ const environmentSchema = z.object({
   CLOISTER_QUEUE_WAIT_MS: z.coerce.number().int().min(100).default(30_000),
   /** Where the worker serves its own /metrics and /healthz: a port on 127.0.0.1 or a socket's path; absent means nowhere. */
   CLOISTER_WORKER_METRICS: z.string().optional(),
+  /** File with placement rules of this node's or installation's own (docs/placement.md). */
+  CLOISTER_PLACEMENT_RULES: z.string().min(1).optional(),
   CLOISTER_LOG_LEVEL: z.enum(["trace", "debug", "info", "warn", "error", "silent"]).default("info"),
 });
 

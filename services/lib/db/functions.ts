@@ -1,6 +1,7 @@
 import { and, asc, desc, eq, gt, isNull, sql } from "drizzle-orm";
 import type { FunctionConfig, VersionSpec } from "#contracts/function";
 import { newId } from "#contracts/ids";
+import { type BundleFindings, needsOf } from "#contracts/needs";
 import type { Database } from "./database.ts";
 import { bundles, functions, type TenantTier, tenants, versions } from "./schema.ts";
 
@@ -38,6 +39,12 @@ export interface BundleToStore {
   unpackedBytes: number;
 }
 
+/** What is stored of a version beside its bundle and configuration. */
+export interface VersionDetails {
+  /** What a look at the bundle found. */
+  findings?: BundleFindings;
+}
+
 const live = (tenantId: string, name: string) =>
   and(eq(functions.tenantId, tenantId), eq(functions.name, name), isNull(functions.deletedAt));
 
@@ -47,6 +54,7 @@ export async function publishVersion(
   tenantId: string,
   config: FunctionConfig,
   bundle: BundleToStore,
+  { findings }: VersionDetails = {},
 ): Promise<FunctionSummary> {
   return db.orm.transaction(async (tx) => {
     await tx
@@ -82,6 +90,7 @@ export async function publishVersion(
       number: row.currentVersion,
       bundleDigest: bundle.digest,
       config,
+      ...(findings ? { findings } : {}),
     });
     return {
       id: row.id,
@@ -187,6 +196,7 @@ const targetColumns = {
   version: versions.number,
   bundleDigest: versions.bundleDigest,
   config: versions.config,
+  findings: versions.findings,
   public: functions.public,
   tier: tenants.tier,
 };
@@ -208,7 +218,21 @@ export async function resolveFunction(
   const [row] = await targets(db).where(
     and(live(tenantId, name), eq(versions.number, version ?? functions.currentVersion)),
   );
-  return row;
+  if (!row) return undefined;
+  const { findings, ...target } = row;
+  return { ...target, needs: needsOf(findings) };
+}
+
+/** What was found in a version's bundle; undefined when it was published before anybody looked. */
+export async function readFindings(
+  db: Database,
+  versionId: string,
+): Promise<BundleFindings | undefined> {
+  const [row] = await db.orm
+    .select({ findings: versions.findings })
+    .from(versions)
+    .where(eq(versions.id, versionId));
+  return row?.findings ?? undefined;
 }
 
 /** A version by its id, also of a function that was deleted a moment ago. */
@@ -218,8 +242,8 @@ export async function readVersion(
 ): Promise<VersionSpec | undefined> {
   const [row] = await targets(db).where(eq(versions.id, versionId));
   if (!row) return undefined;
-  const { public: _public, tier: _tier, ...spec } = row;
-  return spec;
+  const { public: _public, tier: _tier, findings, ...spec } = row;
+  return { ...spec, needs: needsOf(findings) };
 }
 
 /** Current versions that were published within the last `seconds`, newest first. */

@@ -1,5 +1,6 @@
 import { availableParallelism } from "node:os";
 import type { Path, StartKind, VersionSpec } from "#contracts/function";
+import type { PathState } from "#contracts/placement";
 import { CloisterError } from "#errors/catalogue";
 import type { BundleHold } from "../bundles/bundle-cache.ts";
 import {
@@ -149,6 +150,17 @@ export class SandboxPool {
       this.#retire(entry);
     }
     return this.#wait(owner, waitMs);
+  }
+
+  /** How a call of a version would start now, and whether at once. Changes nothing. */
+  expectedStart(spec: VersionSpec, path: Path): PathState {
+    const { launcher } = this.#options;
+    const owner = this.#functions.get(`${spec.tenantId}/${spec.versionId}/${path}`);
+    const entry = owner?.open.findLast(({ sandbox }) => sandbox.alive);
+    if (entry) return { start: entry.firstStart ?? "warm", ready: true };
+    const shape = shapeOf(spec, path);
+    if (launcher.restores?.(shape, spec)) return { start: "restored", ready: false };
+    return { start: this.#cells.startOf(shape) ?? "cold", ready: false };
   }
 
   /** Memory for a sandbox that is none of the pool's, if there is some now; to be released once, when that is gone. */
