@@ -42,6 +42,8 @@ export interface WorkerSettings {
   concurrency: number;
   idleMs: number;
   prepared: PreparedTarget[];
+  /** Clones that wait for the calls of one version in demand; none when absent. */
+  clonesPerFunction?: number;
   /** Turns of a runner's own code before a function is frozen; its default when absent. */
   warmTurns?: number;
   queueWaitMs: number;
@@ -136,7 +138,10 @@ export class WorkerService {
         },
         reserve: (memoryMb) => this.#pool?.reserve(memoryMb),
         observe: (sandbox, spec) => sandbox.observe(logsOf(sandbox, spec, this.#records)),
-        changed: (spec, state) => this.#snapshots.changed(spec, state),
+        changed: (spec, state) => {
+          this.#snapshots.changed(spec, state);
+          if (state.state === "ready") this.#pool?.start();
+        },
         ...(settings.warmTurns === undefined ? {} : { warmTurns: settings.warmTurns }),
       },
     });
@@ -161,6 +166,7 @@ export class WorkerService {
       memoryMb: settings.memoryMb,
       idleMs: settings.idleMs,
       prepared: settings.prepared,
+      clonesPerFunction: settings.clonesPerFunction ?? 0,
       observe: (sandbox, spec) => sandbox.observe(logsOf(sandbox, spec, this.#records)),
       onProblem: (error) => {
         this.#metrics.problems.inc({ part: "pool" });
@@ -216,9 +222,12 @@ export class WorkerService {
         const change = message as Change;
         if (typeof change?.id !== "string") return;
         if (change.kind === "function") {
-          pool.supersede(change.id);
+          pool.supersede(change.id, change.versionId);
           heard(change);
-        } else if (change.kind === "tenant") tiers.drop(change.id);
+        } else if (change.kind === "tenant") {
+          tiers.drop(change.id);
+          pool.dropClones(change.id);
+        }
       })
       .then(catchUp, (error: Error) =>
         this.#log.warn({ err: error.message }, "cannot hear changes"),
@@ -279,6 +288,7 @@ export class WorkerService {
         warm: 0,
         busy: 0,
         prepared: 0,
+        pooled: 0,
         starting: 0,
         waiting: 0,
         memoryReservedMb: 0,

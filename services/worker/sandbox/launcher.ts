@@ -30,6 +30,13 @@ export interface SandboxLauncher {
   ): Promise<AssignedSandbox>;
   /** Whether `launch` would bring it back with its function loaded, which is faster than anything that waits without one. */
   restores?(shape: SandboxShape, spec: VersionSpec): boolean;
+  /** The same, or nothing: undefined where `launch` would have to boot it. */
+  bringBack?(
+    shape: SandboxShape,
+    label: string,
+    bundle: BundleRef,
+    spec: VersionSpec,
+  ): Promise<AssignedSandbox | undefined>;
 }
 
 const BASE_SHAPE = { cpuMilli: 1000, pids: 128, tmpMb: 64 } as const;

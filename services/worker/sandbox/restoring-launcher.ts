@@ -63,8 +63,8 @@ export class RestoringLauncher implements SandboxLauncher {
     spec?: VersionSpec,
   ): Promise<AssignedSandbox> {
     const { functions } = this;
-    if (functions && spec && shape.kind === "microvm") {
-      const returning = await this.#bringBack(functions, shape, label, bundle, spec);
+    if (spec) {
+      const returning = await this.bringBack(shape, label, bundle, spec);
       if (returning) {
         this.#haveBare(shape);
         return returning;
@@ -107,13 +107,14 @@ export class RestoringLauncher implements SandboxLauncher {
   }
 
   /** A sandbox from the function's snapshot, which may be asked at once; undefined where there is none that works. */
-  async #bringBack(
-    functions: FunctionSnapshots,
+  async bringBack(
     shape: SandboxShape,
     label: string,
     bundle: BundleRef,
     spec: VersionSpec,
   ): Promise<AssignedSandbox | undefined> {
+    const { functions } = this;
+    if (!functions || shape.kind !== "microvm") return undefined;
     const snapshot = functions.use(shape, spec);
     if (snapshot === undefined) return undefined;
     const broken = (error: Error): void => {
