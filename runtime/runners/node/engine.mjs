@@ -220,28 +220,37 @@ export class Engine {
   #renew(restored) {
     const startedMs = performance.now();
     renew(restored);
-    const afterRestore = this.#afterRestore;
-    if (!afterRestore) {
+    const turns = this.#target && Number.isInteger(restored.warmTurns) ? restored.warmTurns : 0;
+    if (!this.#afterRestore && turns <= 0) {
       this.#sayReady({ renewMs: sinceMs(startedMs) });
       return;
     }
     this.#renewing = true;
-    afterRestore().then(
-      () => {
-        this.#renewing = false;
-        this.#outside.finish();
-        this.#sayReady({ renewMs: sinceMs(startedMs) });
-        this.batch();
-      },
-      (thrown) => {
-        this.#renewing = false;
-        this.#starting = [];
-        this.#refuse(describeFault(thrown, "function_init_error"));
-        // So that the worker hands this sandbox to nobody else.
-        this.#refusal.exiting = true;
-        for (const call of [...this.#calls.values()]) call.fail(this.#refusal);
-      },
-    );
+    this.#comeBack(startedMs, turns);
+  }
+
+  /** Runs the hooks, and touches what a call will touch, while no call waits for it. */
+  async #comeBack(startedMs, turns) {
+    try {
+      await this.#afterRestore?.();
+    } catch (thrown) {
+      this.#renewing = false;
+      this.#starting = [];
+      this.#refuse(describeFault(thrown, "function_init_error"));
+      // So that the worker hands this sandbox to nobody else.
+      this.#refusal.exiting = true;
+      for (const call of [...this.#calls.values()]) call.fail(this.#refusal);
+      return;
+    }
+    const renewMs = sinceMs(startedMs);
+    this.#outside.finish();
+    if (turns > 0) {
+      const { rehearse } = await import("./rehearsal.mjs");
+      await rehearse(this.#target.kind, turns, false);
+    }
+    this.#renewing = false;
+    this.#sayReady({ renewMs });
+    this.batch();
   }
 
   async #serveOf(target) {

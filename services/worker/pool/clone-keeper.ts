@@ -2,6 +2,7 @@ import type { Path, VersionSpec } from "#contracts/function";
 import type { BundleHold } from "../bundles/bundle-cache.ts";
 import {
   type AssignedSandbox,
+  CLONE_WARM_TURNS,
   type SandboxLauncher,
   type ServingSandbox,
   shapeOf,
@@ -191,7 +192,9 @@ export class CloneKeeper {
     booting(1);
     try {
       hold = await bundles.hold(spec.bundleDigest);
-      const assigned = await launcher.bringBack?.(shapeOf(spec, path), label(spec), hold, spec);
+      const shape = shapeOf(spec, path);
+      const turns = CLONE_WARM_TURNS;
+      const assigned = await launcher.bringBack?.(shape, label(spec), hold, spec, turns);
       held = assigned !== undefined;
       if (assigned) entry = await serve(owner, assigned, reservation, hold);
     } catch (error) {

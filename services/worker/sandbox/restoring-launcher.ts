@@ -106,12 +106,16 @@ export class RestoringLauncher implements SandboxLauncher {
     this.functions?.clear();
   }
 
-  /** A sandbox from the function's snapshot, which may be asked at once; undefined where there is none that works. */
+  /**
+   * A sandbox from the function's snapshot, which may be asked at once; undefined where there is none that works. With `warmTurns` of its runner's own
+   * code it is back later, and has then touched what a call touches.
+   */
   async bringBack(
     shape: SandboxShape,
     label: string,
     bundle: BundleRef,
     spec: VersionSpec,
+    warmTurns = 0,
   ): Promise<AssignedSandbox | undefined> {
     const { functions } = this;
     if (!functions || shape.kind !== "microvm") return undefined;
@@ -124,7 +128,7 @@ export class RestoringLauncher implements SandboxLauncher {
       this.#problem(error);
     };
     try {
-      const created = await this.#inner.create(shape, label, bundle, { snapshot });
+      const created = await this.#inner.create(shape, label, bundle, { snapshot }, warmTurns);
       created.whenAnswered(() => functions.answered(snapshot, created.id));
       return created.returning(broken);
     } catch (error) {
