@@ -113,6 +113,12 @@ export class WorkerService {
         );
         this.#sandboxdUp.resolve();
         if (!this.#draining) void this.#consumer.resume();
+        if (hello.ready)
+          this.#pool?.yields({
+            each: hello.ready,
+            // A sandboxd that is gone keeps none; the next one says how many it would.
+            keep: (count) => void this.#launcher.keepReady(count).catch(() => {}),
+          });
         this.#pool?.start();
       },
       onLost: (error) => {

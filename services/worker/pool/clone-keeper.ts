@@ -8,7 +8,7 @@ import {
   shapeOf,
 } from "../sandbox/index.ts";
 import { CloneDemand } from "./clone-demand.ts";
-import type { BundleSource, Entry, FunctionPool } from "./function-pool.ts";
+import { type BundleSource, type Entry, type FunctionPool, labelOf } from "./function-pool.ts";
 import { IdleSet } from "./idle-set.ts";
 import type { MemoryBudget, Reservation } from "./memory-budget.ts";
 
@@ -40,7 +40,6 @@ export interface CloneKeeperOptions {
   changed: (owner: FunctionPool) => void;
   /** Ends one. */
   retire: (entry: Entry) => void;
-  label: (spec: VersionSpec) => string;
   onProblem: (error: unknown) => void;
 }
 
@@ -176,13 +175,14 @@ export class CloneKeeper {
     if (this.waiting.size >= MOST) return undefined;
     let kept = memoryMb;
     for (const { reservation } of this.waiting.items()) kept += reservation.memoryMb;
-    return kept > budget.totalMb * MEMORY_SHARE ? undefined : budget.reserve(memoryMb);
+    if (kept > budget.totalMb * MEMORY_SHARE) return undefined;
+    return memoryMb > budget.freeMb - budget.yieldingMb ? undefined : budget.reserve(memoryMb);
   }
 
   /** Resolves when the next may be made. Never rejects. */
   async #make(wanted: Wanted, reservation: Reservation): Promise<void> {
     const { spec, path, demand } = wanted;
-    const { launcher, bundles, booting, serve, changed, label, onProblem } = this.#options;
+    const { launcher, bundles, booting, serve, changed, onProblem } = this.#options;
     const owner = this.#options.owner(spec, path);
     const beganMs = performance.now();
     let hold: BundleHold | undefined;
@@ -194,7 +194,7 @@ export class CloneKeeper {
       hold = await bundles.hold(spec.bundleDigest);
       const shape = shapeOf(spec, path);
       const turns = CLONE_WARM_TURNS;
-      const assigned = await launcher.bringBack?.(shape, label(spec), hold, spec, turns);
+      const assigned = await launcher.bringBack?.(shape, labelOf(spec), hold, spec, turns);
       held = assigned !== undefined;
       if (assigned) entry = await serve(owner, assigned, reservation, hold);
     } catch (error) {

@@ -196,6 +196,9 @@ export class FunctionPool {
   }
 }
 
+/** What `ps` and sandboxd's list call its sandboxes. */
+export const labelOf = (spec: VersionSpec): string => `${spec.name.slice(0, 48)}@${spec.version}`;
+
 export interface BundleSource {
   hold(digest: string): Promise<BundleHold>;
 }

@@ -17,12 +17,13 @@ import {
   type Entry,
   FunctionPool,
   type Lease,
+  labelOf,
   PATIENCE_MS,
   type Start,
   type Waiter,
 } from "./function-pool.ts";
 import { IdleSet } from "./idle-set.ts";
-import { MemoryBudget, type Reservation } from "./memory-budget.ts";
+import { MemoryBudget, type Reservation, type Yielding } from "./memory-budget.ts";
 import type { PendingLease, PoolStats, SandboxPoolOptions } from "./pool-options.ts";
 import { type Cell, PreparedCells } from "./prepared-cells.ts";
 import { ProcessorLoad } from "./processor-load.ts";
@@ -98,7 +99,6 @@ export class SandboxPool {
       },
       changed: (owner) => this.#balance(owner),
       retire: (entry) => this.#retire(entry),
-      label: labelOf,
       onProblem: (error) => this.#problem(error),
     });
     this.#idleSuperseded = new IdleSet(Math.min(options.idleMs, SUPERSEDED_IDLE_MS), (entry) =>
@@ -120,7 +120,7 @@ export class SandboxPool {
       pooled: this.#clones.waiting.size,
       starting,
       waiting,
-      memoryReservedMb: this.#budget.reservedMb,
+      memoryReservedMb: this.#budget.reservedMb + this.#budget.yieldingMb,
     };
   }
 
@@ -147,6 +147,11 @@ export class SandboxPool {
       this.#retire(entry);
     }
     return this.#wait(owner, waitMs);
+  }
+
+  /** Counts what is kept as long as no sandbox needs its memory. */
+  yields(yielding: Yielding): void {
+    this.#budget.yields(yielding);
   }
 
   /** Memory for a sandbox that is none of the pool's, if there is some now; to be released once, when that is gone. */
@@ -587,9 +592,6 @@ export class SandboxPool {
     });
   }
 }
-
-/** What `ps` and sandboxd's list call it. */
-const labelOf = (spec: VersionSpec): string => `${spec.name.slice(0, 48)}@${spec.version}`;
 
 /** What its first invocation is told: one that was brought back is `restored`, whether it waited for its function or not. */
 const startOf = (sandbox: AssignedSandbox, otherwise: StartKind): StartKind =>

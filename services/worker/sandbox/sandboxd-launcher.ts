@@ -195,6 +195,11 @@ export class SandboxdLauncher implements SandboxLauncher, SandboxHolder {
     await this.#control.request({ op: "learn", sandbox: id });
   }
 
+  /** Has sandboxd keep no more micro-VMs ready than that. */
+  async keepReady(ready: number): Promise<void> {
+    await this.#control.request({ op: "keep", ready });
+  }
+
   /** Throws a snapshot away. */
   async forget(snapshot: string): Promise<void> {
     await this.#control.request({ op: "forget", snapshot });
