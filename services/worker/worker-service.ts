@@ -46,6 +46,8 @@ export interface WorkerSettings {
   concurrency: number;
   idleMs: number;
   prepared: PreparedTarget[];
+  /** Clones that wait for the calls of one version in demand; none when absent. */
+  clonesPerFunction?: number;
   /** Turns of a runner's own code before a function is frozen; its default when absent. */
   warmTurns?: number;
   queueWaitMs: number;
@@ -117,6 +119,12 @@ export class WorkerService {
         );
         this.#sandboxdUp.resolve();
         if (!this.#draining) void this.#consumer.resume();
+        if (hello.ready)
+          this.#pool?.yields({
+            each: hello.ready,
+            // A sandboxd that is gone keeps none; the next one says how many it would.
+            keep: (count) => void this.#launcher.keepReady(count).catch(() => {}),
+          });
         this.#pool?.start();
       },
       onLost: (error) => {
@@ -142,7 +150,10 @@ export class WorkerService {
         },
         reserve: (memoryMb) => this.#pool?.reserve(memoryMb),
         observe: (sandbox, spec) => sandbox.observe(logsOf(sandbox, spec, this.#records)),
-        changed: (spec, state) => this.#snapshots.changed(spec, state),
+        changed: (spec, state) => {
+          this.#snapshots.changed(spec, state);
+          if (state.state === "ready") this.#pool?.start();
+        },
         ...(settings.warmTurns === undefined ? {} : { warmTurns: settings.warmTurns }),
       },
     });
@@ -167,6 +178,7 @@ export class WorkerService {
       memoryMb: settings.memoryMb,
       idleMs: settings.idleMs,
       prepared: settings.prepared,
+      clonesPerFunction: settings.clonesPerFunction ?? 0,
       observe: (sandbox, spec) => sandbox.observe(logsOf(sandbox, spec, this.#records)),
       onProblem: (error) => {
         this.#metrics.problems.inc({ part: "pool" });
@@ -232,9 +244,12 @@ export class WorkerService {
         const change = message as Change;
         if (typeof change?.id !== "string") return;
         if (change.kind === "function") {
-          pool.supersede(change.id);
+          pool.supersede(change.id, change.versionId);
           heard(change);
-        } else if (change.kind === "tenant") policies.drop(change.id);
+        } else if (change.kind === "tenant") {
+          policies.drop(change.id);
+          pool.dropClones(change.id);
+        }
       })
       .then(catchUp, (error: Error) =>
         this.#log.warn({ err: error.message }, "cannot hear changes"),
@@ -295,6 +310,7 @@ export class WorkerService {
         warm: 0,
         busy: 0,
         prepared: 0,
+        pooled: 0,
         starting: 0,
         waiting: 0,
         memoryReservedMb: 0,

@@ -218,14 +218,18 @@ export class Engine {
    */
   #rehearse(target) {
     const { take, done } = this.#wire.rehearse();
+    const afterRestore = this.#afterRestore;
+    const lastStream = this.#lastStream;
     this.#afterRestore = null;
     this.#renewing = true;
     this.#renewing = false;
     this.#target = target;
+    this.#lastStream = 0;
     this.#rehearsed = () => {
       this.#rehearsed = undefined;
       this.#target = undefined;
-      this.#lastStream = 0;
+      this.#afterRestore = afterRestore;
+      this.#lastStream = lastStream;
       done();
     };
     return { take, done: () => this.#rehearsed?.() };
@@ -248,28 +252,42 @@ export class Engine {
   #renew(restored) {
     const startedMs = performance.now();
     renew(restored);
-    const afterRestore = this.#afterRestore;
-    if (!afterRestore) {
+    const turns = this.#target && Number.isInteger(restored.warmTurns) ? restored.warmTurns : 0;
+    if (!this.#afterRestore && turns <= 0) {
       this.#sayReady({ renewMs: sinceMs(startedMs) });
       return;
     }
     this.#renewing = true;
-    afterRestore().then(
-      () => {
-        this.#renewing = false;
-        this.#outside.finish();
-        this.#sayReady({ renewMs: sinceMs(startedMs) });
-        this.batch();
-      },
-      (thrown) => {
-        this.#renewing = false;
-        this.#starting = [];
-        this.#refuse(describeFault(thrown, "function_init_error"));
-        // So that the worker hands this sandbox to nobody else.
-        this.#refusal.exiting = true;
-        for (const call of [...this.#calls.values()]) call.fail(this.#refusal);
-      },
-    );
+    this.#comeBack(startedMs, turns);
+  }
+
+  /** Runs the hooks, and touches what a call will touch, while no call waits for it. */
+  async #comeBack(startedMs, turns) {
+    try {
+      await this.#afterRestore?.();
+    } catch (thrown) {
+      this.#renewing = false;
+      this.#starting = [];
+      this.#refuse(describeFault(thrown, "function_init_error"));
+      // So that the worker hands this sandbox to nobody else.
+      this.#refusal.exiting = true;
+      for (const call of [...this.#calls.values()]) call.fail(this.#refusal);
+      return;
+    }
+    const renewMs = sinceMs(startedMs);
+    this.#outside.finish();
+    const { Rehearsal } = await import("./rehearsal.mjs");
+    this.#renewing = false;
+    // Who is called already wins nothing by it.
+    if (turns > 0 && this.#calls.size === 0 && !this.#wire.midFrame) {
+      const target = this.#target;
+      const stage = this.#rehearse(target);
+      await new Rehearsal(target, stage.take).touch(turns);
+      stage.done();
+      this.#target = target;
+    }
+    this.#sayReady({ renewMs });
+    this.batch();
   }
 
   async #serveOf(target) {

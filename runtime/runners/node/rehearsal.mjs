@@ -48,19 +48,31 @@ export class Rehearsal {
     this.#take = take;
   }
 
+  /** So often that V8 has compiled it. Each turn begins as in a process that was restored. */
   async run(turns) {
+    const { length } = ANSWERS[this.#target.kind];
+    const most = Math.max(0, turns - 5 * length);
+    await this.#turn(most, true);
+    await later(COMPILING_MS);
+    await this.#turn(turns - most, true, keeping);
+  }
+
+  /** In a process that was restored, so that the pages a call needs are there. */
+  async touch(turns) {
+    await this.#turn(turns, false);
+  }
+
+  async #turn(count, restored, wrapped = (answer) => answer) {
     const target = this.#target;
     const own = target.call;
     const answers = ANSWERS[target.kind];
     try {
-      for (let left = turns; left > 0; left--) {
+      for (let left = count; left > 0; left--) {
         this.#turns++;
-        const answer = answers[this.#turns % answers.length];
-        target.call = left > 5 * answers.length ? answer : keeping(answer);
-        this.#take(requestOf(this.#turns));
+        target.call = wrapped(answers[this.#turns % answers.length]);
+        this.#take(requestOf(this.#turns, restored));
         // Answers leave at the end of a turn of the event loop.
         await new Promise((resolve) => setImmediate(resolve));
-        if (left === answers.length) await later(COMPILING_MS);
       }
     } finally {
       target.call = own;
@@ -77,7 +89,7 @@ const keeping =
   };
 
 /** The frames of a call: with a body and without one, so that each of the answers meets both. */
-function requestOf(turn) {
+function requestOf(turn, afterRestore) {
   const hasBody = turn % 4 < 2;
   const invoke = {
     id: "inv_0",
@@ -98,7 +110,8 @@ function requestOf(turn) {
     nowMs: Date.now(),
     pid: process.pid,
   };
-  const frames = [jsonFrame(RESTORED, 0, restored), jsonFrame(INVOKE, turn, invoke)];
+  const frames = afterRestore ? [jsonFrame(RESTORED, 0, restored)] : [];
+  frames.push(jsonFrame(INVOKE, turn, invoke));
   if (hasBody) frames.push(textFrame(DATA, turn, '{"name":"value"}'));
   frames.push(textFrame(END, turn, ""));
   return Buffer.concat(frames);

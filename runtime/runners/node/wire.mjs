@@ -176,6 +176,11 @@ export class Wire {
     };
   }
 
+  /** Whether a frame has come in part. */
+  get midFrame() {
+    return this.#headerBytes > 0 || this.#payload !== undefined;
+  }
+
   /** Whether all that was flushed has left this process. */
   get idle() {
     return this.#socket.writableLength === 0;
