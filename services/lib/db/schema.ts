@@ -12,6 +12,7 @@ import {
 } from "drizzle-orm/pg-core";
 import type { FunctionConfig } from "#contracts/function";
 import type { ExitCounts, Phases } from "#contracts/invocation";
+import type { FunctionQuota, TenantQuota } from "#contracts/quota";
 
 /** The tables as migrations/ makes them; a test compares the two. */
 
@@ -72,6 +73,22 @@ export const versions = pgTable("versions", {
   bundleDigest: text("bundle_digest").notNull(),
   config: jsonb("config").$type<FunctionConfig>().notNull(),
   createdAt: moment("created_at").notNull().defaultNow(),
+});
+
+export const tenantQuotas = pgTable("tenant_quotas", {
+  tenantId: text("tenant_id").primaryKey(),
+  limits: jsonb("limits").$type<TenantQuota>().notNull(),
+  version: integer("version").notNull(),
+  changedBy: text("changed_by").notNull(),
+  changedAt: moment("changed_at").notNull().defaultNow(),
+});
+
+export const functionQuotas = pgTable("function_quotas", {
+  functionId: text("function_id").primaryKey(),
+  limits: jsonb("limits").$type<FunctionQuota>().notNull(),
+  version: integer("version").notNull(),
+  changedBy: text("changed_by").notNull(),
+  changedAt: moment("changed_at").notNull().defaultNow(),
 });
 
 export const invocations = pgTable("invocations", {
