@@ -39,6 +39,8 @@ export interface GatewaySettings {
   queueWaitMs: number;
   /** Longest a drain waits for calls under way, ms. */
   drainMs?: number;
+  /** How long calls at once of a gateway that died still count, ms. */
+  quotaLeaseMs?: number;
 }
 
 /** Below the 45 s after which `cloister up` kills. */
@@ -86,7 +88,7 @@ export class GatewayService {
     this.#producer = new InvocationProducer(settings.redisUrl, problem("queue"));
     this.#publisher = new Publisher(this.#producer.redis);
     this.#subscriber = new Subscriber(settings.redisUrl, problem("redis"));
-    this.#counters = new QuotaCounters(this.#producer.redis);
+    this.#counters = new QuotaCounters(this.#producer.redis, settings.quotaLeaseMs);
     this.#admissions = new Admissions({
       counters: this.#counters,
       readMonthTotal: this.#readMonthTotal,

@@ -1,16 +1,11 @@
 import type { InvocationLimits } from "#contracts/quota";
 import { CloisterError } from "#errors/catalogue";
-import {
-  type CountersAnswer,
-  LEASE_MS,
-  leaseKeysOf,
-  type QuotaCounters,
-} from "#queue/quota-counters";
+import { type CountersAnswer, leaseKeysOf, type QuotaCounters } from "#queue/quota-counters";
 import { quotaExceeded } from "./quota-error.ts";
 import { type RateLimitHeaders, rateLimitHeaders, secondsLeftOf } from "./rate-limit-headers.ts";
 
 export interface AdmissionsOptions {
-  counters: Pick<QuotaCounters, "admit" | "release" | "renew" | "raiseMonth">;
+  counters: Pick<QuotaCounters, "leaseMs" | "admit" | "release" | "renew" | "raiseMonth">;
   /** GB-seconds of a tenant's month by its records; asked when Redis does not know. */
   readMonthTotal: (tenantId: string, month: string) => Promise<number>;
   onProblem: (error: Error) => void;
@@ -23,15 +18,14 @@ export interface Admission {
   release(): void;
 }
 
-/** Three may be lost before a lease ends, ms. */
-const RENEW_MS = LEASE_MS / 4;
-
 /**
  * The one door to an invocation: whatever may start one asks here first, unless its target has no limits. What is counted is shared by all gateways, and
  * without Redis nobody is let in.
  */
 export class Admissions {
   readonly #options: AdmissionsOptions;
+  /** At least one renewal may be lost before a lease ends, ms. */
+  readonly #renewMs: number;
   /** Leases of calls under way here, by key and id, with when they were last sure, on performance.now()'s clock, ms. */
   readonly #leases = new Map<string, Map<string, number>>();
   readonly #months = new Map<string, Promise<void>>();
@@ -39,6 +33,7 @@ export class Admissions {
 
   constructor(options: AdmissionsOptions) {
     this.#options = options;
+    this.#renewMs = options.counters.leaseMs / 4;
   }
 
   /** Rejects with `quota_exceeded`, or with `dependency_unavailable` when it cannot be told. */
@@ -121,7 +116,7 @@ export class Admissions {
       this.#leases.set(key, held);
     }
     held.set(id, now);
-    this.#timer ??= setInterval(() => this.#renew(RENEW_MS), RENEW_MS);
+    this.#timer ??= setInterval(() => this.#renew(this.#renewMs), this.#renewMs);
   }
 
   #drop(key: string, id: string): void {

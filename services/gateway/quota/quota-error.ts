@@ -29,7 +29,7 @@ const WHAT: Record<QuotaField, (limit: number | string) => string> = {
 export function quotaExceeded(
   excess: QuotaExcess,
   retryAfterS: number = NEXT_LOOK_S,
-  headers: RateLimitHeaders = usedUpHeaders(excess.quota, excess.limit),
+  headers: RateLimitHeaders = usedUpHeaders(excess),
 ): CloisterError {
   const { quota, of, limit } = excess;
   const extra: QuotaErrorExtra = { quota, of, limit, retryAfterS, headers };
@@ -51,6 +51,6 @@ export function quotaOf(error: CloisterError): QuotaErrorExtra | undefined {
     of,
     limit,
     retryAfterS: extra.retryAfterS ?? NEXT_LOOK_S,
-    headers: extra.headers ?? usedUpHeaders(quota, limit),
+    headers: extra.headers ?? usedUpHeaders({ quota, of, limit }),
   };
 }

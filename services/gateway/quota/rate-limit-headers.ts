@@ -1,4 +1,4 @@
-import type { InvocationLimits, QuotaField, QuotaOwner } from "#contracts/quota";
+import type { InvocationLimits, QuotaExcess, QuotaField, QuotaOwner } from "#contracts/quota";
 import type { CountersAnswer, Left } from "#queue/quota-counters";
 
 /** Structured fields (RFC 9651) of draft-ietf-httpapi-ratelimit-headers: what is allowed, and what of it is left. */
@@ -70,7 +70,7 @@ export function secondsLeftOf(month: string, nowUs: number): number {
 }
 
 /** Headers for a quota that no time refills: what is allowed, and that nothing is left. */
-export const usedUpHeaders = (quota: QuotaField, limit: number | string): RateLimitHeaders => ({
-  policy: `"${quota}";q=${typeof limit === "number" ? Math.floor(limit) : 1}`,
-  limit: `"${quota}";r=0`,
+export const usedUpHeaders = ({ of, quota, limit }: QuotaExcess): RateLimitHeaders => ({
+  policy: `${nameOf(of, quota)};q=${typeof limit === "number" ? Math.floor(limit) : 1}`,
+  limit: `${nameOf(of, quota)};r=0`,
 });

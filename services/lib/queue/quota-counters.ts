@@ -60,9 +60,11 @@ export interface CountersUse {
 
 /** Rates, leases and the month's GB-seconds of all tenants, in Redis. All operations are atomic, and each is one round trip. */
 export class QuotaCounters {
+  readonly leaseMs: number;
   readonly #redis: Redis & Scripted;
 
-  constructor(redis: Redis) {
+  constructor(redis: Redis, leaseMs: number = LEASE_MS) {
+    this.leaseMs = leaseMs;
     redis.defineCommand(COMMAND, { lua: LUA });
     this.#redis = redis as Redis & Scripted;
   }
@@ -78,7 +80,7 @@ export class QuotaCounters {
       functionLeasesKey(tenantId, functionId),
       monthsKey(tenantId),
       "admit",
-      LEASE_MS,
+      this.leaseMs,
       ...countedArguments(tenant),
       ...countedArguments(limits.function),
       tenant.gbSecondsPerMonth === undefined ? "" : nano(tenant.gbSecondsPerMonth),
@@ -94,7 +96,7 @@ export class QuotaCounters {
 
   /** Keeps leases, or makes them again where Redis has lost them. */
   async renew(key: string, ids: readonly string[]): Promise<void> {
-    await this.#redis[COMMAND](1, key, "renew", LEASE_MS, ...ids);
+    await this.#redis[COMMAND](1, key, "renew", this.leaseMs, ...ids);
   }
 
   /**
