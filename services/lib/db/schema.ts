@@ -13,6 +13,7 @@ import {
 import type { FunctionConfig } from "#contracts/function";
 import type { ExitCounts, Phases } from "#contracts/invocation";
 import type { BundleFindings } from "#contracts/needs";
+import type { FunctionQuota, TenantQuota } from "#contracts/quota";
 
 /** The tables as migrations/ makes them; a test compares the two. */
 
@@ -74,6 +75,22 @@ export const versions = pgTable("versions", {
   config: jsonb("config").$type<FunctionConfig>().notNull(),
   findings: jsonb("findings").$type<BundleFindings>(),
   createdAt: moment("created_at").notNull().defaultNow(),
+});
+
+export const tenantQuotas = pgTable("tenant_quotas", {
+  tenantId: text("tenant_id").primaryKey(),
+  limits: jsonb("limits").$type<TenantQuota>().notNull(),
+  version: integer("version").notNull(),
+  changedBy: text("changed_by").notNull(),
+  changedAt: moment("changed_at").notNull().defaultNow(),
+});
+
+export const functionQuotas = pgTable("function_quotas", {
+  functionId: text("function_id").primaryKey(),
+  limits: jsonb("limits").$type<FunctionQuota>().notNull(),
+  version: integer("version").notNull(),
+  changedBy: text("changed_by").notNull(),
+  changedAt: moment("changed_at").notNull().defaultNow(),
 });
 
 export const invocations = pgTable("invocations", {

@@ -59,6 +59,11 @@ export const ERRORS = {
     "Send the whole request without pauses.",
   ),
   conflict: entry(409, "The state does not allow this", "Read the current state and try again."),
+  precondition_failed: entry(
+    412,
+    "It has changed since it was read",
+    "Read it again, and send the change with the ETag that comes with it.",
+  ),
   body_too_large: entry(
     413,
     "The body is too large",
@@ -73,6 +78,11 @@ export const ERRORS = {
     431,
     "The address and headers are too large",
     "Send at most 16 KiB of address and headers; put the rest into the body.",
+  ),
+  precondition_required: entry(
+    428,
+    "The change must name the state that it is of",
+    "Read it first, and send its ETag as If-Match.",
   ),
   quota_exceeded: entry(
     429,
