@@ -222,7 +222,10 @@ export class GatewayService {
   #apply(change: Change): void {
     if (change.kind === "function") this.#functions.drop(change.id);
     else this.#authenticator.drop(change.kind, change.id);
-    if (change.kind === "tenant") this.#tenants.expire();
+    if (change.kind === "tenant") {
+      this.#tenants.expire();
+      this.#functions.dropTenant(change.id);
+    }
   }
 
   #hearChanges(): void {

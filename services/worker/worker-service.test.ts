@@ -52,6 +52,9 @@ class Rows implements WorkerDatabase {
   async tierOf() {
     return "trusted" as const;
   }
+  async tenantStates(ids: string[]) {
+    return new Map(ids.map((id) => [id, "active" as const]));
+  }
   async insertInvocations(rows: InvocationRecord[]) {
     this.records.push(...rows);
   }

@@ -11,6 +11,8 @@ export class TierCache {
   readonly #read: (tenantId: string) => Promise<Tier>;
   readonly #tiers = new Map<string, { tier: Tier; atMs: number }>();
   readonly #loading = new Map<string, Promise<Tier>>();
+  /** Rises with every `drop` and `clear`: what was read before one is not kept after it. */
+  #epoch = 0;
 
   constructor(read: (tenantId: string) => Promise<Tier>) {
     this.#read = read;
@@ -24,24 +26,38 @@ export class TierCache {
   load(tenantId: string): Promise<Tier> {
     let loading = this.#loading.get(tenantId);
     if (!loading) {
-      loading = this.#load(tenantId).finally(() => this.#loading.delete(tenantId));
-      this.#loading.set(tenantId, loading);
+      const begun = this.#load(tenantId).finally(() => {
+        if (this.#loading.get(tenantId) === begun) this.#loading.delete(tenantId);
+      });
+      loading = begun;
+      this.#loading.set(tenantId, begun);
     }
     return loading;
   }
 
+  /** It is asked for anew, also by those who come while it is being read. */
   drop(tenantId: string): void {
+    this.#epoch++;
     this.#tiers.delete(tenantId);
+    this.#loading.delete(tenantId);
+  }
+
+  clear(): void {
+    this.#epoch++;
+    this.#tiers.clear();
+    this.#loading.clear();
   }
 
   async #load(tenantId: string): Promise<Tier> {
     const atMs = performance.now();
+    const epoch = this.#epoch;
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<never>((_resolve, reject) => {
       timer = setTimeout(() => reject(new Error("no answer in time")), LOAD_TIMEOUT_MS);
     });
     try {
       const tier = await Promise.race([this.#read(tenantId), late]);
+      if (epoch !== this.#epoch) return tier;
       this.#tiers.delete(tenantId);
       this.#tiers.set(tenantId, { tier, atMs });
       if (this.#tiers.size > MAX_TENANTS) {
