@@ -61,11 +61,11 @@ async function refuseRunning(
   if (running > 0)
     throw new CloisterError(
       "conflict",
-      `${name} has ${running} invocation${running === 1 ? "" : "s"} running: suspend it and try again when they have ended, or end them with force=true`,
+      `${name} has ${running} invocation${running === 1 ? "" : "s"} running: suspend it and try again when they have ended, or end them by force (force=true, --force)`,
     );
   if (silent.length > 0)
     throw new CloisterError(
       "conflict",
-      `${silent.join(", ")} did not say whether anything of ${name} runs there: try again in some seconds, or use force=true`,
+      `${silent.join(", ")} did not say whether anything of ${name} runs there: try again in some seconds, or delete it by force (force=true, --force)`,
     );
 }

@@ -92,7 +92,7 @@ export class Authenticator {
     if (key.expiresAtMs !== undefined && key.expiresAtMs <= now)
       throw new CloisterError("unauthenticated", "The key has expired");
     if (!key.tenantActive)
-      throw new CloisterError("tenant_suspended", "The key's tenant is suspended");
+      throw new CloisterError("tenant_suspended", "New work is refused until it is resumed");
     if (!key.scopes.includes(scope))
       throw new CloisterError("forbidden", `The key lacks the scope ${scope}`);
     this.#used.set(key.id, now);

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { pathSchema, startKindSchema } from "./function.ts";
+import { pathSchema, runtimeSchema, startKindSchema } from "./function.ts";
 
 /**
  * A sandbox as its node tells of it. `prepared`: it waits for its function, and is nobody's. `ending`: it takes nothing new, and goes when
@@ -8,6 +8,7 @@ import { pathSchema, startKindSchema } from "./function.ts";
 export const liveSandboxSchema = z.object({
   id: z.string().max(200),
   path: pathSchema,
+  runtime: runtimeSchema,
   state: z.enum(["prepared", "idle", "busy", "resetting", "ending"]),
   /** How it began; absent while it is prepared. */
   start: startKindSchema.optional(),

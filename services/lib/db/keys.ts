@@ -94,7 +94,7 @@ const summaryOf = (row: typeof apiKeys.$inferSelect): KeySummary => ({
   expiresAt: row.expiresAt ?? undefined,
   revokedAt: row.revokedAt ?? undefined,
   rotatedAt: row.rotatedAt ?? undefined,
-  previousUntil: row.previousUntil ?? undefined,
+  previousUntil: row.revokedAt ? undefined : (row.previousUntil ?? undefined),
   revision: row.revision,
 });
 
@@ -257,11 +257,8 @@ export async function revokeKey(
   return db.orm.transaction(async (tx) => {
     const { tenant, key: before } = await lockedKey(tx, tenantId, id, expected);
     if (before.revokedAt) return before;
-    const after = await update(tx, id, {
-      revokedAt: new Date(),
-      previousHash: null,
-      previousUntil: null,
-    });
+    // Its secrets are kept: whoever still uses one is told that it was revoked.
+    const after = await update(tx, id, { revokedAt: new Date() });
     await refuseLockOut(tx, tenant, before);
     await note(tx, origin, "key.revoke", before, after);
     return after;

@@ -20,9 +20,12 @@ export function listSandboxes(
     }
   }
   if (tenantId !== undefined || functionId !== undefined) return { total, sandboxes };
-  for (const [{ kind, memoryMb }, { id }] of cells.booted()) {
+  for (const [{ kind, image, memoryMb }, { id }] of cells.booted()) {
     if (total++ < limit)
-      sandboxes.push({ id, path: kind, state: "prepared", memoryMb, invocations: 0, active: 0 });
+      sandboxes.push({
+        ...{ id, path: kind, runtime: image, memoryMb },
+        ...{ state: "prepared", invocations: 0, active: 0 },
+      });
   }
   return { total, sandboxes };
 }
@@ -34,6 +37,7 @@ function shown(entry: Entry, nowMs: number): LiveSandbox {
   return {
     id: sandbox.id,
     path,
+    runtime: spec.config.runtime,
     state: stateOf(entry),
     start: kind,
     tenantId: spec.tenantId,
