@@ -74,6 +74,7 @@ export async function deployFor(
     label,
     url: service.url,
     prefix: `${run}-`,
+    tenants: [...tenants.values()].map(({ id }) => id),
     addressOf: (name) => `/f/${nameOf(name)}`,
     keyOf,
   };
