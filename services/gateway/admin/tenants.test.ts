@@ -214,6 +214,13 @@ async function listenFor(id: string): Promise<{ heard: Promise<void> }> {
 
 test("what runs keeps a tenant from being deleted, until it has ended or is made to", async () => {
   const { id, client, calling } = await tenantWithFunction("doomed");
+  const neighbour = await tenantWithFunction("neighbour");
+  const digestOf = async (of: AdminClient, name: string) =>
+    String((await of.expect(200, "GET", `/v1/functions/${name}`)).digest);
+  const shared = await digestOf(neighbour.client, "fn");
+  const files = { "index.mjs": "export default { own: true };" };
+  await client.expect(201, "POST", "/v1/functions", { name: "own", files });
+  const own = await digestOf(client, "own");
   const begun = Promise.withResolvers<void>();
   const finish = Promise.withResolvers<void>();
   rig.worker.behaviours.set("/", async (served) => {
@@ -233,8 +240,17 @@ test("what runs keeps a tenant from being deleted, until it has ended or is made
   finish.resolve();
   await (await running).arrayBuffer();
   await rig.worker.idle();
+  await client.refused(403, "tenant_suspended", "GET", "/v1/functions");
+  // One that another tenant uses too, and one that is this one's own; both are of long ago.
+  await rig.db.pool.query("update bundles set touched_at = now() - interval '2 minutes'");
+  const digests = async () =>
+    (await rig.db.pool.query("select digest from bundles")).rows.map(({ digest }) => digest);
+  const before = await digests();
+  assert.ok(before.includes(own) && before.includes(shared));
   await admin.expect(204, "DELETE", `${PATH}/doomed`);
   await client.refused(401, "unauthenticated", "GET", "/v1/functions");
+  const after = await digests();
+  assert.ok(!after.includes(own) && after.includes(shared));
   const { rows } = await rig.db.pool.query(
     `select (select count(*)::int from api_keys where tenant_id = $1) as keys,
             (select count(*)::int from functions where tenant_id = $1) as functions,
