@@ -12,6 +12,7 @@ import { registerLogs } from "./routes/logs.ts";
 import { registerNotYet } from "./routes/not-yet.ts";
 import { registerOpenApi } from "./routes/openapi.ts";
 import { registerPlacement } from "./routes/placement.ts";
+import { registerQuotas } from "./routes/quotas.ts";
 import { registerService } from "./routes/service.ts";
 
 /** Addresses that answer while the gateway drains. */
@@ -31,6 +32,7 @@ export function createApp(gateway: GatewayContext): OpenAPIHono<GatewayEnv> {
   registerPlacement(app, gateway);
   registerLogs(app, gateway);
   registerInvocations(app, gateway);
+  registerQuotas(app, gateway);
   registerAdmin(app, gateway);
   registerNotYet(app);
   registerDocs(app);

@@ -55,9 +55,9 @@ class Rows implements WorkerDatabase {
   }
   /** Of tenants that are not active; `gone` are not there at all. */
   readonly states = new Map<string, "suspended" | "gone">();
-  async tierOf(tenantId: string) {
+  async policyOf(tenantId: string) {
     if (this.states.has(tenantId)) throw new CloisterError("tenant_suspended");
-    return "trusted" as const;
+    return { tier: "trusted" as const };
   }
   async tenantStates(ids: string[]) {
     const found = new Map<string, "active" | "suspended">();

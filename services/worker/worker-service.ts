@@ -3,8 +3,11 @@ import type { Logger } from "pino";
 import type { VersionSpec } from "#contracts/function";
 import { CHANGES_CHANNEL, type Change, type InvocationJob } from "#contracts/invocation";
 import type { SandboxFilter } from "#contracts/live-sandbox";
+import type { TenantPolicy } from "#contracts/placement";
+import { PLACEMENT_TABLE, type PlacementTable } from "#contracts/placement-table";
 import { InvocationConsumer } from "#queue/invocation-queue";
 import { type NodeHeartbeat, removeHeartbeat, writeHeartbeat } from "#queue/nodes";
+import { answerPlacement } from "#queue/placement-asks";
 import { Publisher, Subscriber } from "#queue/pubsub";
 import { connectRedis, disconnectRedis, type Redis } from "#queue/redis";
 import { answerInquiries } from "#queue/sandbox-inquiry";
@@ -13,8 +16,9 @@ import type { InvocationContext } from "./invoke/context.ts";
 import { Invocation } from "./invoke/invocation.ts";
 import { VersionCache } from "./invoke/version-cache.ts";
 import { serveMetrics, WorkerMetrics } from "./metrics.ts";
-import type { Tier } from "./placement/place.ts";
-import { TierCache } from "./placement/tier-cache.ts";
+import { nodeAnswer } from "./placement/node-answer.ts";
+import { Placer } from "./placement/placer.ts";
+import { PolicyCache } from "./placement/policy-cache.ts";
 import type { PreparedTarget } from "./pool/prepared-cells.ts";
 import { SandboxPool } from "./pool/sandbox-pool.ts";
 import { type RecordSink, RecordWriter } from "./records/record-writer.ts";
@@ -31,7 +35,7 @@ export interface WorkerDatabase extends RecordSink {
   /** Current versions that were published within the last `seconds`, newest first. */
   recentlyPublished(seconds: number): Promise<{ functionId: string; versionId: string }[]>;
   /** Rejects when there is no such tenant, or it is suspended. */
-  tierOf(tenantId: string): Promise<Tier>;
+  policyOf(tenantId: string): Promise<TenantPolicy>;
   /** What these tenants are; those that are gone are left out. */
   tenantStates(ids: string[]): Promise<Map<string, TenantState>>;
   close(): Promise<void>;
@@ -47,10 +51,14 @@ export interface WorkerSettings {
   concurrency: number;
   idleMs: number;
   prepared: PreparedTarget[];
+  /** Clones that wait for the calls of one version in demand; none when absent. */
+  clonesPerFunction?: number;
   /** Turns of a runner's own code before a function is frozen; its default when absent. */
   warmTurns?: number;
   queueWaitMs: number;
   metrics?: string;
+  /** The built-in rules when absent. */
+  placement?: PlacementTable;
 }
 
 const HEARTBEAT_MS = 3000;
@@ -118,6 +126,12 @@ export class WorkerService {
         );
         this.#sandboxdUp.resolve();
         if (!this.#draining) void this.#consumer.resume();
+        if (hello.ready)
+          this.#pool?.yields({
+            each: hello.ready,
+            // A sandboxd that is gone keeps none; the next one says how many it would.
+            keep: (count) => void this.#launcher.keepReady(count).catch(() => {}),
+          });
         this.#pool?.start();
       },
       onLost: (error) => {
@@ -143,7 +157,10 @@ export class WorkerService {
         },
         reserve: (memoryMb) => this.#pool?.reserve(memoryMb),
         observe: (sandbox, spec) => sandbox.observe(logsOf(sandbox, spec, this.#records)),
-        changed: (spec, state) => this.#snapshots.changed(spec, state),
+        changed: (spec, state) => {
+          this.#snapshots.changed(spec, state);
+          if (state.state === "ready") this.#pool?.start();
+        },
         ...(settings.warmTurns === undefined ? {} : { warmTurns: settings.warmTurns }),
       },
     });
@@ -168,6 +185,7 @@ export class WorkerService {
       memoryMb: settings.memoryMb,
       idleMs: settings.idleMs,
       prepared: settings.prepared,
+      clonesPerFunction: settings.clonesPerFunction ?? 0,
       observe: (sandbox, spec) => sandbox.observe(logsOf(sandbox, spec, this.#records)),
       onProblem: (error) => {
         this.#metrics.problems.inc({ part: "pool" });
@@ -176,14 +194,19 @@ export class WorkerService {
     });
     this.#pool = pool;
     const versions = new VersionCache((id) => database.readVersion(id));
-    const tiers = new TierCache((id) => database.tierOf(id));
+    const policies = new PolicyCache((id) => database.policyOf(id));
+    const placer = new Placer({
+      table: settings.placement ?? PLACEMENT_TABLE,
+      kinds: () => this.#launcher.hello?.kinds,
+      expectedStart: (spec, path) => pool.expectedStart(spec, path),
+    });
     this.#context = {
       nodeId: settings.nodeId,
       pool,
       links: this.#links,
       versions,
-      tiers,
-      kinds: () => this.#launcher.hello?.kinds,
+      policies,
+      placer,
       records: this.#records,
       queueWaitMs: settings.queueWaitMs,
       finished: (outcome) => this.#metrics.finished(outcome),
@@ -204,10 +227,15 @@ export class WorkerService {
     const heard = (change: Change): void =>
       void this.#snapshots.heard(change, {
         versions,
-        tiers,
-        kinds: this.#launcher.hello?.kinds,
+        policies,
+        placer,
         functions: this.#restoring.functions,
       });
+    answerPlacement(
+      { publisher: new Publisher(this.#redis), subscriber: this.#subscriber },
+      (ask) => nodeAnswer({ nodeId: settings.nodeId, placer, versions, policies }, ask),
+      (error) => this.#log.warn({ part: "placement", err: error.message }, "trouble"),
+    ).catch((error: Error) => this.#log.warn({ err: error.message }, "cannot hear questions"));
     // What was published while nobody listened here is heard late.
     const catchUp = (): void =>
       void database.recentlyPublished(CATCH_UP_S).then(
@@ -218,7 +246,7 @@ export class WorkerService {
         (error: Error) => this.#log.warn({ err: error.message }, "cannot hear what was missed"),
       );
     const tenants = new TenantWatch({
-      tiers,
+      policies,
       versions,
       pool,
       functions: this.#restoring.functions,
@@ -237,7 +265,7 @@ export class WorkerService {
         const change = message as Change;
         if (typeof change?.id !== "string") return;
         if (change.kind === "function") {
-          pool.supersede(change.id);
+          pool.supersede(change.id, change.versionId);
           heard(change);
         } else if (change.kind === "tenant") tenants.heard(change);
       })
@@ -310,6 +338,7 @@ export class WorkerService {
         warm: 0,
         busy: 0,
         prepared: 0,
+        pooled: 0,
         starting: 0,
         waiting: 0,
         memoryReservedMb: 0,

@@ -66,7 +66,7 @@ export class FunctionResolver {
     this.#targets.drop((target) => target.functionId === functionId);
   }
 
-  /** The same for all functions of a tenant. */
+  /** The same for all that a tenant has. */
   dropTenant(tenantId: string): void {
     this.#targets.drop((target) => target.tenantId === tenantId);
   }

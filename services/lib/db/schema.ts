@@ -12,6 +12,8 @@ import {
 } from "drizzle-orm/pg-core";
 import type { FunctionConfig } from "#contracts/function";
 import type { ExitCounts, Phases } from "#contracts/invocation";
+import type { BundleFindings } from "#contracts/needs";
+import type { FunctionQuota, TenantQuota } from "#contracts/quota";
 import { SCOPES, TIERS } from "#contracts/tenant";
 
 /** What something was like before or after a change; never a secret. */
@@ -102,7 +104,24 @@ export const versions = pgTable("versions", {
   number: integer("number").notNull(),
   bundleDigest: text("bundle_digest").notNull(),
   config: jsonb("config").$type<FunctionConfig>().notNull(),
+  findings: jsonb("findings").$type<BundleFindings>(),
   createdAt: moment("created_at").notNull().defaultNow(),
+});
+
+export const tenantQuotas = pgTable("tenant_quotas", {
+  tenantId: text("tenant_id").primaryKey(),
+  limits: jsonb("limits").$type<TenantQuota>().notNull(),
+  version: integer("version").notNull(),
+  changedBy: text("changed_by").notNull(),
+  changedAt: moment("changed_at").notNull().defaultNow(),
+});
+
+export const functionQuotas = pgTable("function_quotas", {
+  functionId: text("function_id").primaryKey(),
+  limits: jsonb("limits").$type<FunctionQuota>().notNull(),
+  version: integer("version").notNull(),
+  changedBy: text("changed_by").notNull(),
+  changedAt: moment("changed_at").notNull().defaultNow(),
 });
 
 export const invocations = pgTable("invocations", {
@@ -133,6 +152,8 @@ export const invocations = pgTable("invocations", {
   pageFaults: bytes("page_faults"),
   guestMs: doublePrecision("guest_ms"),
   monitorMs: doublePrecision("monitor_ms"),
+  placementRules: text("placement_rules").array(),
+  placementTable: text("placement_table"),
 });
 
 export const functionLogs = pgTable("function_logs", {

@@ -1,15 +1,15 @@
 import type { Change } from "#contracts/invocation";
 import type { VersionCache } from "../invoke/version-cache.ts";
-import type { TierCache } from "../placement/tier-cache.ts";
+import type { PolicyCache } from "../placement/policy-cache.ts";
 import type { SandboxPool } from "../pool/sandbox-pool.ts";
 import type { FunctionSnapshots } from "../sandbox/index.ts";
 
 export type TenantState = "active" | "suspended";
 
 export interface TenantWatchOptions {
-  tiers: TierCache;
+  policies: PolicyCache;
   versions: VersionCache;
-  pool: Pick<SandboxPool, "dismiss" | "tenants">;
+  pool: Pick<SandboxPool, "dismiss" | "dropClones" | "tenants">;
   functions: FunctionSnapshots | undefined;
   /** What these tenants are; those that are gone are left out. */
   statesOf: (tenantIds: string[]) => Promise<Map<string, TenantState>>;
@@ -26,15 +26,16 @@ export class TenantWatch {
   /** A tenant was changed. */
   heard({ id, suspended, deleted }: Change): void {
     // Before anything that runs is looked at: what begins from now on is asked for anew.
-    this.#options.tiers.drop(id);
+    this.#options.policies.drop(id);
+    this.#options.pool.dropClones(id);
     if (deleted) this.#gone(id);
     else if (suspended) this.#options.pool.dismiss(id, false);
   }
 
   /** What was said while nobody listened here is looked up for those who have something here. */
   async catchUp(): Promise<void> {
-    const { tiers, pool, functions, versions, statesOf } = this.#options;
-    tiers.clear();
+    const { policies, pool, functions, versions, statesOf } = this.#options;
+    policies.clear();
     const here = new Set([
       ...pool.tenants(),
       ...versions.tenants(),
@@ -46,6 +47,7 @@ export class TenantWatch {
       const state = states.get(id);
       if (state === undefined) this.#gone(id);
       else if (state === "suspended") pool.dismiss(id, false);
+      else pool.dropClones(id);
     }
   }
 
