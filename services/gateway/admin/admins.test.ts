@@ -159,6 +159,8 @@ test("nodes and queues are told as they are", async () => {
   assert.ok(Number(nodes[0]?.ageMs) >= 0);
   const listed = await admin.expect(200, "GET", "/admin/v1/sandboxes");
   assert.deepEqual(listed, { sandboxes: [], total: 0, running: 0, silent: [] });
-  const { queues } = await admin.expect(200, "GET", "/admin/v1/queues");
-  assert.deepEqual(queues, [{ name: "invocations", waiting: 0, active: 0 }]);
+  const { queues } = (await admin.expect(200, "GET", "/admin/v1/queues")) as { queues: Json[] };
+  assert.ok(queues.length > 0);
+  for (const { name, ...state } of queues)
+    assert.deepEqual(state, { waiting: 0, active: 0 }, String(name));
 });
