@@ -451,7 +451,27 @@ test("quotas are read and set by admins only, and of tenants that exist", async 
   for (const name of ["nobody", "ten_00000000000000000000000000", "%00", "a b"]) {
     const response = await rig.fetch(`/admin/v1/tenants/${name}/quota`, { headers: admin });
     assert.equal(response.status, 404, name);
+    assert.equal((await json(response)).code, "tenant_not_found");
   }
   const first = await json(await rig.fetch(path, { headers: admin }));
   for (const field of Object.keys(PLANS.trusted)) assert.equal(first[field], null, field);
+  const partner = await ensureTenant(rig.db, "partner", "standard");
+  const { clear } = await createKey(rig.db, partner.id, "its admin", ["admin"]);
+  const its = { authorization: `Bearer ${clear}`, "content-type": "application/json" };
+  const own = "/admin/v1/tenants/partner/quota";
+  assert.equal((await rig.fetch(own, { headers: its })).status, 200);
+  assert.equal((await rig.fetch(path, { headers: its })).status, 404);
+  const raise = { method: "PUT", headers: its, body: JSON.stringify({ concurrency: null }) };
+  for (const address of [own, path]) assert.equal((await rig.fetch(address, raise)).status, 403);
+});
+
+test("who set a quota, and from what to what, is in the audit log", async () => {
+  const one = await subject({ concurrency: 3 });
+  assert.equal((await one.quota({ concurrency: 5 })).status, 200);
+  const headers = { authorization: `Bearer ${rig.adminKey}` };
+  const response = await rig.fetch(`/admin/v1/audit?tenant=${one.name}`, { headers });
+  const { entries } = (await json(response)) as { entries: Json[] };
+  const [last] = entries.filter(({ action }) => action === "quota.replace");
+  assert.deepEqual([last?.before, last?.after], [{ concurrency: 3 }, { concurrency: 5 }]);
+  assert.equal(last?.subject, one.id);
 });

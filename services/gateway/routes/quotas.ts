@@ -21,12 +21,16 @@ import {
   type StoredFunctionQuota,
   type StoredQuota,
 } from "#db/quotas";
-import { readTenant, tenantByName } from "#db/tenants";
 import { CloisterError } from "#errors/catalogue";
 import { etagOf, expectedBy } from "../admin/if-match.ts";
+import { originOf } from "../admin/origin.ts";
+import { tenantOf } from "../admin/tenant-of.ts";
 import type { GatewayContext } from "../gateway-context.ts";
+import { requireOperator } from "../middleware/admin.ts";
 import { type GatewayEnv, requireScope } from "../middleware/caller.ts";
+import { jsonBody } from "../middleware/json-body.ts";
 import { overUse, readQuotaUse } from "../quota/quota-use.ts";
+import { ifMatch, tenantParameter } from "./admin/admin-schemas.ts";
 import { nameParameter } from "./function-schemas.ts";
 import { existing } from "./functions.ts";
 import { problems } from "./problem-answers.ts";
@@ -79,14 +83,6 @@ const answerOf = <T extends z.ZodType>(schema: T, description: string) => ({
   headers: z.object({ ETag: z.string().describe("for If-Match") }),
   content: { "application/json": { schema } },
 });
-const tenantParameter = z.object({
-  tenant: z.string().min(1).max(100).openapi({ description: "id or name", example: "acme" }),
-});
-const ifMatch = z.object({
-  "if-match": z.string().max(2000).optional().openapi({
-    description: "ETag of the quota that the change is of, or *",
-  }),
-});
 const security = [{ key: [] }];
 const tags = ["quotas"];
 const CHANGE_PROBLEMS = [
@@ -117,17 +113,18 @@ function registerTenantQuotas(app: OpenAPIHono<GatewayEnv>, gateway: GatewayCont
       method: "get",
       path,
       summary: "Read a tenant's quota and what is used of it",
+      description: "An admin key of that tenant may read it too.",
       tags,
       security,
       middleware: [requireScope(authenticator, "admin")] as const,
       request: { params: tenantParameter },
       responses: {
         200: answerOf(quotaAnswerSchema, "what holds"),
-        ...problems("bad_request", "not_found"),
+        ...problems("bad_request", "tenant_not_found"),
       },
     }),
     async (c) => {
-      const tenantId = await tenantNamed(gateway, c.req.valid("param").tenant);
+      const { id: tenantId } = await tenantOf(db, c.get("caller"), c.req.valid("param").tenant);
       const stored = await readTenantQuota(db, tenantId);
       if (!stored) throw noTenant(tenantId);
       return c.json(await shown(stored), 200, tagOf(stored));
@@ -145,7 +142,7 @@ function registerTenantQuotas(app: OpenAPIHono<GatewayEnv>, gateway: GatewayCont
         "within a minute.",
       tags,
       security,
-      middleware: [requireScope(authenticator, "admin")] as const,
+      middleware: [requireOperator(authenticator), jsonBody()] as const,
       request: {
         params: tenantParameter,
         headers: ifMatch,
@@ -153,11 +150,12 @@ function registerTenantQuotas(app: OpenAPIHono<GatewayEnv>, gateway: GatewayCont
       },
       responses: {
         200: answerOf(quotaAnswerSchema, "what holds now"),
-        ...problems("not_found", ...CHANGE_PROBLEMS),
+        ...problems("tenant_not_found", ...CHANGE_PROBLEMS),
       },
     }),
     async (c) => {
-      const tenantId = await tenantNamed(gateway, c.req.valid("param").tenant);
+      const origin = originOf(c);
+      const { id: tenantId } = await tenantOf(db, c.get("caller"), c.req.valid("param").tenant);
       const own: TenantQuota = c.req.valid("json");
       const before = await readTenantQuota(db, tenantId);
       if (!before) throw noTenant(tenantId);
@@ -166,8 +164,8 @@ function registerTenantQuotas(app: OpenAPIHono<GatewayEnv>, gateway: GatewayCont
           "bad_request",
           `paths: a tenant that is ${before.tier} runs in micro-VMs, so paths must hold microvm unless minimumIsolation is set to container`,
         );
-      const change = changeOf(c.req.valid("header")["if-match"], c.get("caller").keyId);
-      const stored = await replaceTenantQuota(db, tenantId, own, change);
+      const change = changeOf(c.req.valid("header")["if-match"], origin.keyId);
+      const stored = await replaceTenantQuota(db, tenantId, own, { ...change, origin });
       if (!stored) throw noTenant(tenantId);
       await gateway.changed({ kind: "tenant", id: tenantId });
       return c.json(await shown(stored), 200, tagOf(stored));
@@ -223,7 +221,7 @@ function registerFunctionQuotas(app: OpenAPIHono<GatewayEnv>, gateway: GatewayCo
         "Replaces what was set; a field that is left out or null is the tenant's. More than the tenant has is refused.",
       tags,
       security,
-      middleware: [requireScope(authenticator, "deploy")] as const,
+      middleware: [requireScope(authenticator, "deploy"), jsonBody()] as const,
       request: {
         params: nameParameter,
         headers: ifMatch,
@@ -261,13 +259,4 @@ const changeOf = (ifMatch: string | undefined, keyId: string): QuotaChange => ({
 });
 
 const noTenant = (text: string): CloisterError =>
-  new CloisterError("not_found", `There is no tenant ${text}`);
-
-/** The id of the tenant that an address names by its id or its name. */
-async function tenantNamed({ db }: GatewayContext, text: string): Promise<string> {
-  // What can be neither never reaches the database, which cannot hold every string.
-  if (!/^[\w.-]{1,100}$/.test(text)) throw noTenant(text);
-  const found = (await readTenant(db, text)) ?? (await tenantByName(db, text));
-  if (!found) throw noTenant(text);
-  return found.id;
-}
+  new CloisterError("tenant_not_found", `There is no tenant ${text}`);
