@@ -117,7 +117,7 @@ export class SandboxPool {
       warm: this.#idle.size + this.#idleSuperseded.size,
       busy: this.#busy,
       prepared: this.#cells.ready,
-      pooled: this.#clones.waiting.size,
+      pooled: this.#clones.ready,
       starting,
       waiting,
       memoryReservedMb: this.#budget.reservedMb + this.#budget.yieldingMb,
