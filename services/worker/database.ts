@@ -1,7 +1,9 @@
+import { policyOf } from "#contracts/quota";
 import { openDatabase } from "#db/database";
 import { listRecentlyPublished, readBundle, readVersion } from "#db/functions";
 import { insertInvocations } from "#db/invocations";
 import { insertLogs } from "#db/logs";
+import { readTenantQuota } from "#db/quotas";
 import { readTenant } from "#db/tenants";
 import { CloisterError } from "#errors/catalogue";
 import type { WorkerDatabase } from "./worker-service.ts";
@@ -18,10 +20,14 @@ export function openWorkerDatabase(url: string): WorkerDatabase {
     readVersion: (id) => readVersion(db, id),
     readBundle: (digest) => readBundle(db, digest),
     recentlyPublished: (seconds) => listRecentlyPublished(db, seconds, MAX_RECENT),
-    async tierOf(tenantId) {
-      const tenant = await readTenant(db, tenantId);
-      if (!tenant?.active) throw new CloisterError("forbidden", "The tenant is not active");
-      return tenant.tier;
+    async policyOf(tenantId) {
+      const [tenant, stored] = await Promise.all([
+        readTenant(db, tenantId),
+        readTenantQuota(db, tenantId),
+      ]);
+      if (!tenant?.active || !stored)
+        throw new CloisterError("forbidden", "The tenant is not active");
+      return policyOf(stored.tier, stored.quota);
     },
     insertInvocations: (records) => insertInvocations(db, records),
     insertLogs: (entries) => insertLogs(db, entries),

@@ -49,8 +49,8 @@ class Rows implements WorkerDatabase {
       versionId,
     }));
   }
-  async tierOf() {
-    return "trusted" as const;
+  async policyOf() {
+    return { tier: "trusted" as const };
   }
   async insertInvocations(rows: InvocationRecord[]) {
     this.records.push(...rows);

@@ -2,8 +2,11 @@ import type { Server } from "node:http";
 import type { Logger } from "pino";
 import type { VersionSpec } from "#contracts/function";
 import { CHANGES_CHANNEL, type Change, type InvocationJob } from "#contracts/invocation";
+import type { TenantPolicy } from "#contracts/placement";
+import { PLACEMENT_TABLE, type PlacementTable } from "#contracts/placement-table";
 import { InvocationConsumer } from "#queue/invocation-queue";
 import { type NodeHeartbeat, removeHeartbeat, writeHeartbeat } from "#queue/nodes";
+import { answerPlacement } from "#queue/placement-asks";
 import { Publisher, Subscriber } from "#queue/pubsub";
 import { connectRedis, disconnectRedis, type Redis } from "#queue/redis";
 import { BundleCache } from "./bundles/bundle-cache.ts";
@@ -11,8 +14,9 @@ import type { InvocationContext } from "./invoke/context.ts";
 import { Invocation } from "./invoke/invocation.ts";
 import { VersionCache } from "./invoke/version-cache.ts";
 import { serveMetrics, WorkerMetrics } from "./metrics.ts";
-import type { Tier } from "./placement/place.ts";
-import { TierCache } from "./placement/tier-cache.ts";
+import { nodeAnswer } from "./placement/node-answer.ts";
+import { Placer } from "./placement/placer.ts";
+import { PolicyCache } from "./placement/policy-cache.ts";
 import type { PreparedTarget } from "./pool/prepared-cells.ts";
 import { SandboxPool } from "./pool/sandbox-pool.ts";
 import { type RecordSink, RecordWriter } from "./records/record-writer.ts";
@@ -28,7 +32,7 @@ export interface WorkerDatabase extends RecordSink {
   /** Current versions that were published within the last `seconds`, newest first. */
   recentlyPublished(seconds: number): Promise<{ functionId: string; versionId: string }[]>;
   /** Rejects when there is no such tenant. */
-  tierOf(tenantId: string): Promise<Tier>;
+  policyOf(tenantId: string): Promise<TenantPolicy>;
   close(): Promise<void>;
 }
 
@@ -42,10 +46,14 @@ export interface WorkerSettings {
   concurrency: number;
   idleMs: number;
   prepared: PreparedTarget[];
+  /** Clones that wait for the calls of one version in demand; none when absent. */
+  clonesPerFunction?: number;
   /** Turns of a runner's own code before a function is frozen; its default when absent. */
   warmTurns?: number;
   queueWaitMs: number;
   metrics?: string;
+  /** The built-in rules when absent. */
+  placement?: PlacementTable;
 }
 
 const HEARTBEAT_MS = 3000;
@@ -111,6 +119,12 @@ export class WorkerService {
         );
         this.#sandboxdUp.resolve();
         if (!this.#draining) void this.#consumer.resume();
+        if (hello.ready)
+          this.#pool?.yields({
+            each: hello.ready,
+            // A sandboxd that is gone keeps none; the next one says how many it would.
+            keep: (count) => void this.#launcher.keepReady(count).catch(() => {}),
+          });
         this.#pool?.start();
       },
       onLost: (error) => {
@@ -136,7 +150,10 @@ export class WorkerService {
         },
         reserve: (memoryMb) => this.#pool?.reserve(memoryMb),
         observe: (sandbox, spec) => sandbox.observe(logsOf(sandbox, spec, this.#records)),
-        changed: (spec, state) => this.#snapshots.changed(spec, state),
+        changed: (spec, state) => {
+          this.#snapshots.changed(spec, state);
+          if (state.state === "ready") this.#pool?.start();
+        },
         ...(settings.warmTurns === undefined ? {} : { warmTurns: settings.warmTurns }),
       },
     });
@@ -161,6 +178,7 @@ export class WorkerService {
       memoryMb: settings.memoryMb,
       idleMs: settings.idleMs,
       prepared: settings.prepared,
+      clonesPerFunction: settings.clonesPerFunction ?? 0,
       observe: (sandbox, spec) => sandbox.observe(logsOf(sandbox, spec, this.#records)),
       onProblem: (error) => {
         this.#metrics.problems.inc({ part: "pool" });
@@ -169,14 +187,19 @@ export class WorkerService {
     });
     this.#pool = pool;
     const versions = new VersionCache((id) => database.readVersion(id));
-    const tiers = new TierCache((id) => database.tierOf(id));
+    const policies = new PolicyCache((id) => database.policyOf(id));
+    const placer = new Placer({
+      table: settings.placement ?? PLACEMENT_TABLE,
+      kinds: () => this.#launcher.hello?.kinds,
+      expectedStart: (spec, path) => pool.expectedStart(spec, path),
+    });
     this.#context = {
       nodeId: settings.nodeId,
       pool,
       links: this.#links,
       versions,
-      tiers,
-      kinds: () => this.#launcher.hello?.kinds,
+      policies,
+      placer,
       records: this.#records,
       queueWaitMs: settings.queueWaitMs,
       finished: (outcome) => this.#metrics.finished(outcome),
@@ -197,10 +220,15 @@ export class WorkerService {
     const heard = (change: Change): void =>
       void this.#snapshots.heard(change, {
         versions,
-        tiers,
-        kinds: this.#launcher.hello?.kinds,
+        policies,
+        placer,
         functions: this.#restoring.functions,
       });
+    answerPlacement(
+      { publisher: new Publisher(this.#redis), subscriber: this.#subscriber },
+      (ask) => nodeAnswer({ nodeId: settings.nodeId, placer, versions, policies }, ask),
+      (error) => this.#log.warn({ part: "placement", err: error.message }, "trouble"),
+    ).catch((error: Error) => this.#log.warn({ err: error.message }, "cannot hear questions"));
     // What was published while nobody listened here is heard late.
     const catchUp = (): void =>
       void database.recentlyPublished(CATCH_UP_S).then(
@@ -216,9 +244,12 @@ export class WorkerService {
         const change = message as Change;
         if (typeof change?.id !== "string") return;
         if (change.kind === "function") {
-          pool.supersede(change.id);
+          pool.supersede(change.id, change.versionId);
           heard(change);
-        } else if (change.kind === "tenant") tiers.drop(change.id);
+        } else if (change.kind === "tenant") {
+          policies.drop(change.id);
+          pool.dropClones(change.id);
+        }
       })
       .then(catchUp, (error: Error) =>
         this.#log.warn({ err: error.message }, "cannot hear changes"),
@@ -279,6 +310,7 @@ export class WorkerService {
         warm: 0,
         busy: 0,
         prepared: 0,
+        pooled: 0,
         starting: 0,
         waiting: 0,
         memoryReservedMb: 0,

@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import type { z } from "zod";
-import { inspectBundle } from "#bundles/read-archive";
+import { lookAtBundle } from "#bundles/look-at-bundle";
 import { type FunctionConfig, functionConfigSchema, LIMITS } from "#contracts/function";
 import type { Database } from "#db/database";
 import { type FunctionSummary, publishVersion } from "#db/functions";
@@ -41,10 +41,10 @@ export async function publish(
         `The bundle is ${bundle.length} bytes; at most ${LIMITS.bundleBytes} are allowed`,
       );
     const maxFunctions = await refuseBeyondQuota(db, tenantId, config, bundle.length);
-    const unpackedBytes = await inspectBundle(bundle);
+    const { unpackedBytes, findings } = await lookAtBundle(bundle, config);
     const digest = createHash("sha256").update(bundle).digest("hex");
-    const content = { digest, content: bundle, unpackedBytes };
-    return await publishVersion(db, tenantId, config, content, maxFunctions);
+    const stored = { digest, content: bundle, unpackedBytes };
+    return await publishVersion(db, tenantId, config, stored, { findings, maxFunctions });
   } finally {
     underWay--;
   }

@@ -184,6 +184,8 @@ describe("the database", { timeout: 120_000 }, () => {
       pageFaults: 3,
       guestMs: 1.25,
       monitorMs: 0.5,
+      placementRules: ["caller-microvm", "node-offers"],
+      placementTable: "1",
     };
     const records = [record(Date.now()), { ...record(Date.now() + 1), ...work }];
     await insertInvocations(db, records);

@@ -1,11 +1,13 @@
 import { and, asc, desc, eq, gt, isNull, sql } from "drizzle-orm";
 import type { FunctionConfig, VersionSpec } from "#contracts/function";
 import { newId } from "#contracts/ids";
+import { type BundleFindings, needsOf } from "#contracts/needs";
+import type { TenantPolicy } from "#contracts/placement";
 import {
   effectiveQuota,
   type InvocationLimits,
-  type IsolationPolicy,
   invocationLimits,
+  policyOf,
 } from "#contracts/quota";
 import type { Database } from "./database.ts";
 import { refuseMoreFunctions } from "./quotas.ts";
@@ -45,7 +47,7 @@ export interface VersionSummary {
 export interface CallTarget extends VersionSpec {
   public: boolean;
   tier: TenantTier;
-  policy: IsolationPolicy;
+  policy: TenantPolicy;
   /** What its calls are held to; absent where nothing limits them. */
   limits?: InvocationLimits;
 }
@@ -54,6 +56,14 @@ export interface BundleToStore {
   digest: string;
   content: Buffer;
   unpackedBytes: number;
+}
+
+/** What is stored of a version beside its bundle and configuration. */
+export interface VersionDetails {
+  /** What a look at the bundle found. */
+  findings?: BundleFindings;
+  /** How many functions the tenant may have. */
+  maxFunctions?: number | null;
 }
 
 const live = (tenantId: string, name: string) =>
@@ -68,7 +78,7 @@ export async function publishVersion(
   tenantId: string,
   config: FunctionConfig,
   bundle: BundleToStore,
-  maxFunctions: number | null = null,
+  { findings, maxFunctions = null }: VersionDetails = {},
 ): Promise<FunctionSummary> {
   return db.orm.transaction(async (tx) => {
     if (maxFunctions !== null) await refuseMoreFunctions(tx, tenantId, config.name, maxFunctions);
@@ -105,6 +115,7 @@ export async function publishVersion(
       number: row.currentVersion,
       bundleDigest: bundle.digest,
       config,
+      ...(findings ? { findings } : {}),
     });
     return {
       id: row.id,
@@ -210,6 +221,7 @@ const targetColumns = {
   version: versions.number,
   bundleDigest: versions.bundleDigest,
   config: versions.config,
+  findings: versions.findings,
 };
 
 /** The version a name stands for: the given number, else the current one; with what its tenant may have. */
@@ -234,11 +246,31 @@ export async function resolveFunction(
     .leftJoin(functionQuotas, eq(functionQuotas.functionId, functions.id))
     .where(and(live(tenantId, name), eq(versions.number, version ?? functions.currentVersion)));
   if (!row) return undefined;
-  const { spec, tier } = row;
+  const { tier } = row;
+  const { findings, ...spec } = row.spec;
   const quota = effectiveQuota(tier, row.tenantLimits ?? {});
-  const limits = invocationLimits(spec, quota, row.functionLimits ?? {}, spec.config);
-  const policy = { minimumIsolation: quota.minimumIsolation, paths: quota.paths };
-  return { ...spec, public: row.public, tier, policy, ...(limits ? { limits } : {}) };
+  const policy = policyOf(tier, quota);
+  const limits = invocationLimits(spec, { policy, quota, own: row.functionLimits ?? {} });
+  return {
+    ...spec,
+    needs: needsOf(findings),
+    public: row.public,
+    tier,
+    policy,
+    ...(limits ? { limits } : {}),
+  };
+}
+
+/** What was found in a version's bundle; undefined when it was published before anybody looked. */
+export async function readFindings(
+  db: Database,
+  versionId: string,
+): Promise<BundleFindings | undefined> {
+  const [row] = await db.orm
+    .select({ findings: versions.findings })
+    .from(versions)
+    .where(eq(versions.id, versionId));
+  return row?.findings ?? undefined;
 }
 
 /** A version by its id, also of a function that was deleted a moment ago. */
@@ -251,7 +283,9 @@ export async function readVersion(
     .from(versions)
     .innerJoin(functions, eq(functions.id, versions.functionId))
     .where(eq(versions.id, versionId));
-  return row;
+  if (!row) return undefined;
+  const { findings, ...spec } = row;
+  return { ...spec, needs: needsOf(findings) };
 }
 
 /** Current versions that were published within the last `seconds`, newest first. */

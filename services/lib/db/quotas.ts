@@ -1,9 +1,11 @@
 import { and, count, eq, isNull, max, ne, sql } from "drizzle-orm";
 import {
+  type Allowed,
   effectiveQuota,
   type FunctionQuota,
   monthOf,
   PLANS,
+  policyOf,
   type Quota,
   type TenantQuota,
 } from "#contracts/quota";
@@ -264,7 +266,7 @@ export async function readDeployQuota(
   db: Database,
   tenantId: string,
   name: string,
-): Promise<{ tier: TenantTier; quota: Quota; own: FunctionQuota } | undefined> {
+): Promise<Allowed | undefined> {
   const stored = await readTenantQuota(db, tenantId);
   if (!stored) return undefined;
   const [row] = await db.orm
@@ -274,5 +276,6 @@ export async function readDeployQuota(
     .where(
       and(eq(functions.tenantId, tenantId), eq(functions.name, name), isNull(functions.deletedAt)),
     );
-  return { tier: stored.tier, quota: stored.quota, own: row?.own ?? {} };
+  const { tier, quota } = stored;
+  return { policy: policyOf(tier, quota), quota, own: row?.own ?? {} };
 }

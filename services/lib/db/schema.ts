@@ -12,6 +12,7 @@ import {
 } from "drizzle-orm/pg-core";
 import type { FunctionConfig } from "#contracts/function";
 import type { ExitCounts, Phases } from "#contracts/invocation";
+import type { BundleFindings } from "#contracts/needs";
 import type { FunctionQuota, TenantQuota } from "#contracts/quota";
 
 /** The tables as migrations/ makes them; a test compares the two. */
@@ -72,6 +73,7 @@ export const versions = pgTable("versions", {
   number: integer("number").notNull(),
   bundleDigest: text("bundle_digest").notNull(),
   config: jsonb("config").$type<FunctionConfig>().notNull(),
+  findings: jsonb("findings").$type<BundleFindings>(),
   createdAt: moment("created_at").notNull().defaultNow(),
 });
 
@@ -119,6 +121,8 @@ export const invocations = pgTable("invocations", {
   pageFaults: bytes("page_faults"),
   guestMs: doublePrecision("guest_ms"),
   monitorMs: doublePrecision("monitor_ms"),
+  placementRules: text("placement_rules").array(),
+  placementTable: text("placement_table"),
 });
 
 export const functionLogs = pgTable("function_logs", {

@@ -25,8 +25,8 @@ export interface FunctionSnapshotsOptions {
   changed?: (spec: VersionSpec, state: SnapshotState) => void;
 }
 
-/** Beyond some 20 turns of a runner no answer was faster, and the snapshot grew. */
-export const WARM_TURNS = 50;
+/** Enough for V8 to compile what a call runs: the first answer then touches a third fewer pages. It takes half a second. */
+export const WARM_TURNS = 1000;
 /** Loading, warming up and hooks together, ms. */
 const SETTLE_TIMEOUT_MS = 60_000;
 /** After a failure that was not the function's nobody tries again for this long, ms. */
