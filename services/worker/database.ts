@@ -4,7 +4,7 @@ import { listRecentlyPublished, readBundle, readVersion } from "#db/functions";
 import { insertInvocations } from "#db/invocations";
 import { insertLogs } from "#db/logs";
 import { readTenantQuota } from "#db/quotas";
-import { readTenant } from "#db/tenants";
+import { readTenant, tenantStates } from "#db/tenants";
 import { CloisterError } from "#errors/catalogue";
 import type { WorkerDatabase } from "./worker-service.ts";
 
@@ -26,9 +26,10 @@ export function openWorkerDatabase(url: string): WorkerDatabase {
         readTenantQuota(db, tenantId),
       ]);
       if (!tenant?.active || !stored)
-        throw new CloisterError("forbidden", "The tenant is not active");
+        throw new CloisterError("tenant_suspended", "The tenant is suspended, or gone");
       return policyOf(stored.tier, stored.quota);
     },
+    tenantStates: (ids) => tenantStates(db, ids),
     insertInvocations: (records) => insertInvocations(db, records),
     insertLogs: (entries) => insertLogs(db, entries),
     close: () => db.close(),

@@ -62,7 +62,7 @@ export interface BundleToStore {
 export interface VersionDetails {
   /** What a look at the bundle found. */
   findings?: BundleFindings;
-  /** How many functions the tenant may have. */
+  /** Functions the tenant may have; null is as many as it likes. */
   maxFunctions?: number | null;
 }
 

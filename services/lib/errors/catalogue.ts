@@ -32,6 +32,11 @@ export const ERRORS = {
     "Send Authorization: Bearer <key>; DIR/credentials.json holds the first ones.",
   ),
   forbidden: entry(403, "The key may not do this", "Use a key with the scope that detail names."),
+  tenant_suspended: entry(
+    403,
+    "The tenant is suspended",
+    "Ask the operator, who resumes it with ./cloister tenant resume <name>.",
+  ),
   isolation_not_allowed: entry(
     403,
     "Weaker isolation than the policy allows",
@@ -48,6 +53,8 @@ export const ERRORS = {
     "No such version or alias",
     "List versions with ./cloister versions <name>.",
   ),
+  tenant_not_found: entry(404, "No such tenant", "List them with ./cloister tenant ls."),
+  key_not_found: entry(404, "No such key", "List them with ./cloister key ls --tenant <name>."),
   method_not_allowed: entry(
     405,
     "The method is not allowed here",

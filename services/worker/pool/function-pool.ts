@@ -11,6 +11,11 @@ export interface Entry {
   /** Another one, of the same sandbox, after a reset. */
   sandbox: ServingSandbox;
   readonly reservation: Reservation;
+  /** How it began, and when it could serve. */
+  readonly kind: StartKind;
+  readonly madeAtMs: number;
+  /** Invocations it has begun. */
+  served: number;
   /** Invocations it serves now. */
   active: number;
   /** Takes no more invocations; it is ended when the last one has left. */

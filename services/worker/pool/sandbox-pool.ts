@@ -1,5 +1,6 @@
 import { availableParallelism } from "node:os";
 import type { Path, StartKind, VersionSpec } from "#contracts/function";
+import type { SandboxFilter } from "#contracts/live-sandbox";
 import type { PathState } from "#contracts/placement";
 import { CloisterError } from "#errors/catalogue";
 import type { BundleHold } from "../bundles/bundle-cache.ts";
@@ -28,6 +29,7 @@ import { MemoryBudget, type Reservation, type Yielding } from "./memory-budget.t
 import type { PendingLease, PoolStats, SandboxPoolOptions } from "./pool-options.ts";
 import { type Cell, PreparedCells } from "./prepared-cells.ts";
 import { ProcessorLoad } from "./processor-load.ts";
+import { listSandboxes } from "./sandbox-list.ts";
 
 export type { PendingLease, PoolStats, SandboxPoolOptions } from "./pool-options.ts";
 
@@ -190,6 +192,32 @@ export class SandboxPool {
     this.#clones.drop((spec) => spec.tenantId === tenantId);
   }
 
+  /** What is idle of a tenant is ended, and the rest when it is done; `gone`: all of it at once, and nobody waits for it any more. */
+  dismiss(tenantId: string, gone: boolean): void {
+    for (const owner of this.#functions.values()) {
+      if (owner.spec.tenantId !== tenantId) continue;
+      for (const entry of [...owner.entries]) {
+        this.#retire(entry);
+        if (gone) this.#endSandbox(entry.sandbox);
+      }
+      if (!gone) continue;
+      // What is being made leaves early.
+      this.#setSuperseded(owner);
+      for (const waiter of [...owner.waiters])
+        this.#rejectWaiter(owner, waiter, new CloisterError("tenant_suspended"));
+      this.#balance(owner);
+    }
+  }
+
+  /** Those who have sandboxes here. */
+  *tenants(): Iterable<string> {
+    for (const { spec } of this.#functions.values()) yield spec.tenantId;
+  }
+
+  sandboxes(filter: SandboxFilter, limit: number): ReturnType<typeof listSandboxes> {
+    return listSandboxes(this.#functions.values(), this.#cells, filter, limit);
+  }
+
   /** Refuses new work, ends what is idle at once and the rest as it is released; resolves when all are gone or after `boundMs`. */
   async close(boundMs: number): Promise<void> {
     this.#closed = true;
@@ -290,6 +318,7 @@ export class SandboxPool {
 
   #lease(entry: Entry): Lease {
     const { owner } = entry;
+    entry.served++;
     if (entry.active++ === 0) {
       this.#rouse(entry);
       this.#busy++;
@@ -564,6 +593,9 @@ export class SandboxPool {
       owner,
       sandbox,
       reservation,
+      kind,
+      madeAtMs: performance.now(),
+      served: 0,
       active: 0,
       retired: false,
       listed: false,
