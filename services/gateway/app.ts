@@ -14,6 +14,7 @@ import { registerOpenApi } from "./routes/openapi.ts";
 import { registerPlacement } from "./routes/placement.ts";
 import { registerQuotas } from "./routes/quotas.ts";
 import { registerService } from "./routes/service.ts";
+import { registerUi } from "./routes/ui/ui.ts";
 
 /** Addresses that answer while the gateway drains. */
 const ALWAYS = new Set(["/healthz", "/readyz", "/metrics"]);
@@ -34,6 +35,7 @@ export function createApp(gateway: GatewayContext): OpenAPIHono<GatewayEnv> {
   registerInvocations(app, gateway);
   registerQuotas(app, gateway);
   registerAdmin(app, gateway);
+  registerUi(app, gateway);
   registerNotYet(app);
   registerDocs(app);
   registerOpenApi(app, gateway.publicUrl);

@@ -16,6 +16,8 @@ export interface GatewayContext {
   readMonthTotal: (tenantId: string, month: string) => Promise<number>;
   authenticator: Authenticator;
   metrics: GatewayMetrics;
+  /** All gateways share it: what one has sealed, the others open. */
+  sessionSecret: string;
   /** What users type before a path. */
   publicUrl: string;
   draining: () => boolean;

@@ -152,6 +152,7 @@ export class GatewayService {
       readMonthTotal: this.#readMonthTotal,
       authenticator: this.#authenticator,
       metrics: this.#metrics,
+      sessionSecret: this.#settings.linkSecret,
       publicUrl,
       draining,
       drained: this.#drain.signal,

@@ -1,4 +1,4 @@
-import { and, asc, eq, gt, inArray, lt, notExists, type SQL, sql } from "drizzle-orm";
+import { and, asc, eq, gt, ilike, inArray, lt, notExists, type SQL, sql } from "drizzle-orm";
 import { newId } from "#contracts/ids";
 import { CloisterError } from "#errors/catalogue";
 import { type AuditState, type Origin, writeAudit } from "./audit.ts";
@@ -25,6 +25,8 @@ export interface TenantQuery {
   limit: number;
   /** Names after this one. */
   after?: string;
+  /** Names that hold this, whatever the case of its letters. */
+  search?: string;
   tier?: TenantTier;
   active?: boolean;
 }
@@ -70,9 +72,12 @@ export async function ensureTenant(db: Database, name: string, tier: TenantTier)
 
 /** At most `limit` tenants in order of name. */
 export async function listTenants(db: Database, query: TenantQuery): Promise<Tenant[]> {
-  const { limit, after, tier, active } = query;
+  const { limit, after, search, tier, active } = query;
+  // No name holds anything else, and the database cannot hold every string.
+  if (search !== undefined && !/^[A-Za-z0-9._-]*$/.test(search)) return [];
   const conditions: (SQL | undefined)[] = [
     after === undefined ? undefined : gt(tenants.name, after),
+    search === undefined ? undefined : ilike(tenants.name, `%${search.replaceAll("_", "\\_")}%`),
     tier && eq(tenants.tier, tier),
     active === undefined ? undefined : eq(tenants.state, stateOf(active)),
   ];
