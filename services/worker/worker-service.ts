@@ -6,6 +6,7 @@ import type { SandboxFilter } from "#contracts/live-sandbox";
 import type { TenantPolicy } from "#contracts/placement";
 import { PLACEMENT_TABLE, type PlacementTable } from "#contracts/placement-table";
 import { InvocationConsumer } from "#queue/invocation-queue";
+import { hearWatchers, publishLive } from "#queue/live";
 import { type NodeHeartbeat, removeHeartbeat, writeHeartbeat } from "#queue/nodes";
 import { answerPlacement } from "#queue/placement-asks";
 import { Publisher, Subscriber } from "#queue/pubsub";
@@ -15,6 +16,7 @@ import { BundleCache } from "./bundles/bundle-cache.ts";
 import type { InvocationContext } from "./invoke/context.ts";
 import { Invocation } from "./invoke/invocation.ts";
 import { VersionCache } from "./invoke/version-cache.ts";
+import { LiveFeed } from "./live/live-feed.ts";
 import { serveMetrics, WorkerMetrics } from "./metrics.ts";
 import { nodeAnswer } from "./placement/node-answer.ts";
 import { Placer } from "./placement/placer.ts";
@@ -85,6 +87,7 @@ export class WorkerService {
   readonly #records: RecordWriter;
   readonly #metrics: WorkerMetrics;
   readonly #snapshots: SnapshotKeeper;
+  #live: LiveFeed | undefined;
   #bundles: BundleCache | undefined;
   #pool: SandboxPool | undefined;
   #context: InvocationContext | undefined;
@@ -200,6 +203,13 @@ export class WorkerService {
       kinds: () => this.#launcher.hello?.kinds,
       expectedStart: (spec, path) => pool.expectedStart(spec, path),
     });
+    const live = new LiveFeed({
+      nodeId: settings.nodeId,
+      pool: () => this.#stats(),
+      nameOf: (id) => versions.cached(id),
+      publish: (batch) => void publishLive(this.#publisher, batch),
+    });
+    this.#live = live;
     this.#context = {
       nodeId: settings.nodeId,
       pool,
@@ -207,7 +217,13 @@ export class WorkerService {
       versions,
       policies,
       placer,
-      records: this.#records,
+      records: {
+        record: (record) => {
+          this.#records.record(record);
+          live.saw(record);
+        },
+        log: (entry) => this.#records.log(entry),
+      },
       queueWaitMs: settings.queueWaitMs,
       finished: (outcome) => this.#metrics.finished(outcome),
       onProblem: (error) => {
@@ -272,6 +288,9 @@ export class WorkerService {
       .then(catchUp, (error: Error) =>
         this.#log.warn({ err: error.message }, "cannot hear changes"),
       );
+    hearWatchers(this.#subscriber, (forMs) => live.watched(forMs)).catch((error: Error) =>
+      this.#log.warn({ err: error.message }, "cannot hear who watches"),
+    );
     answerInquiries(
       { subscriber: this.#subscriber, publisher: this.#publisher },
       (filter, limit) => ({
@@ -295,6 +314,7 @@ export class WorkerService {
     this.#draining = true;
     clearInterval(this.#heartbeat);
     this.#snapshots.stop();
+    this.#live?.stop();
     const { nodeId } = this.#settings;
     await removeHeartbeat(this.#redis, nodeId).catch(() => {});
     await this.#consumer.close(DRAIN_JOBS_MS);

@@ -193,6 +193,19 @@ async function deleteUnused(tx: Transaction, digests: string[]): Promise<void> {
     );
 }
 
+/** Names of these tenants by id; those that are gone are left out. */
+export async function tenantNames(
+  db: Database,
+  ids: readonly string[],
+): Promise<Map<string, string>> {
+  if (ids.length === 0) return new Map();
+  const rows = await db.orm
+    .select({ id: tenants.id, name: tenants.name })
+    .from(tenants)
+    .where(inArray(tenants.id, [...ids]));
+  return new Map(rows.map(({ id, name }) => [id, name]));
+}
+
 /** Which of these tenants are active and which suspended; those that are gone are left out. */
 export async function tenantStates(
   db: Database,

@@ -1,5 +1,5 @@
 import type { Hono } from "hono";
-import { readNodes } from "#queue/nodes";
+import { liveNodes, queueStates } from "../../admin/fleet.ts";
 import type { GatewayContext } from "../../gateway-context.ts";
 import { reportQuota } from "../../quota/tenant-quota.ts";
 import { overviewPage } from "../../ui/overview-view.ts";
@@ -18,11 +18,9 @@ export function registerOverview(ui: Hono<UiEnv>, gateway: GatewayContext): void
   });
 }
 
-const fleetOf = async ({ producer }: GatewayContext) => {
-  try {
-    const [nodes, queues] = await Promise.all([readNodes(producer.redis), producer.states()]);
-    return { nodes, queues };
-  } catch {
-    return undefined;
-  }
-};
+/** A page without it is better than none. */
+const fleetOf = (gateway: GatewayContext) =>
+  Promise.all([liveNodes(gateway), queueStates(gateway)]).then(
+    ([nodes, queues]) => ({ nodes, queues }),
+    () => undefined,
+  );

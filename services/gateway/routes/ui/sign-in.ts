@@ -55,8 +55,14 @@ const REFUSALS = new Set(["unauthenticated", "forbidden", "tenant_suspended"]);
 const isRefusal = (error: unknown): error is CloisterError =>
   error instanceof CloisterError && REFUSALS.has(error.code);
 
+/** Who has come in, asked again. */
+export interface Door {
+  /** Whether the key of a request still lets its holder see; true when nobody can tell. */
+  stillOpen: (c: UiContext) => Promise<boolean>;
+}
+
 /** Signing in and out, and the door before everything else. */
-export function registerSignIn(ui: Hono<UiEnv>, gateway: GatewayContext): void {
+export function registerSignIn(ui: Hono<UiEnv>, gateway: GatewayContext): Door {
   const seal = new SessionSeal(gateway.sessionSecret);
   const failures = new FailedSignIns();
   const secure = gateway.publicUrl.startsWith("https:");
@@ -126,16 +132,15 @@ export function registerSignIn(ui: Hono<UiEnv>, gateway: GatewayContext): void {
     deleteCookie(c, COOKIE, options);
     return c.redirect(after("/ui/sign-in", "signed-out"), 303);
   });
-}
 
-/** What is asked again while a stream is open: rejects when the key has come to be of no use. */
-export const stillSeeing = (
-  { authenticator }: Pick<GatewayContext, "authenticator">,
-  c: UiContext,
-  secret: string,
-): Promise<Caller> => {
-  const opened = new SessionSeal(secret).open(getCookie(c, COOKIE) ?? "", Date.now());
-  if (typeof opened === "string")
-    return Promise.reject(new CloisterError("unauthenticated", "The sign-in has ended"));
-  return seeing(authenticator, opened.key);
-};
+  return {
+    async stillOpen(c) {
+      const opened = seal.open(getCookie(c, COOKIE) ?? "", Date.now());
+      if (typeof opened === "string") return false;
+      return seeing(gateway.authenticator, opened.key).then(
+        () => true,
+        (error: unknown) => !isRefusal(error),
+      );
+    },
+  };
+}

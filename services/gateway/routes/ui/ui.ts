@@ -9,7 +9,12 @@ import { knownError } from "../../middleware/problems.ts";
 import { assetAt } from "../../ui/assets.ts";
 import { problemPage } from "../../ui/problem-view.ts";
 import type { Viewer } from "../../ui/viewer.ts";
+import { registerAuditPages } from "./audit.ts";
+import { registerFleetPages } from "./fleet.ts";
+import { registerFunctionPages } from "./functions.ts";
+import { registerInvocationPages } from "./invocations.ts";
 import { registerKeyPages } from "./keys.ts";
+import { registerLivePages } from "./live.ts";
 import { registerOverview } from "./overview.ts";
 import { registerQuotaPages } from "./quota.ts";
 import { registerSignIn } from "./sign-in.ts";
@@ -29,6 +34,8 @@ const HEADERS: readonly [string, string][] = [
   ["cross-origin-opener-policy", "same-origin"],
   ["cross-origin-resource-policy", "same-origin"],
   ["permissions-policy", "camera=(), geolocation=(), microphone=()"],
+  // Unless the answer says otherwise.
+  ["cache-control", "no-store"],
 ];
 
 /** The dashboard: pages for people, made here of what the API's routes are made of. */
@@ -42,9 +49,9 @@ export function registerUi(app: OpenAPIHono<GatewayEnv>, gateway: GatewayContext
     return c.html(problemPage(known, c.get("viewer") as Viewer | undefined), known.status as 500);
   });
   ui.use(async (c, next) => {
-    for (const [name, value] of HEADERS) c.header(name, value);
-    c.header("cache-control", "no-store");
     await next();
+    for (const [name, value] of HEADERS)
+      if (!c.res.headers.has(name)) c.res.headers.set(name, value);
   });
   ui.get("/assets/:file", (c) => {
     const asset = assetAt(c.req.path);
@@ -64,11 +71,16 @@ export function registerUi(app: OpenAPIHono<GatewayEnv>, gateway: GatewayContext
       },
     }),
   );
-  registerSignIn(ui, gateway);
+  const door = registerSignIn(ui, gateway);
   registerOverview(ui, gateway);
   registerTenantPages(ui, gateway);
   registerKeyPages(ui, gateway);
   registerQuotaPages(ui, gateway);
+  registerLivePages(ui, gateway, door);
+  registerFunctionPages(ui, gateway);
+  registerInvocationPages(ui, gateway);
+  registerFleetPages(ui, gateway);
+  registerAuditPages(ui, gateway);
   ui.all("*", () => {
     throw new CloisterError("not_found", "There is no such page");
   });
