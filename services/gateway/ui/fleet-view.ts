@@ -33,7 +33,7 @@ ${table({
     ...texts("Images", "Cgroup"),
   ],
   rows: nodes.map((node) => [
-    html`<a href="/ui/sandboxes">${named(node.id)}</a>`,
+    html`<code>${node.id}</code>`,
     nodeState(node),
     node.kinds.join(", ") || "none",
     useBar(
@@ -113,12 +113,12 @@ ${table({
   caption: "Live sandboxes, as the nodes tell at this moment",
   none: "No sandbox matches.",
   columns: [
-    ...texts("Sandbox", "Node", "State", "Path", "Runtime", "Began", "Tenant", "Function"),
+    ...texts("Sandbox", "State", "Path", "Runtime", "Began", "Tenant", "Function"),
     ...numbers("Version", "Age", "Memory", "Most used", "Calls", "Now"),
+    { title: "Node" },
   ],
   rows: sandboxes.map((one) => [
     html`<code>${one.id}</code>`,
-    one.node,
     state(one.state, MOODS[one.state]),
     one.path,
     one.runtime,
@@ -133,6 +133,7 @@ ${table({
     one.memoryPeakBytes === undefined ? "–" : bytes(one.memoryPeakBytes),
     count(one.invocations),
     count(one.active),
+    html`<code>${one.node}</code>`,
   ]),
 })}`,
   });

@@ -38,9 +38,9 @@ export function livePage(viewer: Viewer, tenant: { id: string; name: string } | 
     viewer,
     place: "live",
     script: true,
-    body: html`<noscript><p class="notice bad">This page follows calls by a script, and scripts are off. What has ended is under <a href="${address("/ui/invocations", { tenant: named })}">Invocations</a>${viewer.operator && html`, how nodes stand under <a href="/ui/nodes">Nodes</a>`}.</p></noscript>
+    body: html`<p class="notice bad" id="live-without">This page follows calls by a script, which does not run here. What has ended is under <a href="${address("/ui/invocations", { tenant: named })}">Invocations</a>${viewer.operator && html`, how nodes stand under <a href="/ui/nodes">Nodes</a>`}.</p>
 <div id="live" data-events="${address("/ui/live/events", { tenant: named ?? (all ? undefined : tenant.name) })}"${all && html` data-all`}>
-<p class="row"><span id="live-state" role="status">${state("connecting", "plain")}</span> <button type="button" id="live-pause" aria-pressed="false" hidden>Pause</button></p>
+<p class="actions"><span id="live-state" role="status">${state("connecting", "plain")}</span> <button type="button" class="plain" id="live-pause" aria-pressed="false" hidden>Pause</button></p>
 <section aria-labelledby="boot"><h2 id="boot">Boot time by path, last minute</h2>
 <div class="beside">${plot()}
 ${filled("live-sums", "By path and start, last minute", [["Path"], ["Start"], ["Calls", "number"], ["Failed", "number"], ["Boot p50", "number"], ["Boot p99", "number"]])}</div></section>

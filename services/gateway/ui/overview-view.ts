@@ -46,7 +46,6 @@ function fleetFacts(fleet: Fleet | undefined): Html {
       "Sandboxes",
       html`<a href="/ui/sandboxes">${count(sumOf(nodes, ({ warm, busy, prepared }) => warm + busy + prepared))}</a>: ${count(sumOf(nodes, ({ busy }) => busy))} busy, ${count(sumOf(nodes, ({ warm }) => warm))} warm, ${count(sumOf(nodes, ({ prepared }) => prepared))} prepared`,
     ],
-    ["Tenants", html`<a href="/ui/tenants">all tenants</a>`],
   ]);
 }
 

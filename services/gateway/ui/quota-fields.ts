@@ -26,7 +26,7 @@ export const NUMBERS: readonly QuotaRow[] = [
   { field: "burst", label: "Burst", unit: "calls", shown: count },
   { field: "concurrency", label: "Calls at once", unit: "calls", shown: count },
   { field: "gbSecondsPerMonth", label: "GB-seconds a month", unit: "GB·s", shown: count },
-  { field: "functions", label: "Functions", unit: "functions", shown: count },
+  { field: "functions", label: "Functions", unit: "", shown: count },
   { field: "memoryMb", label: "Memory of a function", unit: "MiB", shown: mebibytes },
   { field: "timeoutMs", label: "Time of a call", unit: "ms", shown: duration },
   { field: "bundleBytes", label: "Bundle", unit: "bytes", shown: bytes },

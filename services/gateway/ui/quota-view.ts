@@ -86,7 +86,7 @@ ends nothing that runs, and refuses what is new.</p>
         html`<div class="quota-row">${input(
           {
             name: field,
-            label: `${label} (${unit})`,
+            label: unit === "" ? label : `${label} (${unit})`,
             value: text[field] ?? "",
             placeholder: String(plan[field] ?? UNLIMITED),
             inputmode: "decimal",

@@ -146,10 +146,10 @@ export function tenantActions(
 ): Html {
   const turn = tenant.active ? "suspend" : "resume";
   return html`<div class="row">
-<form class="inline" method="post" action="${tenantHref(tenant, "/tier")}">${hidden("etag", etag)}${select({ name: "tier", label: "Trust tier", value: tenant.tier, choices: tiers }, errors)}<button>Change tier</button></form>
+<form class="inline" method="post" action="${tenantHref(tenant, "/tier")}">${hidden("etag", etag)}${select({ name: "tier", label: "Trust tier", value: tenant.tier, choices: tiers }, errors)}<button class="plain">Change tier</button></form>
 ${
   !isOperators &&
-  html`<form class="inline" method="post" action="${tenantHref(tenant, `/${turn}`)}">${hidden("etag", etag)}<button>${tenant.active ? "Suspend" : "Resume"}</button></form>
+  html`<form class="inline" method="post" action="${tenantHref(tenant, `/${turn}`)}">${hidden("etag", etag)}<button class="plain">${tenant.active ? "Suspend" : "Resume"}</button></form>
 <a class="button danger" href="${tenantHref(tenant, "/delete")}">Delete…</a>`
 }</div>`;
 }

@@ -217,6 +217,7 @@ async function again() {
   else if (!paused) connect();
 }
 
+$("live-without").remove();
 const pause = $("live-pause");
 pause.hidden = false;
 pause.addEventListener("click", () => {
