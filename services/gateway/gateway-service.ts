@@ -1,13 +1,17 @@
 import type { Server } from "node:http";
 import { getRequestListener } from "@hono/node-server";
 import { CHANGES_CHANNEL, type Change } from "#contracts/invocation";
+import { lostRecord } from "#contracts/lost-record";
 import { type Database, openDatabase } from "#db/database";
 import { resolveFunction } from "#db/functions";
+import { writeRecords } from "#db/invocations";
 import { readKey, touchKeys } from "#db/keys";
 import { DEFAULT_TENANT, type Tenant, tenantByName } from "#db/tenants";
 import { CloisterError } from "#errors/catalogue";
 import { InvocationProducer } from "#queue/invocation-queue";
 import { Publisher, Subscriber } from "#queue/pubsub";
+import { RecordJournal } from "#records/record-journal";
+import { RecordWriter } from "#records/record-writer";
 import type { Logger } from "#telemetry/log";
 import { createApp } from "./app.ts";
 import { Authenticator } from "./auth/authenticator.ts";
@@ -34,6 +38,8 @@ export interface GatewaySettings {
   replyListen: string;
   linkSecret: string;
   queueWaitMs: number;
+  /** Folder of the journal of records; without one, those of the last moments end with a killed gateway. */
+  recordsDir?: string;
   /** Longest a drain waits for calls under way, ms. */
   drainMs?: number;
 }
@@ -41,6 +47,9 @@ export interface GatewaySettings {
 /** Below the 45 s after which `cloister up` kills. */
 const DRAIN_MS = 30_000;
 const DATABASE_CONNECTIONS = 10;
+const DRAIN_RECORDS_MS = 5000;
+/** The node of records that no worker wrote. */
+const NODE = "gateway";
 
 /** One gateway process: everything it is made of, started and drained in order. */
 export class GatewayService {
@@ -57,6 +66,7 @@ export class GatewayService {
   readonly #calls: Calls<Call>;
   readonly #open = new Set<OpenCall>();
   readonly #lostJobs: LostJobs<Call>;
+  readonly #records: RecordWriter;
   readonly #reply: ReplyServer;
   readonly #drain = new AbortController();
   #server: Server | undefined;
@@ -98,6 +108,21 @@ export class GatewayService {
       maxEntries: 10,
       onProblem: problem("tenants"),
     });
+    this.#records = new RecordWriter({
+      sink: {
+        writeRecords: async (records) =>
+          this.#metrics.usage.add(await writeRecords(this.#db, records)),
+        insertLogs: async () => {},
+      },
+      ...(settings.recordsDir === undefined
+        ? {}
+        : {
+            journal: new RecordJournal(settings.recordsDir, "gateway", {
+              onProblem: problem("journal"),
+            }),
+          }),
+      onProblem: problem("records"),
+    });
     this.#calls = new Calls(settings.queueWaitMs);
     this.#lostJobs = new LostJobs(this.#calls, (id) => this.#producer.state(id));
     this.#reply = new ReplyServer({
@@ -122,6 +147,9 @@ export class GatewayService {
     const { listen, queueWaitMs } = this.#settings;
     const replyTo = await this.#reply.listen();
     this.#hearChanges();
+    const restored = this.#records.restore();
+    if (restored > 0)
+      this.#log.info({ records: restored }, "took over records of a killed gateway");
     const match = /^(.+):(\d{1,5})$/.exec(listen);
     if (!match) throw new Error("CLOISTER_LISTEN must be host:port, e.g. 127.0.0.1:8080");
     const host = (match[1] ?? "").replace(/^\[|\]$/g, "");
@@ -158,6 +186,11 @@ export class GatewayService {
           this.#open.delete(call);
           this.#metrics.invoked(code, durationMs);
           if (this.#open.size === 0) this.#idle?.();
+        },
+        lost: (call, code) => {
+          this.#records.record(lostRecord(call, code, NODE));
+          // The caller learns of it only afterwards.
+          this.#records.secure();
         },
         onProblem,
       },
@@ -206,6 +239,7 @@ export class GatewayService {
     this.#reply.close();
     await this.#authenticator.close();
     await Promise.all([this.#subscriber.close(), this.#producer.close()]);
+    await this.#records.close(DRAIN_RECORDS_MS);
     await this.#db.close().catch(() => {});
   }
 

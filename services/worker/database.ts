@@ -1,6 +1,6 @@
 import { openDatabase } from "#db/database";
 import { listRecentlyPublished, readBundle, readVersion } from "#db/functions";
-import { insertInvocations } from "#db/invocations";
+import { writeRecords } from "#db/invocations";
 import { insertLogs } from "#db/logs";
 import { readTenant } from "#db/tenants";
 import { CloisterError } from "#errors/catalogue";
@@ -23,7 +23,7 @@ export function openWorkerDatabase(url: string): WorkerDatabase {
       if (!tenant?.active) throw new CloisterError("forbidden", "The tenant is not active");
       return tenant.tier;
     },
-    insertInvocations: (records) => insertInvocations(db, records),
+    writeRecords: (records) => writeRecords(db, records),
     insertLogs: (entries) => insertLogs(db, entries),
     close: () => db.close(),
   };

@@ -31,6 +31,7 @@ const settings: WorkerSettings = {
   prepared: parsePrepared(environment.CLOISTER_PREPARED, PREPARED_MEMORY_MB),
   warmTurns: environment.CLOISTER_SNAPSHOT_WARM_TURNS,
   queueWaitMs: environment.CLOISTER_QUEUE_WAIT_MS,
+  ...(environment.CLOISTER_RECORDS_DIR ? { recordsDir: environment.CLOISTER_RECORDS_DIR } : {}),
   ...(environment.CLOISTER_WORKER_METRICS ? { metrics: environment.CLOISTER_WORKER_METRICS } : {}),
 };
 const database = openWorkerDatabase(required(environment, "CLOISTER_DATABASE_URL"));

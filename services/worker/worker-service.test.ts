@@ -15,6 +15,7 @@ import {
   type LogEntry,
 } from "#contracts/invocation";
 import type { SnapshotState } from "#contracts/snapshot";
+import type { SerializedRecord } from "#contracts/usage";
 import { InvocationProducer } from "#queue/invocation-queue";
 import { readNodes } from "#queue/nodes";
 import { readSnapshotStates } from "#queue/snapshots";
@@ -52,8 +53,9 @@ class Rows implements WorkerDatabase {
   async tierOf() {
     return "trusted" as const;
   }
-  async insertInvocations(rows: InvocationRecord[]) {
-    this.records.push(...rows);
+  async writeRecords(rows: SerializedRecord[]) {
+    this.records.push(...rows.map(({ json }) => JSON.parse(json) as InvocationRecord));
+    return [];
   }
   async insertLogs(rows: LogEntry[]) {
     this.logs.push(...rows);

@@ -2,10 +2,14 @@ import type { Server } from "node:http";
 import type { Logger } from "pino";
 import type { VersionSpec } from "#contracts/function";
 import { CHANGES_CHANNEL, type Change, type InvocationJob } from "#contracts/invocation";
+import { lostRecord } from "#contracts/lost-record";
+import type { RecordedUsage, SerializedRecord } from "#contracts/usage";
 import { InvocationConsumer } from "#queue/invocation-queue";
 import { type NodeHeartbeat, removeHeartbeat, writeHeartbeat } from "#queue/nodes";
 import { Publisher, Subscriber } from "#queue/pubsub";
 import { connectRedis, disconnectRedis, type Redis } from "#queue/redis";
+import { RecordJournal } from "#records/record-journal";
+import { type RecordSink, RecordWriter } from "#records/record-writer";
 import { BundleCache } from "./bundles/bundle-cache.ts";
 import type { InvocationContext } from "./invoke/context.ts";
 import { Invocation } from "./invoke/invocation.ts";
@@ -15,14 +19,15 @@ import type { Tier } from "./placement/place.ts";
 import { TierCache } from "./placement/tier-cache.ts";
 import type { PreparedTarget } from "./pool/prepared-cells.ts";
 import { SandboxPool } from "./pool/sandbox-pool.ts";
-import { type RecordSink, RecordWriter } from "./records/record-writer.ts";
 import { logsOf } from "./records/sandbox-logs.ts";
 import { ReplyLinks } from "./reply/reply-links.ts";
 import { RestoringLauncher, SandboxdLauncher } from "./sandbox/index.ts";
 import { SnapshotKeeper } from "./snapshots/snapshot-keeper.ts";
 
 /** What the worker reads and writes; services/lib/db is behind it. */
-export interface WorkerDatabase extends RecordSink {
+export interface WorkerDatabase extends Pick<RecordSink, "insertLogs"> {
+  /** Writes records and adds them to their tenants' usage, both or neither; gives what was added. */
+  writeRecords(records: SerializedRecord[]): Promise<RecordedUsage[]>;
   readVersion(versionId: string): Promise<VersionSpec | undefined>;
   readBundle(digest: string): Promise<Uint8Array | undefined>;
   /** Current versions that were published within the last `seconds`, newest first. */
@@ -46,6 +51,8 @@ export interface WorkerSettings {
   warmTurns?: number;
   queueWaitMs: number;
   metrics?: string;
+  /** Folder of the journal of records; without one, those of the last moments end with a killed worker. */
+  recordsDir?: string;
 }
 
 const HEARTBEAT_MS = 3000;
@@ -95,10 +102,22 @@ export class WorkerService {
       nodeId: settings.nodeId,
       secret: settings.linkSecret,
       onProblem: problem("reply"),
+      // What a caller has seen the end of has left its record.
+      beforeSend: () => this.#records.secure(),
     });
     const publisher = new Publisher(this.#redis);
     this.#records = new RecordWriter({
-      sink: database,
+      sink: {
+        writeRecords: async (records) => this.#recorded(await database.writeRecords(records)),
+        insertLogs: (entries) => database.insertLogs(entries),
+      },
+      ...(settings.recordsDir === undefined
+        ? {}
+        : {
+            journal: new RecordJournal(settings.recordsDir, "worker", {
+              onProblem: problem("journal"),
+            }),
+          }),
       publish: (channel, message) => void publisher.publish(channel, message),
       onProblem: problem("records"),
     });
@@ -191,6 +210,8 @@ export class WorkerService {
           !this.#draining && this.#launcher.hello !== undefined && this.#redis.status === "ready",
         detail: { ...this.#heartbeatOf() },
       }));
+    const restored = this.#records.restore();
+    if (restored > 0) this.#log.info({ records: restored }, "took over records of a killed worker");
     this.#launcher.connectEventually();
     await this.#sandboxdUp.promise;
     pool.start();
@@ -223,7 +244,10 @@ export class WorkerService {
       .then(catchUp, (error: Error) =>
         this.#log.warn({ err: error.message }, "cannot hear changes"),
       );
-    await this.#consumer.start((job) => this.#serve(job), { concurrency: settings.concurrency });
+    await this.#consumer.start((job) => this.#serve(job), {
+      concurrency: settings.concurrency,
+      lost: (job) => this.#records.record(lostRecord(job, "worker_lost", settings.nodeId)),
+    });
     if (!this.#launcher.hello) await this.#consumer.pause();
     await this.#beat();
     this.#heartbeat = setInterval(() => void this.#beat(), HEARTBEAT_MS);
@@ -250,6 +274,11 @@ export class WorkerService {
       disconnectRedis(this.#redis),
       this.#database.close().catch(() => {}),
     ]);
+  }
+
+  /** What a batch of records has added to the usage of tenants; it is in the database. */
+  #recorded(usage: readonly RecordedUsage[]): void {
+    this.#metrics.usage.add(usage);
   }
 
   async #serve(job: InvocationJob): Promise<void> {

@@ -4,8 +4,9 @@ import type { Path } from "#contracts/function";
 import { LIMITS } from "#contracts/function";
 import { newId } from "#contracts/ids";
 import type { InvocationJob } from "#contracts/invocation";
+import type { LostCall } from "#contracts/lost-record";
 import type { CallTarget } from "#db/functions";
-import { CloisterError, errorCode } from "#errors/catalogue";
+import { CloisterError, type ErrorCode, errorCode } from "#errors/catalogue";
 import { BodySender } from "#protocol/bodies";
 import type { InvocationLink } from "#protocol/link";
 import type { CallHandler, CallStream } from "#protocol/stream";
@@ -47,6 +48,10 @@ export class Call implements CallHandler, WaitingCall {
   #stream: CallStream | undefined;
   #sender: BodySender | undefined;
   #queued = false;
+  /** What is in the queue or with a worker, until somebody has recorded how it ended. */
+  #unrecorded: LostCall | undefined;
+  /** What it ended with. */
+  #code: ErrorCode | undefined;
   #finished = false;
   #hungTimer: NodeJS.Timeout | undefined;
 
@@ -100,13 +105,16 @@ export class Call implements CallHandler, WaitingCall {
     else if (body.whole.length > 0) job.body = inJson(body.whole);
     job.bodyFollows = this.#pieces !== undefined;
     this.#queued = true;
+    const { id, tenantId, functionId, versionId } = job;
+    this.#unrecorded = { id, tenantId, functionId, versionId, acceptedAtMs };
     // Known before it is in the queue: a worker may be quicker than Redis's answer to us.
     calls.add(this);
     producer.add(job).catch((error: Error) => {
       this.#context.onProblem(error);
-      // A worker that has it nevertheless goes on answering.
-      if (!this.#stream)
-        this.fail(new CloisterError("dependency_unavailable", "The queue cannot be reached"));
+      // A worker that has it nevertheless goes on answering, and records it.
+      if (this.#stream) return;
+      this.#unrecorded = undefined;
+      this.fail(new CloisterError("dependency_unavailable", "The queue cannot be reached"));
     });
   }
 
@@ -200,12 +208,15 @@ export class Call implements CallHandler, WaitingCall {
   }
 
   onEnd(): void {
+    // The worker has recorded it before it said so.
+    this.#unrecorded = undefined;
     if (this.#finished) return;
     this.#finish(undefined);
     this.#writer.end();
   }
 
   onError(raw: Record<string, unknown>): void {
+    this.#unrecorded = undefined;
     const { message, type } = raw;
     this.fail(
       new CloisterError(
@@ -217,7 +228,9 @@ export class Call implements CallHandler, WaitingCall {
   }
 
   onDown(): void {
-    this.fail(new CloisterError("worker_lost"));
+    // A caller that has gone before waits for nothing, its record does.
+    if (this.#finished) this.#recordLoss();
+    else this.fail(new CloisterError("worker_lost"));
   }
 
   onCredit(): void {
@@ -247,14 +260,22 @@ export class Call implements CallHandler, WaitingCall {
     this.#finish(new CloisterError("invocation_cancelled"));
   }
 
+  /** Nobody else will: the call never had a worker, or has none any more. One that did have it, after all, replaces this record. */
+  #recordLoss(): void {
+    if (this.#unrecorded) this.#context.lost(this.#unrecorded, this.#code ?? "worker_lost");
+    this.#unrecorded = undefined;
+  }
+
   /** What every ending has in common. */
   #finish(error: CloisterError | undefined): void {
     this.#finished = true;
     clearTimeout(this.#hungTimer);
     this.#sender?.stop();
     this.#context.calls.remove(this);
-    if (this.#stream) this.#stream.cancel();
-    else if (this.#queued) void this.#context.producer.remove(this.id);
+    this.#code = error?.code;
+    if (this.#stream?.open) this.#stream.cancel();
+    else this.#recordLoss();
+    if (!this.#stream && this.#queued) void this.#context.producer.remove(this.id);
     this.#context.closed(this, {
       code: error?.code,
       durationMs: performance.now() - this.#beganMs,

@@ -89,6 +89,10 @@ export class InvocationProducer {
 export interface ConsumerOptions {
   /** Jobs served at once. */
   concurrency: number;
+  /** Hears of a job whose worker died with it; it has been taken out of the queue and is never run again. */
+  lost?: (job: InvocationJob) => void;
+  /** Default: LOCK_MS. */
+  lockMs?: number;
 }
 
 /** The worker's side: takes invocations, each exactly once. */
@@ -121,7 +125,8 @@ export class InvocationConsumer {
         connection: this.#redis,
         prefix: PREFIX,
         concurrency: options.concurrency,
-        lockDuration: LOCK_MS,
+        lockDuration: options.lockMs ?? LOCK_MS,
+        stalledInterval: options.lockMs ?? LOCK_MS,
         // A lost worker's job fails; it is never run a second time.
         maxStalledCount: 0,
         maxStartedAttempts: 1,
@@ -132,6 +137,8 @@ export class InvocationConsumer {
       },
     );
     worker.on("error", this.#onError);
+    // The handler never throws out of the processor, so what fails was found without its worker.
+    worker.on("failed", (job) => job && options.lost?.(job.data));
     this.#worker = worker;
     await worker.waitUntilReady();
   }

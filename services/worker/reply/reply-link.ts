@@ -96,6 +96,7 @@ export class ReplyStream {
 export interface ReplyLinkOptions {
   idleMs: number;
   closed: (error: Error | undefined) => void;
+  beforeSend?: () => void;
 }
 
 /** The worker's end of its connection to one gateway. */
@@ -112,7 +113,7 @@ export class ReplyLink implements FrameReceiver {
 
   constructor(socket: Socket, options: ReplyLinkOptions) {
     this.#options = options;
-    this.#frames = new FrameSocket(socket, this, "turn");
+    this.#frames = new FrameSocket(socket, this, "turn", options.beforeSend);
     this.#armIdle(options.idleMs);
   }
 

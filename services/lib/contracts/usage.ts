@@ -1,0 +1,46 @@
+import type { InvocationRecord } from "./invocation.ts";
+
+/** A record on its way into the database: its text is made once, for the journal and the statement. */
+export interface SerializedRecord {
+  id: string;
+  /** As in InvocationRecord. */
+  lost: boolean;
+  json: string;
+}
+
+export const serializeRecord = (record: InvocationRecord): SerializedRecord => ({
+  id: record.id,
+  lost: record.lost === true,
+  json: JSON.stringify(record),
+});
+
+/** What a batch of records has added to the usage of a tenant, by path and status. */
+export interface RecordedUsage {
+  tenantId: string;
+  /** The UTC month in which the invocations were accepted, e.g. `2026-11`. */
+  month: string;
+  /** `none` of invocations that were never placed. */
+  path: string;
+  status: string;
+  invocations: number;
+  mibMs: number;
+  cpuUs: number;
+  egressBytes: number;
+}
+
+/** A GB-second is 1024 MiB for 1000 ms. */
+export const MIB_MS_PER_GB_SECOND = 1024 * 1000;
+export const CPU_US_PER_SECOND = 1_000_000;
+
+export const HOUR_MS = 3_600_000;
+
+/** The UTC month of a moment, e.g. `2026-11`. */
+export const monthOf = (atMs: number): string => new Date(atMs).toISOString().slice(0, 7);
+
+/** When a UTC month begins and ends; throws RangeError for a text that is no month. */
+export function boundsOfMonth(month: string): { fromMs: number; toMs: number } {
+  const match = /^(\d{4})-(0[1-9]|1[0-2])$/.exec(month);
+  if (!match) throw new RangeError(`${month} is not a month such as 2026-11`);
+  const [year, index] = [Number(match[1]), Number(match[2]) - 1];
+  return { fromMs: Date.UTC(year, index), toMs: Date.UTC(year, index + 1) };
+}
