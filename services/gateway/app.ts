@@ -12,6 +12,7 @@ import { registerNotYet } from "./routes/not-yet.ts";
 import { registerOpenApi } from "./routes/openapi.ts";
 import { registerPlacement } from "./routes/placement.ts";
 import { registerService } from "./routes/service.ts";
+import { registerUsage } from "./routes/usage.ts";
 
 /** Addresses that answer while the gateway drains. */
 const ALWAYS = new Set(["/healthz", "/readyz", "/metrics"]);
@@ -30,6 +31,7 @@ export function createApp(gateway: GatewayContext): OpenAPIHono<GatewayEnv> {
   registerPlacement(app, gateway);
   registerLogs(app, gateway);
   registerInvocations(app, gateway);
+  registerUsage(app, gateway);
   registerNotYet(app);
   registerDocs(app);
   registerOpenApi(app, gateway.publicUrl);

@@ -1,4 +1,5 @@
-import type { InvocationRecord } from "./invocation.ts";
+import type { Path } from "./function.ts";
+import type { InvocationRecord, InvocationStatus } from "./invocation.ts";
 
 /** A record on its way into the database: its text is made once, for the journal and the statement. */
 export interface SerializedRecord {
@@ -44,3 +45,15 @@ export function boundsOfMonth(month: string): { fromMs: number; toMs: number } {
   const [year, index] = [Number(match[1]), Number(match[2]) - 1];
   return { fromMs: Date.UTC(year, index), toMs: Date.UTC(year, index + 1) };
 }
+
+/** Paths as usage tells them apart; `none` is of invocations that were never placed. */
+export const USAGE_PATHS = ["container", "microvm", "none"] as const satisfies (Path | "none")[];
+export const USAGE_STATUSES = [
+  "ok",
+  "function_error",
+  "function_timeout",
+  "function_out_of_memory",
+  "function_exited",
+  "cancelled",
+  "platform_error",
+] as const satisfies InvocationStatus[];

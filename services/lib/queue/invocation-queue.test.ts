@@ -1,4 +1,7 @@
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { join } from "node:path";
 import { after, before, test } from "node:test";
 import type { InvocationJob } from "#contracts/invocation";
 import { type RedisServer, startRedisServer } from "#testkit/redis-server";
@@ -105,6 +108,38 @@ test("a handler that throws is reported, its job is not run again", async () => 
   assert.equal(runs, 1);
   assert.deepEqual(errors, ["broken on purpose"]);
   assert.equal(await producer.state("inv_c1"), "gone");
+  await producer.close();
+});
+
+test("a job whose worker died with it is told to another, and never run", {
+  timeout: 30_000,
+}, async () => {
+  const producer = new InvocationProducer(server.url, fail);
+  // Looked for at most this often by all consumers together: those of other tests look seldom.
+  await producer.redis.del("cloister:invocations:stalled-check");
+  const sent = job("inv_d1");
+  await producer.add(sent);
+  const code = `
+    const { InvocationConsumer } = await import(${JSON.stringify(join(import.meta.dirname, "invocation-queue.ts"))});
+    const consumer = new InvocationConsumer(${JSON.stringify(server.url)}, () => {});
+    const taken = () => { process.stdout.write("taken"); return new Promise(() => {}); };
+    await consumer.start(taken, { concurrency: 1, lockMs: 200 });`;
+  const dead = spawn(process.execPath, ["--input-type=module", "-e", code], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  await once(dead.stdout, "data");
+  dead.kill("SIGKILL");
+  await once(dead, "exit");
+  const lost = Promise.withResolvers<InvocationJob>();
+  const next = new InvocationConsumer(server.url, fail);
+  await next.start(async () => assert.fail("it was run again"), {
+    concurrency: 1,
+    lockMs: 200,
+    lost: lost.resolve,
+  });
+  assert.deepEqual(await lost.promise, sent);
+  await next.close(5000);
+  assert.equal(await producer.state("inv_d1"), "gone");
   await producer.close();
 });
 

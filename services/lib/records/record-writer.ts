@@ -128,7 +128,8 @@ export class RecordWriter {
     this.#closed = true;
     clearTimeout(this.#timer);
     const end = performance.now() + boundMs;
-    while (this.#records.length + this.#logs.length > 0 && performance.now() < end) {
+    // Also for what is on its way to the database.
+    while ((this.#flushing || this.#waits) && performance.now() < end) {
       let timer: NodeJS.Timeout | undefined;
       const bound = new Promise<void>((resolve) => {
         timer = setTimeout(resolve, end - performance.now());
@@ -169,6 +170,10 @@ export class RecordWriter {
     }, this.#backoffMs || this.#flushMs);
   }
 
+  get #waits(): boolean {
+    return this.#records.length + this.#logs.length > 0;
+  }
+
   get #full(): boolean {
     return this.#records.length >= this.#batchRows || this.#logs.length >= this.#batchRows;
   }
@@ -176,7 +181,7 @@ export class RecordWriter {
   #flush(): Promise<void> {
     this.#flushing ??= this.#flushOnce().finally(() => {
       this.#flushing = undefined;
-      if (this.#records.length + this.#logs.length > 0) this.#wake(false);
+      if (this.#waits) this.#wake(false);
     });
     return this.#flushing;
   }
@@ -215,7 +220,7 @@ export class RecordWriter {
         }
         this.#publishLogs();
         // What came meanwhile waits for the next batch, unless it fills one: a statement for a handful of rows costs as much as for all.
-      } while (this.#full || (this.#closed && this.#records.length + this.#logs.length > 0));
+      } while (this.#full || (this.#closed && this.#waits));
       this.#backoffMs = 0;
     } catch (error) {
       this.#backoffMs = Math.min(MAX_BACKOFF_MS, Math.max(500, this.#backoffMs * 2));
