@@ -1,6 +1,7 @@
 import type { LostCall } from "#contracts/lost-record";
 import type { ErrorCode } from "#errors/catalogue";
 import type { InvocationProducer } from "#queue/invocation-queue";
+import type { Admissions } from "../quota/admissions.ts";
 import type { Calls, WaitingCall } from "./calls.ts";
 
 export interface CallOutcome {
@@ -19,6 +20,7 @@ export interface OpenCall extends WaitingCall {
 export interface CallContext {
   calls: Pick<Calls<WaitingCall>, "add" | "remove">;
   producer: Pick<InvocationProducer, "add" | "remove">;
+  admissions: Pick<Admissions, "admit">;
   /** Where workers bring the answers. */
   replyTo: string;
   /** Longest wait for a worker, ms. */

@@ -35,9 +35,6 @@ export const CPU_US_PER_SECOND = 1_000_000;
 
 export const HOUR_MS = 3_600_000;
 
-/** The UTC month of a moment, e.g. `2026-11`. */
-export const monthOf = (atMs: number): string => new Date(atMs).toISOString().slice(0, 7);
-
 /** When a UTC month begins and ends; throws RangeError for a text that is no month. */
 export function boundsOfMonth(month: string): { fromMs: number; toMs: number } {
   const match = /^(\d{4})-(0[1-9]|1[0-2])$/.exec(month);

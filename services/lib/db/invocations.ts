@@ -35,6 +35,11 @@ const COLUMNS: [name: string, value: string][] = [
   ["guest_ms", 'r."guestMs"'],
   ["monitor_ms", 'r."monitorMs"'],
   ["lost", "coalesce(r.lost, false)"],
+  [
+    "placement_rules",
+    'case when r."placementRules" is not null then array(select jsonb_array_elements_text(r."placementRules")) end',
+  ],
+  ["placement_table", 'r."placementTable"'],
 ];
 const names = COLUMNS.map(([name]) => name);
 const replaceable = names.filter((name) => name !== "id" && name !== "accepted_at");
@@ -52,7 +57,8 @@ with written as (
     status text, "httpStatus" smallint, "errorCode" text, path text, start text, "placementReasons" jsonb,
     phases jsonb, "durationMs" float8, "billedMs" float8, "memoryMb" integer, "cpuMs" float8,
     "memoryPeakBytes" bigint, "requestBytes" bigint, "responseBytes" bigint, "sandboxId" text, "nodeId" text,
-    exits jsonb, syscalls jsonb, "pageFaults" bigint, "guestMs" float8, "monitorMs" float8, lost boolean)
+    exits jsonb, syscalls jsonb, "pageFaults" bigint, "guestMs" float8, "monitorMs" float8, lost boolean,
+    "placementRules" jsonb, "placementTable" text)
   where to_timestamp(r."acceptedAtMs" / 1000) >= (select oldest from record_horizon)
   on conflict (id, accepted_at) do update set
     ${replaceable.map((name) => `${name} = excluded.${name}`).join(", ")}, replaced_status = invocations.status
