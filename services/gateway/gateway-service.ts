@@ -6,8 +6,8 @@ import { type Database, openDatabase } from "#db/database";
 import { resolveFunction } from "#db/functions";
 import { writeRecords } from "#db/invocations";
 import { readKey, touchKeys } from "#db/keys";
-import { readMonthTotal } from "#db/quotas";
 import { DEFAULT_TENANT, type Tenant, tenantByName } from "#db/tenants";
+import { readMonthTotals } from "#db/usage";
 import { CloisterError } from "#errors/catalogue";
 import { InvocationProducer } from "#queue/invocation-queue";
 import { Publisher, Subscriber } from "#queue/pubsub";
@@ -160,7 +160,7 @@ export class GatewayService {
     const { listen, queueWaitMs } = this.#settings;
     const replyTo = await this.#reply.listen();
     this.#hearChanges();
-    const restored = this.#records.restore();
+    const restored = await this.#records.restore();
     if (restored > 0)
       this.#log.info({ records: restored }, "took over records of a killed gateway");
     const match = /^(.+):(\d{1,5})$/.exec(listen);
@@ -261,7 +261,7 @@ export class GatewayService {
   }
 
   readonly #readMonthTotal = (tenantId: string, month: string): Promise<number> =>
-    readMonthTotal(this.#db, tenantId, month);
+    readMonthTotals(this.#db, month, tenantId).then((totals) => totals.get(tenantId) ?? 0);
 
   async #untilIdle(boundMs: number): Promise<void> {
     if (this.#open.size === 0) return;

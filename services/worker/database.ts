@@ -4,6 +4,7 @@ import { writeRecords } from "#db/invocations";
 import { insertLogs } from "#db/logs";
 import { readTenantQuota } from "#db/quotas";
 import { readTenant, tenantStates } from "#db/tenants";
+import { readMonthTotals } from "#db/usage";
 import { CloisterError } from "#errors/catalogue";
 import type { WorkerDatabase } from "./worker-service.ts";
 
@@ -34,6 +35,7 @@ export function openWorkerDatabase(url: string): WorkerDatabase {
       };
     },
     writeRecords: (records) => writeRecords(db, records),
+    readMonthTotals: (month, tenantId) => readMonthTotals(db, month, tenantId),
     tenantStates: (ids) => tenantStates(db, ids),
     insertLogs: (entries) => insertLogs(db, entries),
     close: () => db.close(),

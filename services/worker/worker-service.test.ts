@@ -72,6 +72,9 @@ class Rows implements WorkerDatabase {
     this.records.push(...rows.map(({ json }) => JSON.parse(json) as InvocationRecord));
     return [];
   }
+  async readMonthTotals() {
+    return new Map<string, number>();
+  }
   async insertLogs(rows: LogEntry[]) {
     this.logs.push(...rows);
   }

@@ -11,6 +11,7 @@ import { InvocationConsumer } from "#queue/invocation-queue";
 import { type NodeHeartbeat, removeHeartbeat, writeHeartbeat } from "#queue/nodes";
 import { answerPlacement } from "#queue/placement-asks";
 import { Publisher, Subscriber } from "#queue/pubsub";
+import { QuotaCounters } from "#queue/quota-counters";
 import { connectRedis, disconnectRedis, type Redis } from "#queue/redis";
 import { answerInquiries } from "#queue/sandbox-inquiry";
 import { RecordJournal } from "#records/record-journal";
@@ -25,6 +26,7 @@ import { Placer } from "./placement/placer.ts";
 import { PolicyCache } from "./placement/policy-cache.ts";
 import type { PreparedTarget } from "./pool/prepared-cells.ts";
 import { SandboxPool } from "./pool/sandbox-pool.ts";
+import { MonthCounter } from "./records/month-counter.ts";
 import { logsOf } from "./records/sandbox-logs.ts";
 import { ReplyLinks } from "./reply/reply-links.ts";
 import { RestoringLauncher, SandboxdLauncher } from "./sandbox/index.ts";
@@ -35,6 +37,8 @@ import { type TenantState, TenantWatch } from "./tenants/tenant-watch.ts";
 export interface WorkerDatabase extends Pick<RecordSink, "insertLogs"> {
   /** Writes records and adds them to their tenants' usage, both or neither; gives what was added. */
   writeRecords(records: SerializedRecord[]): Promise<RecordedUsage[]>;
+  /** GB-seconds of a tenant in a month such as `2026-11`. */
+  readMonthTotals(month: string, tenantId: string): Promise<Map<string, number>>;
   readVersion(versionId: string): Promise<VersionSpec | undefined>;
   readBundle(digest: string): Promise<Uint8Array | undefined>;
   /** Current versions that were published within the last `seconds`, newest first. */
@@ -90,6 +94,7 @@ export class WorkerService {
   readonly #subscriber: Subscriber;
   readonly #links: ReplyLinks;
   readonly #records: RecordWriter;
+  readonly #months: MonthCounter;
   readonly #metrics: WorkerMetrics;
   readonly #snapshots: SnapshotKeeper;
   #bundles: BundleCache | undefined;
@@ -121,6 +126,11 @@ export class WorkerService {
       beforeSend: () => this.#records.secure(),
     });
     this.#publisher = new Publisher(this.#redis);
+    this.#months = new MonthCounter({
+      counters: new QuotaCounters(this.#redis),
+      readMonthTotals: (month, tenantId) => database.readMonthTotals(month, tenantId),
+      onProblem: problem("quota"),
+    });
     this.#records = new RecordWriter({
       sink: {
         writeRecords: async (records) => this.#recorded(await database.writeRecords(records)),
@@ -240,7 +250,7 @@ export class WorkerService {
           !this.#draining && this.#launcher.hello !== undefined && this.#redis.status === "ready",
         detail: { ...this.#heartbeatOf() },
       }));
-    const restored = this.#records.restore();
+    const restored = await this.#records.restore((records) => this.#months.takenOver(records));
     if (restored > 0) this.#log.info({ records: restored }, "took over records of a killed worker");
     this.#launcher.connectEventually();
     await this.#sandboxdUp.promise;
@@ -338,6 +348,8 @@ export class WorkerService {
   /** What a batch of records has added to the usage of tenants; it is in the database. */
   #recorded(usage: readonly RecordedUsage[]): void {
     this.#metrics.usage.add(usage);
+    // Not waited for: without Redis, records are written all the same.
+    void this.#months.recorded(usage);
   }
 
   async #serve(job: InvocationJob): Promise<void> {

@@ -9,12 +9,12 @@ import {
   reconcileUsage,
   type Used,
 } from "#db/usage";
-import { CloisterError } from "#errors/catalogue";
 import type { GatewayContext } from "../gateway-context.ts";
+import { requireOperator } from "../middleware/admin.ts";
 import { type GatewayEnv, requireScope } from "../middleware/caller.ts";
 import { usageCsv } from "../usage/csv.ts";
 import { hourRange, rfc3339 } from "../usage/range.ts";
-import { isOperator, whoseUsage } from "../usage/whose-usage.ts";
+import { whoseUsage } from "../usage/whose-usage.ts";
 import { problems } from "./problem-answers.ts";
 import { rangeQuery, reconciliationSchema, usageQuery, usageSchema } from "./usage-schemas.ts";
 
@@ -62,7 +62,7 @@ export function registerUsage(app: OpenAPIHono<GatewayEnv>, gateway: GatewayCont
         }),
         query: usageQuery,
       },
-      responses: { ...answers, ...problems("bad_request", "not_found") },
+      responses: { ...answers, ...problems("bad_request", "tenant_not_found") },
     }),
     async (c) => {
       const tenantId = await whoseUsage(db, c.get("caller"), c.req.valid("param").tenant);
@@ -77,7 +77,7 @@ export function registerUsage(app: OpenAPIHono<GatewayEnv>, gateway: GatewayCont
       summary: "Compare all usage with the records that it was made of",
       tags,
       security,
-      middleware: [requireScope(authenticator, "admin")] as const,
+      middleware: [requireOperator(authenticator)] as const,
       request: { query: rangeQuery },
       responses: {
         200: {
@@ -88,8 +88,6 @@ export function registerUsage(app: OpenAPIHono<GatewayEnv>, gateway: GatewayCont
       },
     }),
     async (c) => {
-      if (!(await isOperator(db, c.get("caller"))))
-        throw new CloisterError("forbidden", "This needs an admin key of the operator's tenant");
       const { from, to } = c.req.valid("query");
       const { range, records, differences } = await reconcileUsage(db, hourRange(from, to));
       return c.json(

@@ -91,7 +91,7 @@ test("what a killed process has secured is there for the next, whole", {
   assert.deepEqual(idsLeft("gateway"), [], "another service's are not touched");
   const { writer, rows, there, until } = writerWith();
   there();
-  assert.equal(writer.restore(), left.length);
+  assert.equal(await writer.restore(), left.length);
   await until(left.length);
   assert.deepEqual(
     rows.map(({ id }) => id),
@@ -126,7 +126,7 @@ test("a line that was not written whole costs only itself", async () => {
     journal: new RecordJournal(folder, "worker"),
     onProblem: ({ message }) => problems.push(message),
   });
-  assert.equal(writer.restore(), 1);
+  assert.equal(await writer.restore(), 1);
   await writer.close(1000);
   assert.deepEqual(rows, ["inv_whole"]);
   assert.equal(problems.length, 1);

@@ -80,10 +80,16 @@ export class RecordWriter {
     this.#journal?.secure();
   }
 
-  /** Takes over what processes that have ended left in the journal; gives how many records that are. */
-  restore(): number {
+  /**
+   * Takes over what processes that have ended left in the journal; gives how many records that are. `before` hears of them before they can be written;
+   * it must not reject.
+   */
+  async restore(
+    before: (records: readonly SerializedRecord[]) => Promise<void> = async () => {},
+  ): Promise<number> {
     let count = 0;
     for (const { records, damaged, remove } of this.#journal?.left() ?? []) {
+      await before(records);
       for (const record of records) this.#take(record);
       count += records.length;
       // In this process's journal before they leave the other's.
