@@ -13,6 +13,10 @@ const gateway = new GatewayService(
     replyListen: required(environment, "CLOISTER_REPLY_LISTEN"),
     linkSecret: required(environment, "CLOISTER_LINK_SECRET"),
     queueWaitMs: environment.CLOISTER_QUEUE_WAIT_MS,
+    backlog: {
+      calls: environment.CLOISTER_BACKLOG,
+      callsOfTenant: environment.CLOISTER_BACKLOG_PER_TENANT,
+    },
     ...(environment.CLOISTER_PUBLIC_URL ? { publicUrl: environment.CLOISTER_PUBLIC_URL } : {}),
   },
   log,

@@ -38,7 +38,9 @@ export const problemHeaders = (error: CloisterError): [string, string][] => [
   ...(error.code === "unauthenticated"
     ? ([["www-authenticate", 'Bearer realm="cloister"']] as [string, string][])
     : []),
-  ...(error.status === 503 ? ([["retry-after", "1"]] as [string, string][]) : []),
+  ...(error.status === 503 || error.extra.quota === "backlog"
+    ? ([["retry-after", "1"]] as [string, string][])
+    : []),
 ];
 
 /** What is thrown without a place in the catalogue is ours, and told to the operator only. */

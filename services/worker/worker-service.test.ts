@@ -139,7 +139,7 @@ function send(spec: VersionSpec): { id: string; answer: Promise<Answer>; attache
     expiresAtMs: now + 20_000,
   };
   const call = gateway.call(id);
-  const answer = producer.add(job).then(() => call.answer);
+  const answer = producer.add(job, "node_test").then(() => call.answer);
   return { id, answer, attached: call.attached };
 }
 

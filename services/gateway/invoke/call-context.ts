@@ -1,5 +1,5 @@
 import type { ErrorCode } from "#errors/catalogue";
-import type { InvocationProducer } from "#queue/invocation-queue";
+import type { Dispatcher } from "../dispatch/dispatcher.ts";
 import type { Calls, WaitingCall } from "./calls.ts";
 
 export interface CallOutcome {
@@ -17,7 +17,7 @@ export interface OpenCall extends WaitingCall {
 /** What a call needs of its gateway. */
 export interface CallContext {
   calls: Pick<Calls<WaitingCall>, "add" | "remove">;
-  producer: Pick<InvocationProducer, "add" | "remove">;
+  dispatcher: Pick<Dispatcher, "submit" | "taken" | "answered" | "done">;
   /** Where workers bring the answers. */
   replyTo: string;
   /** Longest wait for a worker, ms. */

@@ -9,6 +9,7 @@ import { CloisterError, errorCode } from "#errors/catalogue";
 import { BodySender } from "#protocol/bodies";
 import type { InvocationLink } from "#protocol/link";
 import type { CallHandler, CallStream } from "#protocol/stream";
+import type { Passage, Ticket } from "../dispatch/dispatcher.ts";
 import { asCloisterError, problemHeaders, problemOf } from "../problem.ts";
 import { answerHead, clientHeaders, serverTiming } from "./answer-head.ts";
 import { AnswerWriter, lingerAfter } from "./answer-writer.ts";
@@ -46,7 +47,7 @@ export class Call implements CallHandler, WaitingCall {
   #pieces: AsyncIterable<Buffer> | undefined;
   #stream: CallStream | undefined;
   #sender: BodySender | undefined;
-  #queued = false;
+  #passage: Passage | undefined;
   #finished = false;
   #hungTimer: NodeJS.Timeout | undefined;
 
@@ -65,9 +66,9 @@ export class Call implements CallHandler, WaitingCall {
     return this.#finished;
   }
 
-  /** Whether its job is in the queue, as far as this side knows. */
-  get queued(): boolean {
-    return this.#queued;
+  /** The node in whose queue its job is, as far as this side knows. */
+  get queuedAt(): string | undefined {
+    return this.#passage?.state === "sent" ? this.#passage.room?.node.beat.id : undefined;
   }
 
   /** The function is known: from now on the call has a bound. */
@@ -76,10 +77,10 @@ export class Call implements CallHandler, WaitingCall {
     if (!this.#finished) this.#context.calls.add(this);
   }
 
-  /** Puts the invocation in the queue. */
+  /** Sends the invocation on its way to a worker. */
   enqueue({ kind, target, head, wantedPath, trace }: CallRequest, body: RequestBody): void {
     if (this.#finished) return;
-    const { producer, replyTo, queueWaitMs, calls } = this.#context;
+    const { dispatcher, replyTo, queueWaitMs, calls } = this.#context;
     const acceptedAtMs = wallMs();
     const job: InvocationJob = {
       id: this.id,
@@ -99,15 +100,27 @@ export class Call implements CallHandler, WaitingCall {
     else if (body.whole.length > LIMITS.inlineBodyBytes) this.#pieces = oneByOne(body.whole);
     else if (body.whole.length > 0) job.body = inJson(body.whole);
     job.bodyFollows = this.#pieces !== undefined;
-    this.#queued = true;
-    // Known before it is in the queue: a worker may be quicker than Redis's answer to us.
+    // Known before it is in a queue: a worker may be quicker than Redis's answer to us.
     calls.add(this);
-    producer.add(job).catch((error: Error) => {
-      this.#context.onProblem(error);
-      // A worker that has it nevertheless goes on answering.
-      if (!this.#stream)
-        this.fail(new CloisterError("dependency_unavailable", "The queue cannot be reached"));
-    });
+    const bytes = "whole" in body ? body.whole.length : 0;
+    try {
+      this.#passage = dispatcher.submit(this.#ticketFor(job), target, wantedPath, bytes);
+    } catch (error) {
+      this.fail(error);
+    }
+  }
+
+  #ticketFor(job: InvocationJob): Ticket {
+    return {
+      job,
+      fail: (error) => this.fail(error),
+      notQueued: (error) => {
+        this.#context.onProblem(error);
+        // A worker that has it nevertheless goes on answering.
+        if (!this.#stream)
+          this.fail(new CloisterError("dependency_unavailable", "The queue cannot be reached"));
+      },
+    };
   }
 
   /** A worker has the invocation; called within the link's `invoke`. */
@@ -115,6 +128,7 @@ export class Call implements CallHandler, WaitingCall {
     this.#context.calls.remove(this);
     const stream = link.takeCall(streamId, this);
     this.#stream = stream;
+    if (this.#passage) this.#context.dispatcher.taken(this.#passage);
     const boundMs =
       this.#context.queueWaitMs + (this.#target?.config.timeoutMs ?? 0) + HUNG_WORKER_GRACE_MS;
     this.#hungTimer = setTimeout(
@@ -126,7 +140,7 @@ export class Call implements CallHandler, WaitingCall {
 
   waitedTooLong(): void {
     this.fail(
-      this.#queued
+      this.#passage
         ? new CloisterError(
             "queue_timeout",
             `No worker took the request within ${this.#context.queueWaitMs} ms`,
@@ -183,6 +197,7 @@ export class Call implements CallHandler, WaitingCall {
     }
     const headers = clientHeaders(head);
     const { meta } = head;
+    if (this.#passage) this.#context.dispatcher.answered(this.#passage, meta);
     headers.flat.push(
       ...["cloister-invocation-id", this.id],
       ...["cloister-isolation", meta.path],
@@ -253,8 +268,8 @@ export class Call implements CallHandler, WaitingCall {
     clearTimeout(this.#hungTimer);
     this.#sender?.stop();
     this.#context.calls.remove(this);
-    if (this.#stream) this.#stream.cancel();
-    else if (this.#queued) void this.#context.producer.remove(this.id);
+    this.#stream?.cancel();
+    if (this.#passage) this.#context.dispatcher.done(this.#passage);
     this.#context.closed(this, {
       code: error?.code,
       durationMs: performance.now() - this.#beganMs,

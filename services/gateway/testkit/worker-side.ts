@@ -1,7 +1,15 @@
 import type { InvocationJob } from "#contracts/invocation";
 import { InvocationConsumer } from "#queue/invocation-queue";
-import { type NodeHeartbeat, writeHeartbeat } from "#queue/nodes";
-import { connectRedis, disconnectRedis } from "#queue/redis";
+import {
+  NODE_ASKED_CHANNEL,
+  type NodeHeartbeat,
+  nodeAskedSchema,
+  nodeHeartbeatSchema,
+  removeHeartbeat,
+  writeHeartbeat,
+} from "#queue/nodes";
+import { Subscriber } from "#queue/pubsub";
+import { connectRedis, disconnectRedis, type Redis } from "#queue/redis";
 import type { ReplyStream } from "../../worker/reply/reply-link.ts";
 import { ReplyLinks } from "../../worker/reply/reply-links.ts";
 
@@ -52,26 +60,21 @@ export class WorkerSide {
   readonly jobs: InvocationJob[] = [];
   readonly #consumer: InvocationConsumer;
   readonly #links: ReplyLinks;
-  readonly #redisUrl: string;
+  readonly #redis: Redis;
+  readonly #subscriber: Subscriber;
   readonly #nodeId: string;
+  #beat: NodeHeartbeat;
+  #timer: NodeJS.Timeout | undefined;
   #stopped = false;
 
   constructor(redisUrl: string, secret: string, nodeId = "node_test") {
-    this.#redisUrl = redisUrl;
     this.#nodeId = nodeId;
-    this.#consumer = new InvocationConsumer(redisUrl, () => {});
+    this.#redis = connectRedis(redisUrl, "request");
+    this.#subscriber = new Subscriber(redisUrl);
+    this.#consumer = new InvocationConsumer(redisUrl, nodeId, () => {});
     this.#links = new ReplyLinks({ nodeId, secret });
-  }
-
-  async start(): Promise<void> {
-    await this.#consumer.start((job) => this.#serve(job), { concurrency: 100 });
-  }
-
-  /** Says that the node is there. */
-  async beat(change: Partial<NodeHeartbeat> = {}): Promise<void> {
-    const redis = connectRedis(this.#redisUrl, "request");
-    await writeHeartbeat(redis, {
-      id: this.#nodeId,
+    this.#beat = nodeHeartbeatSchema.parse({
+      id: nodeId,
       pid: process.pid,
       atMs: Date.now(),
       startedAtMs: Date.now(),
@@ -86,9 +89,41 @@ export class WorkerSide {
       warm: 0,
       busy: 0,
       prepared: 0,
-      ...change,
     });
-    await disconnectRedis(redis);
+  }
+
+  /** Takes jobs and tells so, as a worker does; `change` is what it tells otherwise. */
+  async start(change: Partial<NodeHeartbeat> = {}): Promise<void> {
+    await this.#consumer.start((job) => this.#serve(job), {
+      concurrency: change.concurrency ?? this.#beat.concurrency,
+    });
+    await this.appear(change);
+  }
+
+  /** Tells that it is there, and takes nothing. */
+  async appear(change: Partial<NodeHeartbeat> = {}): Promise<void> {
+    await this.#subscriber.subscribe(NODE_ASKED_CHANNEL, (message) => {
+      const { id, question } = nodeAskedSchema.parse(message);
+      if (id === this.#nodeId && this.#timer) void this.#tell(question).catch(() => {});
+    });
+    await this.beat(change);
+    this.#timer = setInterval(() => void this.#tell().catch(() => {}), 3000);
+  }
+
+  /** Says that the node is there, from now on with this change. */
+  async beat(change: Partial<NodeHeartbeat> = {}): Promise<void> {
+    this.#beat = { ...this.#beat, ...change };
+    await this.#tell();
+  }
+
+  /** Falls silent, as one that was killed does. */
+  mute(): void {
+    clearInterval(this.#timer);
+    this.#timer = undefined;
+  }
+
+  #tell(answers?: string): Promise<void> {
+    return writeHeartbeat(this.#redis, { ...this.#beat, atMs: Date.now() }, answers);
   }
 
   /** What a killed worker looks like from outside. */
@@ -107,8 +142,11 @@ export class WorkerSide {
   async stop(): Promise<void> {
     if (this.#stopped) return;
     this.#stopped = true;
+    this.mute();
+    await removeHeartbeat(this.#redis, this.#nodeId).catch(() => {});
     this.dropLinks();
     await this.#consumer.close(0);
+    await Promise.all([this.#subscriber.close(), disconnectRedis(this.#redis)]);
   }
 
   async #serve(job: InvocationJob): Promise<void> {
