@@ -34,9 +34,8 @@ export class Backlog {
     const own = this.#tenants.get(tenant) ?? { calls: 0, bytes: 0 };
     if (own.calls >= callsOfTenant || own.bytes + bytes > bytesOfTenant)
       throw new CloisterError(
-        "quota_exceeded",
-        `${own.calls} calls of this tenant wait for room already; the quota named backlog allows ${callsOfTenant} and ${bytesOfTenant} bytes of bodies`,
-        { quota: "backlog" },
+        "backlog_full",
+        `${own.calls} calls of this tenant wait for room already; at most ${callsOfTenant} may, with bodies of ${bytesOfTenant} bytes`,
       );
     if (this.#all.calls >= calls || this.#all.bytes + bytes > allBytes)
       throw new CloisterError(

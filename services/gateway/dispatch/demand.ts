@@ -1,13 +1,15 @@
 import type { Path, Runtime } from "#contracts/function";
-import { decidePlacement, type PlacementInput } from "#contracts/placement";
+import { demandOf, type Demand as PathDemand, type Refusal } from "#contracts/placement";
 import type { CallTarget } from "#db/functions";
 import { CloisterError } from "#errors/catalogue";
 
-/** What a node must be able to do for a call. The worker decides by the same rules again; this only finds who should be asked. */
+/** What a node must have for a call. The worker decides by the same rules again; this only finds who should be asked. */
 export interface Demand {
   /** Equal for demands that the same nodes can serve. */
   readonly key: string;
-  readonly input: Omit<PlacementInput, "kinds">;
+  /** Any of them; undefined when the rules refuse the call whatever a node has, which any node may tell and record. */
+  readonly paths: readonly Path[] | undefined;
+  readonly runtime: Runtime;
   readonly memoryMb: number;
 }
 
@@ -18,52 +20,60 @@ export interface Offer {
   memoryMb: number;
 }
 
-const ALL_KINDS = ["container", "microvm"];
-
-export function demandOf(target: CallTarget, wanted: Path | undefined): Demand {
-  const { isolation, runtime, memoryMb } = target.config;
-  const { tier } = target;
+export function nodeDemand(target: CallTarget, wanted: Path | undefined): Demand {
+  const { config, tier, policy, needs } = target;
+  const { isolation, runtime, memoryMb } = config;
+  const asked: PathDemand | Refusal = demandOf({
+    isolation,
+    runtime,
+    tier,
+    wanted,
+    needs,
+    minimumIsolation: policy.minimumIsolation ?? undefined,
+    paths: policy.paths ?? undefined,
+  });
+  const paths = "paths" in asked ? asked.paths : undefined;
   return {
-    key: `${isolation} ${runtime} ${tier} ${wanted ?? ""} ${memoryMb}`,
-    input: { isolation, runtime, wanted, tier },
+    key: paths ? `${[...paths].sort().join("|")} ${runtime} ${memoryMb}` : "refused",
+    paths,
+    runtime,
     memoryMb,
   };
 }
 
-/** Whether a node with this can serve it, or is as good as any other to refuse it for a reason that lies in the call. */
-export function canServe({ input, memoryMb }: Demand, offer: Offer): boolean {
-  const decided = decidePlacement({ ...input, kinds: offer.kinds });
-  if ("refused" in decided && decided.refused !== "isolation_not_allowed") return false;
-  return hasImage(offer, input.runtime) && memoryMb <= offer.memoryMb;
-}
+export const canServe = (demand: Demand, offer: Offer): boolean =>
+  demand.paths === undefined ||
+  (hasPath(demand, offer) && hasImage(demand, offer) && demand.memoryMb <= offer.memoryMb);
+
+const hasPath = ({ paths }: Demand, { kinds }: Offer): boolean =>
+  paths?.some((path) => kinds.includes(path)) === true;
 
 /** A node that names no image has not said which it has. */
-const hasImage = ({ images }: Offer, runtime: Runtime): boolean =>
+const hasImage = ({ runtime }: Demand, { images }: Offer): boolean =>
   images.length === 0 || images.includes(runtime);
 
 /** Why none of these can serve it. */
-export function refusalOf({ input, memoryMb }: Demand, offers: readonly Offer[]): CloisterError {
-  const ideal = decidePlacement({ ...input, kinds: ALL_KINDS });
-  if ("refused" in ideal) return new CloisterError(ideal.refused, ideal.detail);
+export function refusalOf(demand: Demand, offers: readonly Offer[]): CloisterError {
   if (offers.length === 0)
     return new CloisterError("isolation_unavailable", "No worker is there that could run this");
-  const able = offers.filter(({ kinds }) => "path" in decidePlacement({ ...input, kinds }));
+  const able = offers.filter((offer) => hasPath(demand, offer));
   if (able.length === 0) {
     const kinds = [...new Set(offers.flatMap((offer) => offer.kinds))].join(", ") || "nothing";
-    const needed = ideal.path === "microvm" ? "micro-VM" : ideal.path;
+    const needed = demand.paths?.map((path) => (path === "microvm" ? "micro-VM" : path));
     return new CloisterError(
       "isolation_unavailable",
-      `This needs a ${needed}, and the nodes that are there offer ${kinds}`,
+      `This needs a ${needed?.join(" or a ")}, and the nodes that are there offer ${kinds}`,
     );
   }
-  if (!able.some((offer) => hasImage(offer, input.runtime)))
+  const equipped = able.filter((offer) => hasImage(demand, offer));
+  if (equipped.length === 0)
     return new CloisterError(
       "isolation_unavailable",
-      `No node that could run this has the runtime ${input.runtime}`,
+      `No node that could run this has the runtime ${demand.runtime}`,
     );
-  const largest = Math.max(...able.map((offer) => offer.memoryMb));
+  const largest = Math.max(...equipped.map((offer) => offer.memoryMb));
   return new CloisterError(
     "capacity_exhausted",
-    `The function needs ${memoryMb} MiB, and the largest node has ${largest} MiB for all sandboxes`,
+    `The function needs ${demand.memoryMb} MiB, and the largest node has ${largest} MiB for all sandboxes`,
   );
 }

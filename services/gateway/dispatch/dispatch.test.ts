@@ -185,8 +185,8 @@ test("what waits is bounded: a tenant's calls over it are a 429, all tenants' a 
   assert.equal(tooMany.status, 429);
   assert.equal(tooMany.headers.get("retry-after"), "1");
   const { code, detail } = await problemOf(tooMany);
-  assert.equal(code, "quota_exceeded");
-  assert.match(detail, /backlog/);
+  assert.equal(code, "backlog_full");
+  assert.match(detail, /at most 40 may/);
   const headers = { authorization: `Bearer ${quietKey}` };
   for (let n = 0; n < 20; n++) kept.push(rig.fetch("/f/any/other", { headers }));
   await until("held_calls", 60);

@@ -3,7 +3,7 @@ import type { InvocationJob, ReplyMeta } from "#contracts/invocation";
 import type { CallTarget } from "#db/functions";
 import type { InvocationProducer } from "#queue/invocation-queue";
 import { Backlog, type BacklogLimits } from "./backlog.ts";
-import { canServe, type Demand, demandOf, type Offer, refusalOf } from "./demand.ts";
+import { canServe, type Demand, nodeDemand, type Offer, refusalOf } from "./demand.ts";
 import { FairQueue } from "./fair-queue.ts";
 import type { LiveNode, LiveNodes } from "./live-nodes.ts";
 import { chooseNode, NodeRoom } from "./node-room.ts";
@@ -214,10 +214,10 @@ export class Dispatcher {
   }
 
   #demandOf(target: CallTarget, wanted: Path | undefined): Demand {
-    if (wanted !== undefined) return demandOf(target, wanted);
+    if (wanted !== undefined) return nodeDemand(target, wanted);
     let demand = this.#demands.get(target);
     if (!demand) {
-      demand = demandOf(target, undefined);
+      demand = nodeDemand(target, undefined);
       this.#demands.set(target, demand);
     }
     return demand;

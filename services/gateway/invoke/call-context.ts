@@ -1,5 +1,6 @@
 import type { ErrorCode } from "#errors/catalogue";
 import type { Dispatcher } from "../dispatch/dispatcher.ts";
+import type { Admissions } from "../quota/admissions.ts";
 import type { Calls, WaitingCall } from "./calls.ts";
 
 export interface CallOutcome {
@@ -18,6 +19,7 @@ export interface OpenCall extends WaitingCall {
 export interface CallContext {
   calls: Pick<Calls<WaitingCall>, "add" | "remove">;
   dispatcher: Pick<Dispatcher, "submit" | "taken" | "answered" | "done">;
+  admissions: Pick<Admissions, "admit">;
   /** Where workers bring the answers. */
   replyTo: string;
   /** Longest wait for a worker, ms. */

@@ -8,8 +8,9 @@ import {
   removeHeartbeat,
   writeHeartbeat,
 } from "#queue/nodes";
-import { Subscriber } from "#queue/pubsub";
+import { Publisher, Subscriber } from "#queue/pubsub";
 import { connectRedis, disconnectRedis, type Redis } from "#queue/redis";
+import { answerInquiries } from "#queue/sandbox-inquiry";
 import type { ReplyStream } from "../../worker/reply/reply-link.ts";
 import { ReplyLinks } from "../../worker/reply/reply-links.ts";
 
@@ -58,10 +59,13 @@ export const answers =
 export class WorkerSide {
   readonly behaviours = new Map<string, Behaviour>();
   readonly jobs: InvocationJob[] = [];
+  readonly #running = new Set<InvocationJob>();
+  readonly #idle: (() => void)[] = [];
+  readonly #subscriber: Subscriber;
+  readonly #publisher: Publisher;
   readonly #consumer: InvocationConsumer;
   readonly #links: ReplyLinks;
   readonly #redis: Redis;
-  readonly #subscriber: Subscriber;
   readonly #nodeId: string;
   #beat: NodeHeartbeat;
   #timer: NodeJS.Timeout | undefined;
@@ -71,6 +75,7 @@ export class WorkerSide {
     this.#nodeId = nodeId;
     this.#redis = connectRedis(redisUrl, "request");
     this.#subscriber = new Subscriber(redisUrl);
+    this.#publisher = new Publisher(this.#redis);
     this.#consumer = new InvocationConsumer(redisUrl, nodeId, () => {});
     this.#links = new ReplyLinks({ nodeId, secret });
     this.#beat = nodeHeartbeatSchema.parse({
@@ -94,7 +99,21 @@ export class WorkerSide {
 
   /** Takes jobs and tells so, as a worker does; `change` is what it tells otherwise. */
   async start(change: Partial<NodeHeartbeat> = {}): Promise<void> {
-    await this.#consumer.start((job) => this.#serve(job), {
+    const heard = { subscriber: this.#subscriber, publisher: this.#publisher };
+    await answerInquiries(heard, ({ tenantId }) => ({
+      nodeId: this.#nodeId,
+      running: [...this.#running].filter(
+        (job) => tenantId === undefined || job.tenantId === tenantId,
+      ).length,
+      total: 0,
+      sandboxes: [],
+    }));
+    const serve = async (job: InvocationJob): Promise<void> => {
+      this.#running.add(job);
+      await this.#serve(job).finally(() => this.#running.delete(job));
+      if (this.#running.size === 0) for (const hear of this.#idle.splice(0)) hear();
+    };
+    await this.#consumer.start(serve, {
       concurrency: change.concurrency ?? this.#beat.concurrency,
     });
     await this.appear(change);
@@ -129,6 +148,12 @@ export class WorkerSide {
   /** What a killed worker looks like from outside. */
   dropLinks(): void {
     this.#links.close();
+  }
+
+  /** Resolves when nothing runs here. */
+  idle(): Promise<void> {
+    if (this.#running.size === 0) return Promise.resolve();
+    return new Promise((resolve) => this.#idle.push(resolve));
   }
 
   pause(): Promise<void> {

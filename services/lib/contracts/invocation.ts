@@ -97,7 +97,10 @@ export interface InvocationRecord extends Partial<MachineWork> {
   errorCode?: string;
   path?: Path;
   start?: StartKind;
-  placementReasons: string[];
+  placementReasons: readonly string[];
+  /** The rule that gave each of the reasons, and the version of the table they are of. */
+  placementRules?: readonly string[];
+  placementTable?: string;
   phases: Phases;
   durationMs: number;
   billedMs: number;
@@ -138,4 +141,6 @@ export interface Change {
   versionId?: string;
   /** It is gone. */
   deleted?: true;
+  /** A tenant that may run nothing new. */
+  suspended?: true;
 }

@@ -3,6 +3,7 @@ import { after, before, test } from "node:test";
 import type { InvocationJob } from "#contracts/invocation";
 import { type RedisServer, startRedisServer } from "#testkit/redis-server";
 import { InvocationConsumer, InvocationProducer } from "./invocation-queue.ts";
+import { queueOf } from "./node-queue.ts";
 import {
   type NodeHeartbeat,
   nodeHeartbeatSchema,
@@ -216,4 +217,40 @@ test("a subscriber hears what is published on its channels until it ends the sub
   await end();
   assert.equal(await publisher.publish("cloister:changes", {}), 0);
   await Promise.all([publisher.close(), subscriber.close(), disconnectRedis(connected)]);
+});
+
+test("a queue tells how many wait and run, and how long the first has waited", async () => {
+  const own = await startRedisServer();
+  const producer = new InvocationProducer(own.url, fail);
+  await writeHeartbeat(producer.redis, heartbeat(NODE, Date.now()));
+  assert.deepEqual(await producer.states(), [{ name: queueOf(NODE), waiting: 0, active: 0 }]);
+  const beganMs = Date.now();
+  await producer.add(job("inv_first"), NODE);
+  const firstMs = Date.now();
+  while (Date.now() === firstMs) await producer.state("inv_first", NODE);
+  await producer.add(job("inv_second"), NODE);
+  const [state] = await producer.states();
+  const nowMs = Date.now();
+  assert.deepEqual([state?.waiting, state?.active], [2, 0]);
+  const waitedMs = state?.oldestWaitMs ?? -1;
+  assert.ok(waitedMs <= nowMs - beganMs, `${waitedMs}`);
+  // The second, or later, would have waited less than since the first was in.
+  assert.ok(waitedMs > 0, `${waitedMs}`);
+  const consumer = new InvocationConsumer(own.url, NODE, fail);
+  const begun = Promise.withResolvers<void>();
+  const end = Promise.withResolvers<void>();
+  await consumer.start(
+    async () => {
+      begun.resolve();
+      await end.promise;
+    },
+    { concurrency: 1 },
+  );
+  await begun.promise;
+  const [during] = await producer.states();
+  assert.deepEqual([during?.waiting, during?.active], [1, 1]);
+  end.resolve();
+  await consumer.close(5000);
+  await producer.close();
+  await own.stop();
 });

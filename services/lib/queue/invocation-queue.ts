@@ -1,15 +1,9 @@
-import { type JobsOptions, Queue, Worker } from "bullmq";
+import { type JobsOptions, Worker } from "bullmq";
 import type { Redis } from "ioredis";
 import type { InvocationJob } from "#contracts/invocation";
+import { JOB_NAME, NODES_INDEX, type NodeQueue, openQueue, PREFIX, queueOf } from "./node-queue.ts";
+import { type QueueState, queueState } from "./queue-state.ts";
 import { connectRedis, disconnectRedis } from "./redis.ts";
-
-/**
- * Each node has a queue of its own, and its worker takes from that one only. Which node a job goes to is decided where the job comes from, so a
- * worker pays for one blocking connection whatever it can do, and its concurrency counts all it does (docs/adr/0002-queues-of-nodes.md).
- */
-export const queueOf = (nodeId: string): string => `invocations.${nodeId}`;
-const PREFIX = "cloister";
-const JOB_NAME = "invoke";
 
 /**
  * A worker that does not renew its lock this long has died; its job is then failed, never run again. The caller has
@@ -17,25 +11,13 @@ const JOB_NAME = "invoke";
  */
 const LOCK_MS = 30_000;
 
-/** Nobody reads BullMQ's event stream and it cannot be switched off: keep it at its smallest. */
-const EVENTS_KEPT = 1;
-
 export type JobState = "waiting" | "active" | "gone";
-
-type InvocationsOfNode = Queue<InvocationJob, void, typeof JOB_NAME>;
-
-const openQueue = (nodeId: string, redis: Redis): InvocationsOfNode =>
-  new Queue(queueOf(nodeId), {
-    connection: redis,
-    prefix: PREFIX,
-    streams: { events: { maxLen: EVENTS_KEPT } },
-  });
 
 /** The gateway's side: puts invocations in the queues of nodes. */
 export class InvocationProducer {
   readonly #redis: Redis;
   readonly #onError: (error: Error) => void;
-  readonly #queues = new Map<string, InvocationsOfNode>();
+  readonly #queues = new Map<string, NodeQueue>();
 
   constructor(redisUrl: string, onError: (error: Error) => void) {
     this.#redis = connectRedis(redisUrl, "request", onError);
@@ -107,28 +89,31 @@ export class InvocationProducer {
     await queue?.close().catch(this.#onError);
   }
 
+  /** How the queue of each node stands that is there, or has been lately. */
+  async states(): Promise<QueueState[]> {
+    const nodeIds = await this.#redis.zrange(NODES_INDEX, 0, -1);
+    return Promise.all(
+      nodeIds.sort().map(async (nodeId) => {
+        const known = this.#queues.get(nodeId);
+        if (known) return queueState(known);
+        const queue = openQueue(nodeId, this.#redis);
+        return queueState(queue).finally(() => queue.close());
+      }),
+    );
+  }
+
   async close(): Promise<void> {
     await Promise.all([...this.#queues.keys()].map((nodeId) => this.forget(nodeId)));
     await disconnectRedis(this.#redis);
   }
 
-  #queue(nodeId: string): InvocationsOfNode {
+  #queue(nodeId: string): NodeQueue {
     const known = this.#queues.get(nodeId);
     if (known) return known;
     const queue = openQueue(nodeId, this.#redis);
     queue.on("error", this.#onError);
     this.#queues.set(nodeId, queue);
     return queue;
-  }
-}
-
-/** Removes all that is left in Redis of the queue of a node that died. Nobody may wait for its jobs any more. */
-export async function clearQueue(redis: Redis, nodeId: string): Promise<void> {
-  const queue = openQueue(nodeId, redis);
-  try {
-    await queue.obliterate({ force: true });
-  } finally {
-    await queue.close();
   }
 }
 

@@ -1,6 +1,6 @@
 import type { Redis } from "ioredis";
 import { z } from "zod";
-import { clearQueue } from "./invocation-queue.ts";
+import { clearQueue, NODES_INDEX } from "./node-queue.ts";
 
 /** Versions a heartbeat names at most, those used last first: enough for a node's memory, and a bound of the message. */
 export const VERSIONS_TOLD = 200;
@@ -62,8 +62,6 @@ export const nodeMessageSchema = z.union([
   z.object({ gone: z.string().min(1).max(64) }),
 ]);
 
-/** Sorted set of node ids by time of last heartbeat, so that reading the nodes never scans the key space. */
-const INDEX = "cloister:nodes";
 const nodeKey = (id: string): string => `cloister:nodes:${id}`;
 
 /** Tells it to whoever listens, and keeps it for those who ask later. Clears what nodes have left that died long ago. */
@@ -75,14 +73,14 @@ export async function writeHeartbeat(
   const results = await redis
     .multi()
     .set(nodeKey(node.id), JSON.stringify(node), "PX", NODE_TTL_MS)
-    .zadd(INDEX, node.atMs, node.id)
+    .zadd(NODES_INDEX, node.atMs, node.id)
     .publish(NODES_CHANNEL, JSON.stringify({ node, answers }))
-    .zrangebyscore(INDEX, "-inf", node.atMs - FORGOTTEN_MS, "LIMIT", 0, 8)
+    .zrangebyscore(NODES_INDEX, "-inf", node.atMs - FORGOTTEN_MS, "LIMIT", 0, 8)
     .exec();
   const forgotten = (results?.at(-1)?.[1] ?? []) as string[];
   for (const id of forgotten) {
     await clearQueue(redis, id);
-    await redis.zrem(INDEX, id);
+    await redis.zrem(NODES_INDEX, id);
   }
 }
 
@@ -97,7 +95,7 @@ export async function removeHeartbeat(redis: Redis, id: string): Promise<void> {
 
 /** Nodes that spoke within NODE_TTL_MS, in order of id. Entries that are not a heartbeat are left out. */
 export async function readNodes(redis: Redis): Promise<NodeHeartbeat[]> {
-  const ids = await redis.zrange(INDEX, 0, -1);
+  const ids = await redis.zrange(NODES_INDEX, 0, -1);
   if (ids.length === 0) return [];
   const nodes: NodeHeartbeat[] = [];
   for (const text of await redis.mget(ids.sort().map(nodeKey))) {
