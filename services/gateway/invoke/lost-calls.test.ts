@@ -4,7 +4,7 @@ import { connect } from "node:net";
 import { after, before, test } from "node:test";
 import { InvocationProducer } from "#queue/invocation-queue";
 import { type GatewayRig, startGatewayRig } from "../testkit/gateway-rig.ts";
-import { headOf } from "../testkit/worker-side.ts";
+import { headOf, WorkerSide } from "../testkit/worker-side.ts";
 
 /** The workers here write no records: what there is of any, the gateway wrote. */
 let rig: GatewayRig;
@@ -113,6 +113,9 @@ test("a caller that has gone: its worker records it, and if that dies first the 
 });
 
 test("a call that nobody took is recorded by how it ended", async () => {
+  // Says that it is there and takes nothing, so that what is sent to it waits.
+  const idle = new WorkerSide(rig.redis.url, rig.secret, "node_idle");
+  await idle.appear();
   await rig.worker.stop();
   const late = await recordedBy(
     async (_, get) => assert.equal((await get("/f/fn/late")).status, 503),
@@ -126,15 +129,16 @@ test("a call that nobody took is recorded by how it ended", async () => {
   const gone = await recordedBy(async ({ url }) => {
     const client = connect(Number(new URL(url).port), "127.0.0.1");
     client.write(`GET /f/fn/waits HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${rig.key}\r\n\r\n`);
-    await until(async () => (await producer.depth()) === 1);
+    await until(async () => (await producer.depth("node_idle")) === 1);
     client.destroy();
-    await until(async () => (await producer.depth()) === 0);
+    await until(async () => (await producer.depth("node_idle")) === 0);
   });
   assert.deepEqual(
     gone.rows.map(({ status, code, lost }) => [status, code, lost]),
     [["cancelled", "invocation_cancelled", true]],
   );
   await producer.close();
+  await idle.stop();
 });
 
 /** Redis tells nobody when a queue's length changes: looked at until it is as wanted, at most 10 s. */

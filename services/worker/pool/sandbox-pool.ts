@@ -127,6 +127,14 @@ export class SandboxPool {
     };
   }
 
+  /** Versions of which a sandbox lives, at most `max`: those that began last. */
+  versions(max: number): string[] {
+    const found = new Set<string>();
+    for (const { entries, spec } of this.#functions.values())
+      if (entries.size > 0) found.add(spec.versionId);
+    return [...found].slice(-max);
+  }
+
   /** Begins to make prepared cells, and clones where they are in demand. */
   start(): void {
     this.#maker.soon();
