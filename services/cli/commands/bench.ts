@@ -6,6 +6,7 @@ import type { Rounds } from "../bench/rounds.ts";
 import { EXIT, Failure } from "../failure.ts";
 import type { HostFacts } from "../host/facts.ts";
 import { type Column, ms, printJson, table } from "../terminal/table.ts";
+import { registerBenchQuota } from "./bench-quota.ts";
 
 interface BootCommandOptions {
   n: number;
@@ -98,6 +99,7 @@ export const registerBench = (program: Command): void => {
     .option("--count <sandboxes>", "how many", count, 100)
     .option("--json", "print JSON for scripts")
     .action(density);
+  registerBenchQuota(bench);
   for (const name of ["throughput"]) {
     bench
       .command(name, { hidden: true })
