@@ -17,7 +17,7 @@ const COMMANDS: Record<string, () => Promise<(program: Command) => void>> = {
   rm: async () => (await import("./commands/functions.ts")).registerRm,
   logs: async () => (await import("./commands/logs.ts")).registerLogs,
   versions: async () => (await import("./commands/functions.ts")).registerVersions,
-  placement: async () => (await import("./commands/functions.ts")).registerPlacement,
+  placement: async () => (await import("./commands/placement.ts")).registerPlacement,
   bench: async () => (await import("./commands/bench.ts")).registerBench,
   doctor: async () => (await import("./commands/doctor.ts")).registerDoctor,
   test: async () => (await import("./commands/test.ts")).registerTest,

@@ -17,7 +17,7 @@ export interface Problem {
 export const PROBLEM_TYPE = "application/problem+json";
 
 export const problemOf = (error: CloisterError, instance?: string): Problem => {
-  const { title, status, remedy } = ERRORS[error.code];
+  const { title, status } = ERRORS[error.code];
   const { type } = error.extra;
   return {
     type: `urn:cloister:error:${error.code}`,
@@ -25,7 +25,7 @@ export const problemOf = (error: CloisterError, instance?: string): Problem => {
     status,
     detail: error.message,
     code: error.code,
-    remedy,
+    remedy: error.remedy,
     ...(instance === undefined ? {} : { instance }),
     ...(typeof type === "string" ? { errorType: type } : {}),
   };

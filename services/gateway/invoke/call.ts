@@ -206,12 +206,15 @@ export class Call implements CallHandler, WaitingCall {
   }
 
   onError(raw: Record<string, unknown>): void {
-    const { message, type } = raw;
+    const { message, type, remedy } = raw;
     this.fail(
       new CloisterError(
         errorCode(raw.code),
         typeof message === "string" && message !== "" ? message.slice(0, 4096) : undefined,
-        typeof type === "string" ? { type: type.slice(0, 256) } : {},
+        {
+          ...(typeof type === "string" ? { type: type.slice(0, 256) } : {}),
+          ...(typeof remedy === "string" ? { remedy: remedy.slice(0, 1024) } : {}),
+        },
       ),
     );
   }

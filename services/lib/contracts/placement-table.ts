@@ -137,13 +137,13 @@ export const PLACEMENT_TABLE: PlacementTable = {
       id: "tenant-no-containers",
       when: { forbidden: ["container"] },
       effect: { atLeast: "microvm" },
-      why: "the quota paths of the tenant leaves out containers",
+      why: "the tenant's quota leaves containers out",
     },
     {
       id: "tenant-no-micro-vms",
       when: { forbidden: ["microvm"] },
       effect: { not: "microvm", code: "quota_exceeded" },
-      why: "the quota paths of the tenant leaves out micro-VMs",
+      why: "the tenant's quota leaves micro-VMs out",
       remedy: "Have the operator add the path microvm to the tenant's quota.",
     },
     {

@@ -21,7 +21,8 @@ const pathAnswerSchema = z.object({
   /** How a call would start now, and whether at once. */
   start: startKindSchema,
   ready: z.boolean(),
-  /** What such a start is expected to cost, by this many observations of the version's own. */
+  /** How one would that finds no sandbox open, and what that is expected to cost, by this many observations of the version's own. */
+  next: startKindSchema,
   acquireMs: z.number().min(0),
   memoryMb: z.number().min(0),
   observed: z.number().min(0),

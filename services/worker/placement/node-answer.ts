@@ -22,8 +22,8 @@ export async function nodeAnswer(
   const decided = placer.decide(spec, policy, wanted);
   const paths: NodePlacement["paths"] = {};
   for (const path of pathSchema.options) {
-    const state = placer.stateOf(spec, path);
-    if (state) paths[path] = state;
+    const outlook = placer.outlook(spec, path);
+    if (outlook) paths[path] = outlook;
   }
   const { reasons, rules, table } = decided;
   const told = { id: nodeId, reasons: [...reasons], rules: [...rules], table, paths };

@@ -154,13 +154,17 @@ export class SandboxPool {
 
   /** How a call of a version would start now, and whether at once. Changes nothing. */
   expectedStart(spec: VersionSpec, path: Path): PathState {
-    const { launcher } = this.#options;
     const owner = this.#functions.get(`${spec.tenantId}/${spec.versionId}/${path}`);
     const entry = owner?.open.findLast(({ sandbox }) => sandbox.alive);
     if (entry) return { start: entry.firstStart ?? "warm", ready: true };
+    return { start: this.nextStart(spec, path), ready: false };
+  }
+
+  /** How another sandbox of a version would start now. */
+  nextStart(spec: VersionSpec, path: Path): StartKind {
     const shape = shapeOf(spec, path);
-    if (launcher.restores?.(shape, spec)) return { start: "restored", ready: false };
-    return { start: this.#cells.startOf(shape) ?? "cold", ready: false };
+    if (this.#options.launcher.restores?.(shape, spec)) return "restored";
+    return this.#cells.startOf(shape) ?? "cold";
   }
 
   /** Memory for a sandbox that is none of the pool's, if there is some now; to be released once, when that is gone. */
