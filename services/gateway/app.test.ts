@@ -363,7 +363,6 @@ test("addresses of later versions are told apart from those that will never be",
     "/v1/dead-letters",
     "/v1/compare",
     "/2015-03-31/functions/fn/invocations",
-    "/admin/v1/tenants",
     "/ui",
   ])
     await refused(await rig.fetch(path), 501, "not_implemented");

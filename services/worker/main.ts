@@ -30,6 +30,7 @@ const settings: WorkerSettings = {
   concurrency: environment.CLOISTER_WORKER_CONCURRENCY,
   idleMs: environment.CLOISTER_IDLE_MS,
   prepared: parsePrepared(environment.CLOISTER_PREPARED, PREPARED_MEMORY_MB),
+  clonesPerFunction: environment.CLOISTER_CLONES_PER_FUNCTION,
   warmTurns: environment.CLOISTER_SNAPSHOT_WARM_TURNS,
   queueWaitMs: environment.CLOISTER_QUEUE_WAIT_MS,
   placement: readPlacementTable(environment.CLOISTER_PLACEMENT_RULES),

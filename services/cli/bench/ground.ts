@@ -39,6 +39,13 @@ export interface Measured {
   folder: string;
 }
 
+/** The function that most is measured with, by runtime. */
+export const HELLO = {
+  node24: { image: "node24", name: "hello", folder: "examples/hello" },
+  python3: { image: "python3", name: "hello-python", folder: "examples/hello-python" },
+} as const satisfies Record<string, Measured>;
+export type HelloRuntime = keyof typeof HELLO;
+
 /** What every mode shares: the same image, runner, function and settings. */
 export interface Ground {
   shape: SandboxShape;

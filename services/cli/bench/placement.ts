@@ -67,7 +67,7 @@ export async function benchPlacement(n: number, signal: AbortSignal): Promise<Pl
   const placer = new Placer({
     table: PLACEMENT_TABLE,
     kinds: () => ["container", "microvm"],
-    pool,
+    starts: pool.starts,
   });
   const cases: PlacementCase[] = [];
   for (const one of CASES) {

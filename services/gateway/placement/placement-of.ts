@@ -60,13 +60,16 @@ export async function placementOf(
 
 /** What the rules say of a version on a node with these kinds. */
 export const decideFor = (
-  { config, needs, tier }: CallTarget,
+  { config, needs, tier, policy }: CallTarget,
   wanted: Path | undefined,
   kinds: readonly string[] | undefined,
   engine: PlacementEngine,
 ): Placement | Refusal =>
   decidePlacement(
-    { isolation: config.isolation, runtime: config.runtime, wanted, tier, needs, kinds },
+    {
+      ...policy,
+      ...{ isolation: config.isolation, runtime: config.runtime, wanted, tier, needs, kinds },
+    },
     engine,
   );
 

@@ -5,6 +5,7 @@ import { type FunctionConfig, functionConfigSchema, LIMITS } from "#contracts/fu
 import type { Database } from "#db/database";
 import { type FunctionSummary, publishVersion } from "#db/functions";
 import { CloisterError } from "#errors/catalogue";
+import { refuseBeyondQuota } from "../quota/deploy-limits.ts";
 import { publishRequestSchema } from "../routes/function-schemas.ts";
 import { readMultipart } from "./multipart.ts";
 import { packFiles } from "./pack-files.ts";
@@ -39,10 +40,11 @@ export async function publish(
         "body_too_large",
         `The bundle is ${bundle.length} bytes; at most ${LIMITS.bundleBytes} are allowed`,
       );
+    const maxFunctions = await refuseBeyondQuota(db, tenantId, config, bundle.length);
     const { unpackedBytes, findings } = await lookAtBundle(bundle, config);
     const digest = createHash("sha256").update(bundle).digest("hex");
     const stored = { digest, content: bundle, unpackedBytes };
-    return await publishVersion(db, tenantId, config, stored, { findings });
+    return await publishVersion(db, tenantId, config, stored, { findings, maxFunctions });
   } finally {
     underWay--;
   }

@@ -141,4 +141,6 @@ export interface Change {
   versionId?: string;
   /** It is gone. */
   deleted?: true;
+  /** A tenant that may run nothing new. */
+  suspended?: true;
 }

@@ -24,15 +24,15 @@ export interface PlacerOptions {
   table: PlacementTable;
   /** What this node can do; undefined while sandboxd cannot be reached. */
   kinds: () => readonly string[] | undefined;
-  pool: StartsOfPool;
+  starts: StartsOfPool;
 }
 
 /** What the pool tells of how calls start; asking changes nothing. */
 export interface StartsOfPool {
   /** A call now. */
-  expectedStart(spec: VersionSpec, path: Path): PathState;
+  expected(spec: VersionSpec, path: Path): PathState;
   /** One that finds no sandbox open. */
-  nextStart(spec: VersionSpec, path: Path): StartKind;
+  next(spec: VersionSpec, path: Path): StartKind;
 }
 
 /** What a node has for a version on a path, and what another start there is expected to cost. */
@@ -54,7 +54,7 @@ export class Placer {
 
   /** What would become of a call, without running it. */
   decide(spec: VersionSpec, policy: TenantPolicy, wanted: Path | undefined): Placement | Refusal {
-    const { kinds, pool } = this.#options;
+    const { kinds, starts } = this.#options;
     const { config, needs, versionId } = spec;
     return decidePlacement(
       {
@@ -64,7 +64,7 @@ export class Placer {
         wanted,
         needs,
         kinds: kinds(),
-        stateOf: (path) => pool.expectedStart(spec, path),
+        stateOf: (path) => starts.expected(spec, path),
         costOf: (path, start) => this.costs.expect(versionId, path, start),
         last: this.costs.last(versionId),
       },
@@ -81,11 +81,11 @@ export class Placer {
 
   /** Undefined when this node does not have the path. */
   outlook(spec: VersionSpec, path: Path): PathOutlook | undefined {
-    const { kinds, pool } = this.#options;
+    const { kinds, starts } = this.#options;
     if (!kinds()?.includes(path)) return undefined;
-    const next = pool.nextStart(spec, path);
+    const next = starts.next(spec, path);
     const cost = this.costs.expect(spec.versionId, path, next);
-    return { ...pool.expectedStart(spec, path), next, ...cost };
+    return { ...starts.expected(spec, path), next, ...cost };
   }
 
   /** A call has been served by a sandbox that was made for it. */

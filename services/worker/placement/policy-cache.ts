@@ -41,6 +41,12 @@ export class PolicyCache {
     this.#policies.delete(tenantId);
   }
 
+  clear(): void {
+    this.#drops++;
+    this.#loading.clear();
+    this.#policies.clear();
+  }
+
   async #load(tenantId: string): Promise<TenantPolicy> {
     const atMs = performance.now();
     const drops = this.#drops;

@@ -68,6 +68,12 @@ export class PreparedCells {
     return ready;
   }
 
+  /** Those that wait for a function. */
+  *booted(): Iterable<[CellShape, BootedSandbox]> {
+    for (const shape of this.#shapes.values())
+      for (const { booted } of shape.cells) if (booted) yield [shape, booted];
+  }
+
   /** Whether `take` would give a cell. */
   has(shape: CellShape): boolean {
     return (this.#shapes.get(keyOf(shape))?.cells.length ?? 0) > 0;

@@ -57,14 +57,14 @@ test("the first invocation starts cold, the next ones are warm in the same sandb
 test("how a call would start is told before it does, and asking starts nothing", async () => {
   const pool = open();
   const spec = folders.version("told", HANDLER);
-  assert.deepEqual(pool.expectedStart(spec, "container"), { start: "cold", ready: false });
+  assert.deepEqual(pool.starts.expected(spec, "container"), { start: "cold", ready: false });
   assert.deepEqual(pool.stats().starting, 0);
   const lease = await acquire(pool, spec);
-  assert.deepEqual(pool.expectedStart(spec, "container"), { start: "cold", ready: false });
+  assert.deepEqual(pool.starts.expected(spec, "container"), { start: "cold", ready: false });
   lease.release(true);
-  assert.deepEqual(pool.expectedStart(spec, "container"), { start: "warm", ready: true });
-  assert.deepEqual(pool.expectedStart(spec, "microvm"), { start: "cold", ready: false });
-  assert.equal(pool.nextStart(spec, "container"), "cold");
+  assert.deepEqual(pool.starts.expected(spec, "container"), { start: "warm", ready: true });
+  assert.deepEqual(pool.starts.expected(spec, "microvm"), { start: "cold", ready: false });
+  assert.equal(pool.starts.next(spec, "container"), "cold");
 });
 
 test("two functions, two versions and two tenants never share a sandbox", async () => {
@@ -188,6 +188,7 @@ test("idle sandboxes end after their time and give everything back", async () =>
     warm: 0,
     busy: 0,
     prepared: 0,
+    pooled: 0,
     starting: 0,
     waiting: 0,
     memoryReservedMb: 0,

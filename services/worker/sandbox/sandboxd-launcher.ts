@@ -114,13 +114,14 @@ export class SandboxdLauncher implements SandboxLauncher, SandboxHolder {
 
   /**
    * The first stage alone: resolves when sandboxd has made the process. A micro-VM may be made `freezable`, or be brought back
-   * from a `snapshot`.
+   * from a `snapshot`; `warmTurns` of its runner's own code then come before READY.
    */
   async create(
     shape: SandboxShape,
     label: string,
     bundle?: BundleRef,
     frozen: { freezable?: true; snapshot?: string } = {},
+    warmTurns = 0,
   ): Promise<CreatedSandbox> {
     if (!this.#control.hello) throw unreachable();
     const began = performance.now();
@@ -148,7 +149,7 @@ export class SandboxdLauncher implements SandboxLauncher, SandboxHolder {
           }
           let core: SandboxCore;
           try {
-            core = this.#adopt(frames as FrameSocket, jsonObject(payload));
+            core = this.#adopt(frames as FrameSocket, jsonObject(payload), warmTurns);
           } catch (error) {
             reject(error);
             frames?.destroy();
@@ -192,6 +193,11 @@ export class SandboxdLauncher implements SandboxLauncher, SandboxHolder {
   /** Has sandboxd look at what a sandbox that was brought back has written so far. */
   async learn(id: string): Promise<void> {
     await this.#control.request({ op: "learn", sandbox: id });
+  }
+
+  /** Has sandboxd keep no more micro-VMs ready than that. */
+  async keepReady(ready: number): Promise<void> {
+    await this.#control.request({ op: "keep", ready });
   }
 
   /** Throws a snapshot away. */
@@ -249,7 +255,7 @@ export class SandboxdLauncher implements SandboxLauncher, SandboxHolder {
   }
 
   /** The REPLY of a create: from here on the connection is the runner's. Throws sandboxd's refusal. */
-  #adopt(frames: FrameSocket, reply: Record<string, unknown>): SandboxCore {
+  #adopt(frames: FrameSocket, reply: Record<string, unknown>, warmTurns: number): SandboxCore {
     if (reply.ok !== true) throw refusal(reply);
     const { sandbox, pid, guestPid, stat } = createdSchema.parse(reply);
     const calls = this.#control.hello?.calls ?? {};
@@ -260,7 +266,7 @@ export class SandboxdLauncher implements SandboxLauncher, SandboxHolder {
       ...(pid === undefined ? {} : { pid }),
     });
     this.#cores.set(sandbox, core);
-    if (guestPid !== undefined) core.bringBack(guestPid);
+    if (guestPid !== undefined) core.bringBack(guestPid, warmTurns);
     void core.ended.then(() => this.#cores.delete(sandbox));
     return core;
   }
