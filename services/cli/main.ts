@@ -21,6 +21,7 @@ const COMMANDS: Record<string, () => Promise<(program: Command) => void>> = {
   tenant: async () => (await import("./commands/tenant.ts")).registerTenant,
   key: async () => (await import("./commands/key.ts")).registerKey,
   bench: async () => (await import("./commands/bench.ts")).registerBench,
+  load: async () => (await import("./commands/load.ts")).registerLoad,
   doctor: async () => (await import("./commands/doctor.ts")).registerDoctor,
   test: async () => (await import("./commands/test.ts")).registerTest,
   setup: async () => (await import("./commands/setup.ts")).registerSetup,

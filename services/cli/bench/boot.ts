@@ -1,8 +1,8 @@
 import { existsSync } from "node:fs";
 import type { Path } from "#contracts/function";
+import { type Distribution, distribution } from "#report/statistics";
 import { Failure } from "../failure.ts";
 import { type HostFacts, hostFacts } from "../host/facts.ts";
-import { type Distribution, distribution } from "./distribution.ts";
 import { type Ground, HELLO, type HelloRuntime, layGround } from "./ground.ts";
 import {
   coldMode,

@@ -1,9 +1,9 @@
 import { existsSync } from "node:fs";
 import { cpus } from "node:os";
 import { z } from "zod";
+import { distribution } from "#report/statistics";
 import { type ServingSandbox, wholeAnswer } from "../../worker/sandbox/index.ts";
 import { type HostFacts, hostFacts } from "../host/facts.ts";
-import { distribution } from "./distribution.ts";
 import { type Ground, layGround, type Measured } from "./ground.ts";
 import { processLauncher } from "./own-modes.ts";
 import { type Mode, type Outcome, type Rounds, runRounds, WARM_UP_ROUNDS } from "./rounds.ts";

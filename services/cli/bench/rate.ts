@@ -1,8 +1,8 @@
 import { readFileSync } from "node:fs";
+import { type Distribution, distribution } from "#report/statistics";
 import type { ServingSandbox } from "../../worker/sandbox/index.ts";
 import { messageOf } from "../failure.ts";
 import { type HostFacts, hostFacts } from "../host/facts.ts";
-import { type Distribution, distribution } from "./distribution.ts";
 import { firstAnswer } from "./first-answer.ts";
 import { fromSnapshot } from "./from-snapshot.ts";
 import { type Ground, HELLO, type HelloRuntime, layGround } from "./ground.ts";

@@ -1,6 +1,6 @@
 import { type Command, InvalidArgumentError, Option } from "commander";
 import type { Path } from "#contracts/function";
-import type { Distribution } from "../bench/distribution.ts";
+import type { Distribution } from "#report/statistics";
 import type { HelloRuntime } from "../bench/ground.ts";
 import type { Rounds } from "../bench/rounds.ts";
 import { EXIT, Failure } from "../failure.ts";

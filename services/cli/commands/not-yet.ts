@@ -11,7 +11,6 @@ const NOT_YET: Record<string, string> = {
   compare: "See ./cloister bench boot for what the container path costs.",
   quota: "Nothing is limited beyond a function's own limits.",
   usage: "Invocations are recorded in the database's table invocations.",
-  load: "Use any HTTP load generator on the function's URL.",
 };
 
 export const registerNotYet = (program: Command): void => {

@@ -1,0 +1,72 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { distribution, medianInterval, medianRatio, ratioInterval } from "./statistics.ts";
+
+test("percentiles are measured values by nearest rank, failures count as attempts", () => {
+  const times = Array.from({ length: 100 }, (_, index) => 100 - index);
+  assert.deepEqual(distribution(times, 2), {
+    n: 102,
+    failures: 2,
+    min_ms: 1,
+    p50_ms: 50,
+    p90_ms: 90,
+    p99_ms: 99,
+    max_ms: 100,
+  });
+});
+
+test("one value is every percentile, none is null", () => {
+  assert.equal(distribution([2.34567], 0).p99_ms, 2.346);
+  assert.equal(distribution([], 5).p50_ms, null);
+  assert.equal(distribution([], 5).n, 5);
+});
+
+/** Values of a normal distribution by sums of twelve, the same each time. */
+function sample(count: number, mean: number, offset: number): number[] {
+  let state = 12_345 + offset;
+  const next = (): number => {
+    state = (Math.imul(state, 1_103_515_245) + 12_345) & 0x7fffffff;
+    return state / 0x80000000;
+  };
+  return Array.from({ length: count }, () => {
+    let sum = 0;
+    for (let n = 0; n < 12; n++) sum += next();
+    return mean + sum - 6;
+  });
+}
+
+test("about 95 of 100 intervals hold the true median, and larger samples give narrower ones", () => {
+  let held = 0;
+  for (let n = 0; n < 100; n++) {
+    const found = medianInterval(sample(60, 50, n * 7919));
+    assert.ok(found);
+    if (found.low <= 50 && found.high >= 50) held++;
+  }
+  assert.ok(held >= 88, `${held} of 100`);
+  const width = (count: number): number => {
+    const found = medianInterval(sample(count, 50, 1));
+    assert.ok(found);
+    return found.high - found.low;
+  };
+  assert.ok(width(1000) < width(30));
+});
+
+test("the interval of a ratio holds it; equal samples give one around 1; too few values give none", () => {
+  const [slow, fast] = [sample(100, 200, 3), sample(100, 100, 4)];
+  const found = ratioInterval(slow, fast);
+  assert.ok(found && found.low < 2 && found.high > 2 && found.high - found.low < 0.1);
+  const same = ratioInterval(slow, slow);
+  assert.ok(same && same.low <= 1 && same.high >= 1);
+  assert.equal(ratioInterval([1, 2], slow), null);
+  assert.equal(ratioInterval(slow, [0, 0, 0, 0, 0]), null);
+  assert.equal(medianInterval([1, 2, 3, 4]), null);
+  assert.deepEqual(medianInterval([7, 7, 7, 7, 7]), { low: 7, high: 7 });
+  assert.equal(medianRatio([3], [2]), 1.5);
+  assert.equal(medianRatio([], [2]), null);
+  assert.equal(medianRatio([3], [0]), null);
+});
+
+test("the same data give the same interval", () => {
+  const values = sample(80, 10, 5);
+  assert.deepEqual(medianInterval(values), medianInterval(values));
+});
