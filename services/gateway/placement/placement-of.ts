@@ -6,7 +6,12 @@ import type { CallTarget } from "#db/functions";
 import { readFindings } from "#db/functions";
 import { CloisterError } from "#errors/catalogue";
 import { type NodeHeartbeat, readNodes } from "#queue/nodes";
-import { askPlacement, type NodePlacement } from "#queue/placement-asks";
+import {
+  askPlacement,
+  type NodePlacement,
+  type ToldPlacement,
+  toldPlacement,
+} from "#queue/placement-asks";
 import { Publisher } from "#queue/pubsub";
 import type { GatewayContext } from "../gateway-context.ts";
 
@@ -15,7 +20,7 @@ export interface ToldByNode extends NodePlacement {
   answered: boolean;
 }
 
-export type PlacementReport = Omit<NodePlacement, "id" | "paths"> & {
+export type PlacementReport = ToldPlacement & {
   findings: BundleFindings & { looked: boolean };
   nodes: ToldByNode[];
 };
@@ -77,28 +82,11 @@ function byHeartbeat(
   { id, sandboxd, kinds }: NodeHeartbeat,
   decide: (kinds: readonly string[] | undefined) => Placement | Refusal,
 ): NodePlacement {
-  return { id, paths: {}, ...plain(decide(sandboxd ? kinds : undefined)) };
-}
-
-function plain(decided: Placement | Refusal): Omit<NodePlacement, "id" | "paths"> {
-  const told = {
-    reasons: [...decided.reasons],
-    rules: [...decided.rules],
-    table: decided.table,
-  };
-  if ("path" in decided) return { ...told, path: decided.path };
-  const { refused, detail, remedy } = decided;
-  return {
-    ...told,
-    path: null,
-    code: refused,
-    detail,
-    ...(remedy === undefined ? {} : { remedy }),
-  };
+  return { id, paths: {}, ...toldPlacement(decide(sandboxd ? kinds : undefined)) };
 }
 
 /** The node where the call would begin soonest, else what the first one says against it. */
-function bestOf(nodes: readonly ToldByNode[]): Omit<NodePlacement, "id" | "paths"> | undefined {
+function bestOf(nodes: readonly ToldByNode[]): ToldPlacement | undefined {
   const rank = ({ path, paths }: NodePlacement): number =>
     path === null ? 3 : paths[path] === undefined ? 2 : paths[path].ready ? 0 : 1;
   const [best] = [...nodes].sort((a, b) => rank(a) - rank(b));
@@ -110,8 +98,8 @@ function bestOf(nodes: readonly ToldByNode[]): Omit<NodePlacement, "id" | "paths
 const NOBODY = "no worker has reported itself";
 
 /** Without a node the rules may still refuse for good; a path there is not. */
-function nobody(decided: Placement | Refusal): Omit<NodePlacement, "id" | "paths"> {
-  const told = plain(decided);
+function nobody(decided: Placement | Refusal): ToldPlacement {
+  const told = toldPlacement(decided);
   if (told.code !== "sandbox_failed") return told;
   const reasons = [...told.reasons.slice(0, -1), NOBODY];
   return {

@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { z } from "zod";
 import { pathSchema, startKindSchema } from "#contracts/function";
+import type { Placement, Refusal } from "#contracts/placement";
 import type { Publisher, Subscriber } from "./pubsub.ts";
 
 /** Redis pub/sub channel on which a gateway asks all nodes what they would do with a call. */
@@ -44,6 +45,29 @@ export const nodePlacementSchema = z.object({
   paths: z.partialRecord(pathSchema, pathAnswerSchema),
 });
 export type NodePlacement = z.infer<typeof nodePlacementSchema>;
+
+/** What was decided, without what a node has. */
+export type ToldPlacement = Omit<NodePlacement, "id" | "paths">;
+
+export function toldPlacement(decided: Placement | Refusal): ToldPlacement {
+  const told = {
+    reasons: [...decided.reasons],
+    rules: [...decided.rules],
+    table: decided.table,
+  };
+  if ("path" in decided) {
+    const { path, start } = decided;
+    return { ...told, path, ...(start === undefined ? {} : { start }) };
+  }
+  const { refused, detail, remedy } = decided;
+  return {
+    ...told,
+    path: null,
+    code: refused,
+    detail,
+    ...(remedy === undefined ? {} : { remedy }),
+  };
+}
 
 /** A node that has not answered by then is taken to be busy or gone, ms. */
 const PATIENCE_MS = 1000;
