@@ -72,34 +72,33 @@ export function toldPlacement(decided: Placement | Refusal): ToldPlacement {
 /** A node that has not answered by then is taken to be busy or gone, ms. */
 const PATIENCE_MS = 1000;
 
-/** Asks nodes; resolves when all of `nodes` have answered, or after a second with those that have. */
+/** Asks nodes; resolves when all of `nodes` have answered, or after a second with those that have. Never rejects. */
 export async function askPlacement(
   { publisher, subscriber }: { publisher: Publisher; subscriber: Subscriber },
   call: Omit<PlacementAsk, "ask">,
   nodes: readonly string[],
+  patienceMs = PATIENCE_MS,
 ): Promise<Map<string, NodePlacement>> {
   const answers = new Map<string, NodePlacement>();
   if (nodes.length === 0) return answers;
   const ask = randomUUID();
-  const { promise: all, resolve } = Promise.withResolvers<void>();
+  const { promise: heard, resolve } = Promise.withResolvers<void>();
   const missing = new Set(nodes);
-  const bound = setTimeout(resolve, PATIENCE_MS);
-  try {
-    const end = await subscriber.subscribe(answersChannel(ask), (message) => {
-      const parsed = nodePlacementSchema.safeParse(message);
-      if (!parsed.success || !missing.delete(parsed.data.id)) return;
-      answers.set(parsed.data.id, parsed.data);
-      if (missing.size === 0) resolve();
-    });
-    try {
-      await publisher.publish(ASKS_CHANNEL, { ...call, ask } satisfies PlacementAsk);
-      await all;
-    } finally {
-      await end();
-    }
-  } finally {
-    clearTimeout(bound);
-  }
+  const bound = setTimeout(resolve, patienceMs);
+  const subscription = subscriber.subscribe(answersChannel(ask), (message) => {
+    const parsed = nodePlacementSchema.safeParse(message);
+    if (!parsed.success || !missing.delete(parsed.data.id)) return;
+    answers.set(parsed.data.id, parsed.data);
+    if (missing.size === 0) resolve();
+  });
+  // Without Redis neither of them ends soon; what the bound leaves is then nobody's answer.
+  const asked = subscription.then(() =>
+    publisher.publish(ASKS_CHANNEL, { ...call, ask } satisfies PlacementAsk),
+  );
+  asked.catch(() => resolve());
+  await heard;
+  clearTimeout(bound);
+  subscription.then((end) => end()).catch(() => {});
   return answers;
 }
 
