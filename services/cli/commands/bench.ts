@@ -6,6 +6,7 @@ import type { Rounds } from "../bench/rounds.ts";
 import { EXIT, Failure } from "../failure.ts";
 import type { HostFacts } from "../host/facts.ts";
 import { type Column, ms, printJson, table } from "../terminal/table.ts";
+import { registerBenchQuota } from "./bench-quota.ts";
 
 interface BootCommandOptions {
   n: number;
@@ -104,6 +105,7 @@ export const registerBench = (program: Command): void => {
     .option("-n <decisions>", "measurements of each case", count, 10_000)
     .option("--json", "print JSON for scripts")
     .action(placement);
+  registerBenchQuota(bench);
   for (const name of ["throughput"]) {
     bench
       .command(name, { hidden: true })

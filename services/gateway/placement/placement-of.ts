@@ -65,7 +65,7 @@ export async function placementOf(
 
 /** What the rules say of a version on a node with these kinds. */
 export const decideFor = (
-  { config, needs, tier, policy }: CallTarget,
+  { config, needs, policy }: CallTarget,
   wanted: Path | undefined,
   kinds: readonly string[] | undefined,
   engine: PlacementEngine,
@@ -73,7 +73,7 @@ export const decideFor = (
   decidePlacement(
     {
       ...policy,
-      ...{ isolation: config.isolation, runtime: config.runtime, wanted, tier, needs, kinds },
+      ...{ isolation: config.isolation, runtime: config.runtime, wanted, needs, kinds },
     },
     engine,
   );
