@@ -251,12 +251,21 @@ export class Call implements CallHandler, WaitingCall {
   }
 
   onError(raw: Record<string, unknown>): void {
-    const { message, type } = raw;
+    const { message, type, remedy } = raw;
+    const paths = this.#target?.policy.paths;
+    if (raw.code === "quota_exceeded" && paths) {
+      // The one quota that a worker holds a call to, when it places it.
+      this.fail(quotaExceeded(pathsExcess(paths)));
+      return;
+    }
     this.fail(
       new CloisterError(
         errorCode(raw.code),
         typeof message === "string" && message !== "" ? message.slice(0, 4096) : undefined,
-        typeof type === "string" ? { type: type.slice(0, 256) } : {},
+        {
+          ...(typeof type === "string" ? { type: type.slice(0, 256) } : {}),
+          ...(typeof remedy === "string" ? { remedy: remedy.slice(0, 1024) } : {}),
+        },
       ),
     );
   }
