@@ -204,6 +204,7 @@ export class Call implements CallHandler, WaitingCall {
     const text = JSON.stringify(problemOf(error, this.id));
     const headers = problemHeaders(error).flat();
     headers.push("cloister-invocation-id", this.id);
+    this.#tellLimits(headers);
     if (this.#target) headers.push("cloister-version", String(this.#target.version));
     headers.push("server-timing", this.#timing({}));
     headers.push("content-length", String(Buffer.byteLength(text)));
@@ -231,10 +232,7 @@ export class Call implements CallHandler, WaitingCall {
       ...["cloister-version", String(meta.version)],
       ...["server-timing", this.#timing(meta.phases)],
     );
-    if (this.#admission) {
-      const { policy, limit } = this.#admission.headers;
-      headers.flat.push("ratelimit-policy", policy, "ratelimit", limit);
-    }
+    this.#tellLimits(headers.flat);
     if (this.#context.draining()) headers.flat.push("connection", "close");
     this.#writer.head(head.status, headers);
   }
@@ -271,6 +269,13 @@ export class Call implements CallHandler, WaitingCall {
 
   onBodyUnwanted(): void {
     this.#sender?.stop();
+  }
+
+  /** What is left to a call that was let in; one that was not is told by its error. */
+  #tellLimits(headers: string[]): void {
+    if (!this.#admission) return;
+    const { policy, limit } = this.#admission.headers;
+    headers.push("ratelimit-policy", policy, "ratelimit", limit);
   }
 
   #timing(phases: Phases): string {

@@ -192,7 +192,9 @@ test("calls that wait for a worker count as calls at once, and free their place 
     reply.error({ code: "function_error", message: "no" });
   });
   for (let call = 0; call < 5; call++) {
-    assert.equal((await one.call("/f/fn/broken")).status, 500);
+    const broken = await one.call("/f/fn/broken");
+    assert.equal(broken.status, 500);
+    assert.equal(broken.headers.get("ratelimit"), '"concurrency";r=1');
     assert.equal((await one.call("/f/fn/", other)).status, 200);
   }
 });
@@ -354,8 +356,9 @@ test("a Redis that is away lets nobody in who has limits, and everybody again wh
   assert.equal((await json(away)).code, "dependency_unavailable");
   assert.ok(away.headers.get("retry-after"));
   rig.redis.process.kill("SIGCONT");
-  // Redis lost all it knew: the lease of the call that still runs is made again.
+  // Redis lost all it knew, the script too: the lease of the call that still runs is made again.
   await redis.flushall();
+  await redis.script("FLUSH");
   await until(429, () => one.call());
   letGo();
   assert.equal((await through).status, 200);
