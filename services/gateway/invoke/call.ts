@@ -4,7 +4,6 @@ import type { Path } from "#contracts/function";
 import { LIMITS } from "#contracts/function";
 import { newId } from "#contracts/ids";
 import type { InvocationJob, Phases } from "#contracts/invocation";
-import { pathsExcess } from "#contracts/quota";
 import type { CallTarget } from "#db/functions";
 import { CloisterError, errorCode } from "#errors/catalogue";
 import { BodySender } from "#protocol/bodies";
@@ -12,7 +11,6 @@ import type { InvocationLink } from "#protocol/link";
 import type { CallHandler, CallStream } from "#protocol/stream";
 import { asCloisterError, problemHeaders, problemOf } from "../problem.ts";
 import type { Admission } from "../quota/admissions.ts";
-import { quotaExceeded } from "../quota/quota-error.ts";
 import { answerHead, clientHeaders, serverTiming } from "./answer-head.ts";
 import { AnswerWriter, lingerAfter } from "./answer-writer.ts";
 import type { CallContext } from "./call-context.ts";
@@ -89,28 +87,32 @@ export class Call implements CallHandler, WaitingCall {
   enqueue(request: CallRequest, body: RequestBody): void {
     if (this.#finished) return;
     const { target, wantedPath } = request;
-    const { paths } = target.policy;
-    // A wish for less is the policy's to refuse, with another code.
-    if (wantedPath === "microvm" && paths && !paths.includes("microvm"))
-      this.fail(quotaExceeded(pathsExcess(paths)));
-    else if (!target.limits) this.#add(request, body);
-    else {
-      const askedMs = performance.now();
-      this.#asking = true;
-      this.#context.admissions.admit(target.limits, this.id).then(
-        (admission) => {
-          this.#asking = false;
-          if (this.#finished) {
-            admission.release();
-            return;
-          }
-          this.#admission = admission;
-          this.#admitMs = (this.#admitMs ?? 0) + performance.now() - askedMs;
-          this.#add(request, body);
-        },
-        (error: unknown) => this.fail(error),
-      );
+    let entering: Promise<Admission> | undefined;
+    try {
+      entering = this.#context.admissions.enter(target, wantedPath, this.id);
+    } catch (error) {
+      this.fail(error);
+      return;
     }
+    if (!entering) {
+      this.#add(request, body);
+      return;
+    }
+    const askedMs = performance.now();
+    this.#asking = true;
+    entering.then(
+      (admission) => {
+        this.#asking = false;
+        if (this.#finished) {
+          admission.release();
+          return;
+        }
+        this.#admission = admission;
+        this.#admitMs = (this.#admitMs ?? 0) + performance.now() - askedMs;
+        this.#add(request, body);
+      },
+      (error: unknown) => this.fail(error),
+    );
   }
 
   #add({ kind, target, head, wantedPath, trace }: CallRequest, body: RequestBody): void {

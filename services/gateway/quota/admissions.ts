@@ -1,4 +1,6 @@
-import type { InvocationLimits } from "#contracts/quota";
+import type { Path } from "#contracts/function";
+import { type InvocationLimits, pathsExcess } from "#contracts/quota";
+import type { CallTarget } from "#db/functions";
 import { CloisterError } from "#errors/catalogue";
 import { type CountersAnswer, leaseKeysOf, type QuotaCounters } from "#queue/quota-counters";
 import { quotaExceeded } from "./quota-error.ts";
@@ -19,8 +21,7 @@ export interface Admission {
 }
 
 /**
- * The one door to an invocation: whatever may start one asks here first, unless its target has no limits. What is counted is shared by all gateways, and
- * without Redis nobody is let in.
+ * The one door to an invocation. What is counted is shared by all gateways, and without Redis nobody is let in who has limits.
  */
 export class Admissions {
   readonly #options: AdmissionsOptions;
@@ -34,6 +35,21 @@ export class Admissions {
   constructor(options: AdmissionsOptions) {
     this.#options = options;
     this.#renewMs = options.counters.leaseMs / 4;
+  }
+
+  /**
+   * Whatever may start an invocation comes through here. Undefined when nothing limits it: then it may run at once. Throws or rejects with
+   * `quota_exceeded`, or with `dependency_unavailable`.
+   */
+  enter(
+    { limits, policy: { paths } }: Pick<CallTarget, "limits" | "policy">,
+    wantedPath: Path | undefined,
+    id: string,
+  ): Promise<Admission> | undefined {
+    // A wish for less than the policy allows is placement's to refuse, with another code.
+    if (wantedPath === "microvm" && paths && !paths.includes("microvm"))
+      throw quotaExceeded(pathsExcess(paths));
+    return limits && this.admit(limits, id);
   }
 
   /** Rejects with `quota_exceeded`, or with `dependency_unavailable` when it cannot be told. */
