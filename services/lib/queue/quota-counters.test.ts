@@ -167,7 +167,7 @@ describe("quota counters", { timeout: 120_000 }, () => {
     const year = 365 * 86_400_000;
     const { nowUs } = await counters.admit(limits, "inv_a");
     counters.release(limits, "inv_a");
-    await redis.set(key("rate"), `${Math.floor(nowUs / 1e6 + year / 1000)} 0`);
+    await redis.set(key("rate:100:10"), `${Math.floor(nowUs / 1e6 + year / 1000)} 0`);
     await redis.zadd(key("leases"), nowUs / 1000 + year, "inv_future");
     // The bucket counts as empty, never as worse than that.
     const refused = await counters.admit(limits, "inv_b");
@@ -234,7 +234,7 @@ describe("quota counters", { timeout: 120_000 }, () => {
     const limits = limitsOf({ requests: { perSecond: 1000, burst: 1 }, concurrency: 5 });
     await counters.admit(limits, "inv_1");
     counters.release(limits, "inv_1");
-    const key = `cloister:quota:{${limits.tenantId}}:rate`;
+    const key = `cloister:quota:{${limits.tenantId}}:rate:1000:1`;
     while ((await redis.pttl(key)) >= 0);
     assert.deepEqual(await redis.keys(`cloister:quota:{${limits.tenantId}}:*`), []);
   });
