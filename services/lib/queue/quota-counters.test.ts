@@ -230,13 +230,21 @@ describe("quota counters", { timeout: 120_000 }, () => {
     }
   });
 
-  test("a rate and its leases leave nothing in Redis once they say nothing", async () => {
-    const limits = limitsOf({ requests: { perSecond: 1000, burst: 1 }, concurrency: 5 });
-    await counters.admit(limits, "inv_1");
-    counters.release(limits, "inv_1");
-    const key = `cloister:quota:{${limits.tenantId}}:rate:1000:1`;
-    while ((await redis.pttl(key)) >= 0);
-    assert.deepEqual(await redis.keys(`cloister:quota:{${limits.tenantId}}:*`), []);
+  test("of ten thousand tenants Redis keeps nothing once it says nothing", async () => {
+    const many = Array.from({ length: 10_000 }, () =>
+      limitsOf({ requests: { perSecond: 1000, burst: 1 }, concurrency: 5 }),
+    );
+    const answers = await Promise.all(many.map((limits) => counters.admit(limits, "inv_1")));
+    assert.ok(answers.every(({ refused }) => refused === undefined));
+    const leases = async () => {
+      const keys = many.map(({ tenantId }) => `cloister:quota:{${tenantId}}:leases`);
+      return redis.exists(...keys);
+    };
+    assert.equal(await leases(), many.length);
+    for (const limits of many) counters.release(limits, "inv_1");
+    assert.equal(await leases(), 0);
+    const rates = many.map(({ tenantId }) => `cloister:quota:{${tenantId}}:rate:1000:1`);
+    while ((await redis.exists(...rates)) > 0);
   });
 });
 
