@@ -10,12 +10,16 @@ import { readMonthTotal } from "#db/quotas";
 import { DEFAULT_TENANT, type Tenant, tenantByName } from "#db/tenants";
 import { CloisterError } from "#errors/catalogue";
 import { InvocationProducer } from "#queue/invocation-queue";
+import { NODE_ASKED_CHANNEL, NODES_CHANNEL, readNodes } from "#queue/nodes";
 import { Publisher, Subscriber } from "#queue/pubsub";
 import { QuotaCounters } from "#queue/quota-counters";
 import type { Logger } from "#telemetry/log";
 import { createApp } from "./app.ts";
 import { Authenticator } from "./auth/authenticator.ts";
 import { RefreshingCache } from "./cache/refreshing-cache.ts";
+import type { BacklogLimits } from "./dispatch/backlog.ts";
+import { Dispatcher } from "./dispatch/dispatcher.ts";
+import { LiveNodes } from "./dispatch/live-nodes.ts";
 import type { GatewayContext } from "./gateway-context.ts";
 import type { Call } from "./invoke/call.ts";
 import type { OpenCall } from "./invoke/call-context.ts";
@@ -41,6 +45,8 @@ export interface GatewaySettings {
   queueWaitMs: number;
   /** The built-in rules when absent. */
   placement?: PlacementTable;
+  /** Bounds of what waits in this gateway; `DEFAULT_BACKLOG` when absent. */
+  backlog?: Partial<BacklogLimits>;
   /** Longest a drain waits for calls under way, ms. */
   drainMs?: number;
   /** How long calls at once of a gateway that died still count, ms. */
@@ -50,6 +56,12 @@ export interface GatewaySettings {
 /** Below the 45 s after which `cloister up` kills. */
 const DRAIN_MS = 30_000;
 const DATABASE_CONNECTIONS = 10;
+const DEFAULT_BACKLOG: BacklogLimits = {
+  calls: 10_000,
+  callsOfTenant: 2000,
+  bytes: 256 << 20,
+  bytesOfTenant: 64 << 20,
+};
 
 /** One gateway process: everything it is made of, started and drained in order. */
 export class GatewayService {
@@ -70,6 +82,8 @@ export class GatewayService {
   readonly #lostJobs: LostJobs<Call>;
   readonly #reply: ReplyServer;
   readonly #placement: PlacementEngine;
+  readonly #nodes: LiveNodes;
+  readonly #dispatcher: Dispatcher;
   readonly #drain = new AbortController();
   #server: Server | undefined;
   #idle: (() => void) | undefined;
@@ -85,6 +99,8 @@ export class GatewayService {
       open: () => this.#open.size,
       waiting: () => this.#calls.size,
       workers: () => this.#reply.links,
+      nodes: () => this.#nodes.usable,
+      held: () => this.#dispatcher.waiting,
     });
     this.#db = openDatabase(settings.databaseUrl, {
       connections: DATABASE_CONNECTIONS,
@@ -118,7 +134,28 @@ export class GatewayService {
     });
     this.#placement = new PlacementEngine(settings.placement ?? PLACEMENT_TABLE);
     this.#calls = new Calls(settings.queueWaitMs);
-    this.#lostJobs = new LostJobs(this.#calls, (id) => this.#producer.state(id));
+    this.#lostJobs = new LostJobs(this.#calls, (id, nodeId) => this.#producer.state(id, nodeId));
+    this.#nodes = new LiveNodes({
+      read: () => readNodes(this.#producer.redis),
+      ask: (id, question) => void this.#publisher.publish(NODE_ASKED_CHANNEL, { id, question }),
+      changed: () => this.#dispatcher.changed(),
+      lost: (id) => {
+        void this.#dispatcher.lost(id);
+        this.#lostJobs.workerLost();
+      },
+      left: (id) => {
+        log.info({ node: id }, "a node is gone");
+        this.#dispatcher.left(id);
+      },
+      told: (node) => this.#dispatcher.told(node),
+      onProblem: problem("nodes"),
+    });
+    this.#dispatcher = new Dispatcher({
+      producer: this.#producer,
+      nodes: this.#nodes,
+      limits: { ...DEFAULT_BACKLOG, ...settings.backlog },
+      placement: this.#placement,
+    });
     this.#reply = new ReplyServer({
       address: settings.replyListen,
       secret: settings.linkSecret,
@@ -131,6 +168,7 @@ export class GatewayService {
       lost: (worker, error) => {
         log.info({ worker, err: error?.message }, "a worker's link has closed");
         this.#lostJobs.workerLost();
+        this.#nodes.suspect(worker);
       },
       onProblem: problem("reply"),
     });
@@ -171,7 +209,7 @@ export class GatewayService {
     const invoker = new Invoker({
       context: {
         calls: this.#calls,
-        producer: this.#producer,
+        dispatcher: this.#dispatcher,
         admissions: this.#admissions,
         replyTo,
         queueWaitMs,
@@ -226,6 +264,8 @@ export class GatewayService {
     await closed;
     clearTimeout(bound);
     this.#calls.close();
+    this.#nodes.close();
+    this.#dispatcher.close();
     this.#admissions.close();
     this.#reply.close();
     await this.#authenticator.close();
@@ -265,8 +305,13 @@ export class GatewayService {
           this.#apply({ kind: change.kind, id: change.id });
       })
       .catch((error: Error) => this.#log.warn({ err: error.message }, "cannot hear changes"));
+    this.#subscriber
+      .subscribe(NODES_CHANNEL, (message) => this.#nodes.hear(message))
+      .then(() => this.#nodes.refresh())
+      .catch((error: Error) => this.#log.warn({ err: error.message }, "cannot hear nodes"));
     // What was published during an outage is lost, and so may be jobs.
     this.#subscriber.onReconnect(() => {
+      this.#nodes.reconnected();
       this.#functions.expire();
       this.#authenticator.expire();
       this.#admissions.reconnected();

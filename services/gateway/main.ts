@@ -15,6 +15,10 @@ const gateway = new GatewayService(
     linkSecret: required(environment, "CLOISTER_LINK_SECRET"),
     queueWaitMs: environment.CLOISTER_QUEUE_WAIT_MS,
     placement: readPlacementTable(environment.CLOISTER_PLACEMENT_RULES),
+    backlog: {
+      calls: environment.CLOISTER_BACKLOG,
+      callsOfTenant: environment.CLOISTER_BACKLOG_PER_TENANT,
+    },
     ...(environment.CLOISTER_PUBLIC_URL ? { publicUrl: environment.CLOISTER_PUBLIC_URL } : {}),
   },
   log,

@@ -15,6 +15,10 @@ export interface MetricSources {
   waiting: () => number;
   /** Workers connected to this gateway. */
   workers: () => number;
+  /** Live nodes that take calls. */
+  nodes: () => number;
+  /** Calls that wait here for a place at a node. */
+  held: () => number;
 }
 
 const name = (what: string): string => metricName("gateway", what);
@@ -73,6 +77,8 @@ export class GatewayMetrics {
     };
     gauge("open_calls", "Calls of functions under way", sources.open);
     gauge("waiting_calls", "Calls that no worker has taken yet", sources.waiting);
+    gauge("nodes", "Live nodes that take calls", sources.nodes);
+    gauge("held_calls", "Calls that wait here for a place at a node", sources.held);
     gauge("workers", "Workers connected to this gateway", sources.workers);
   }
 

@@ -28,6 +28,7 @@ const settings: WorkerSettings = {
   bundlesDir: required(environment, "CLOISTER_BUNDLES_DIR"),
   memoryMb: environment.CLOISTER_NODE_MEMORY_MB ?? Math.floor((totalmem() / 1024 / 1024) * 0.75),
   concurrency: environment.CLOISTER_WORKER_CONCURRENCY,
+  ...(environment.CLOISTER_PATHS ? { paths: environment.CLOISTER_PATHS } : {}),
   idleMs: environment.CLOISTER_IDLE_MS,
   prepared: parsePrepared(environment.CLOISTER_PREPARED, PREPARED_MEMORY_MB),
   clonesPerFunction: environment.CLOISTER_CLONES_PER_FUNCTION,

@@ -157,7 +157,7 @@ function send(
     expiresAtMs: now + 20_000,
   };
   const call = gateway.call(id);
-  const answer = producer.add(job).then(() => call.answer);
+  const answer = producer.add(job, "node_test").then(() => call.answer);
   return { id, answer, attached: call.attached, hangUp: call.hangUp };
 }
 

@@ -1,12 +1,13 @@
 import type { Server } from "node:http";
+import { availableParallelism, cpus } from "node:os";
 import type { Logger } from "pino";
-import type { VersionSpec } from "#contracts/function";
+import type { Path, VersionSpec } from "#contracts/function";
 import { CHANGES_CHANNEL, type Change, type InvocationJob } from "#contracts/invocation";
 import type { SandboxFilter } from "#contracts/live-sandbox";
 import type { TenantPolicy } from "#contracts/placement";
 import { PLACEMENT_TABLE, type PlacementTable } from "#contracts/placement-table";
 import { InvocationConsumer } from "#queue/invocation-queue";
-import { type NodeHeartbeat, removeHeartbeat, writeHeartbeat } from "#queue/nodes";
+import { type NodeHeartbeat, VERSIONS_TOLD } from "#queue/nodes";
 import { answerPlacement } from "#queue/placement-asks";
 import { Publisher, Subscriber } from "#queue/pubsub";
 import { connectRedis, disconnectRedis, type Redis } from "#queue/redis";
@@ -16,6 +17,8 @@ import type { InvocationContext } from "./invoke/context.ts";
 import { Invocation } from "./invoke/invocation.ts";
 import { VersionCache } from "./invoke/version-cache.ts";
 import { serveMetrics, WorkerMetrics } from "./metrics.ts";
+import { Heartbeat } from "./node/heartbeat.ts";
+import { RecentlySeen } from "./node/recently-seen.ts";
 import { nodeAnswer } from "./placement/node-answer.ts";
 import { Placer } from "./placement/placer.ts";
 import { PolicyCache } from "./placement/policy-cache.ts";
@@ -49,6 +52,8 @@ export interface WorkerSettings {
   bundlesDir: string;
   memoryMb: number;
   concurrency: number;
+  /** Paths this node offers, of those its sandboxd can make; all when absent. */
+  paths?: readonly Path[];
   idleMs: number;
   prepared: PreparedTarget[];
   /** Clones that wait for the calls of one version in demand; none when absent. */
@@ -61,9 +66,11 @@ export interface WorkerSettings {
   placement?: PlacementTable;
 }
 
-const HEARTBEAT_MS = 3000;
+/** Who has had work here within this time is counted in the heartbeat, ms. */
+const SEEN_MS = 30_000;
 /** Longer than a worker takes to come back, s. */
 const CATCH_UP_S = 120;
+const CPU_MODEL = (cpus()[0]?.model ?? "unknown").slice(0, 128);
 /** Bounds of a drain, ms. */
 const DRAIN_JOBS_MS = 30_000;
 const DRAIN_SANDBOXES_MS = 10_000;
@@ -89,7 +96,9 @@ export class WorkerService {
   #pool: SandboxPool | undefined;
   #context: InvocationContext | undefined;
   #metricsServer: Server | undefined;
-  #heartbeat: NodeJS.Timeout | undefined;
+  readonly #heartbeat: Heartbeat;
+  readonly #gateways = new RecentlySeen(SEEN_MS);
+  readonly #tenants = new RecentlySeen(SEEN_MS);
   #sandboxdUp = Promise.withResolvers<void>();
   /** Those that this worker has taken and not ended. */
   readonly #jobs = new Set<InvocationJob>();
@@ -104,8 +113,15 @@ export class WorkerService {
       log.warn({ part, err: error.message }, "trouble");
     };
     this.#redis = connectRedis(settings.redisUrl, "request", problem("redis"));
-    this.#consumer = new InvocationConsumer(settings.redisUrl, problem("queue"));
+    this.#consumer = new InvocationConsumer(settings.redisUrl, settings.nodeId, problem("queue"));
     this.#subscriber = new Subscriber(settings.redisUrl, problem("redis"));
+    this.#heartbeat = new Heartbeat({
+      redis: this.#redis,
+      subscriber: this.#subscriber,
+      nodeId: settings.nodeId,
+      read: () => this.#heartbeatOf(),
+      onProblem: problem("heartbeat"),
+    });
     this.#links = new ReplyLinks({
       nodeId: settings.nodeId,
       secret: settings.linkSecret,
@@ -133,6 +149,7 @@ export class WorkerService {
             keep: (count) => void this.#launcher.keepReady(count).catch(() => {}),
           });
         this.#pool?.start();
+        this.#heartbeat.changed();
       },
       onLost: (error) => {
         log.error({ err: error.message }, "sandboxd is lost; its sandboxes are gone");
@@ -140,6 +157,7 @@ export class WorkerService {
         this.#restoring.clear();
         // Other nodes may have what waits; this one takes jobs again when sandboxd is back.
         void this.#consumer.pause();
+        this.#heartbeat.changed();
       },
     });
     this.#snapshots = new SnapshotKeeper({
@@ -197,7 +215,7 @@ export class WorkerService {
     const policies = new PolicyCache((id) => database.policyOf(id));
     const placer = new Placer({
       table: settings.placement ?? PLACEMENT_TABLE,
-      kinds: () => this.#launcher.hello?.kinds,
+      kinds: () => this.#kinds(),
       starts: pool.starts,
     });
     this.#context = {
@@ -284,8 +302,7 @@ export class WorkerService {
     );
     await this.#consumer.start((job) => this.#serve(job), { concurrency: settings.concurrency });
     if (!this.#launcher.hello) await this.#consumer.pause();
-    await this.#beat();
-    this.#heartbeat = setInterval(() => void this.#beat(), HEARTBEAT_MS);
+    await this.#heartbeat.start();
     this.#snapshots.start(() => this.#restoring.functions?.states() ?? []);
   }
 
@@ -293,15 +310,15 @@ export class WorkerService {
   async drain(): Promise<void> {
     if (this.#draining) return;
     this.#draining = true;
-    clearInterval(this.#heartbeat);
+    // Gateways take back what no one has begun here.
+    this.#heartbeat.changed();
     this.#snapshots.stop();
-    const { nodeId } = this.#settings;
-    await removeHeartbeat(this.#redis, nodeId).catch(() => {});
     await this.#consumer.close(DRAIN_JOBS_MS);
     await this.#pool?.close(DRAIN_SANDBOXES_MS);
     this.#links.close();
     await this.#records.close(DRAIN_RECORDS_MS);
     this.#launcher.close();
+    await this.#heartbeat.stop();
     this.#metricsServer?.close();
     this.#metricsServer?.closeAllConnections();
     await Promise.all([
@@ -314,6 +331,9 @@ export class WorkerService {
   async #serve(job: InvocationJob): Promise<void> {
     const context = this.#context as InvocationContext;
     this.#jobs.add(job);
+    const nowMs = performance.now();
+    const other = this.#gateways.mark(job.replyTo, nowMs);
+    if (this.#tenants.mark(job.tenantId, nowMs) || other) this.#heartbeat.changed();
     try {
       if (!this.#launcher.hello) await this.#untilSandboxd(job.expiresAtMs - Date.now());
       await new Invocation(context, job).run();
@@ -346,18 +366,24 @@ export class WorkerService {
     );
   }
 
-  async #beat(): Promise<void> {
-    try {
-      await writeHeartbeat(this.#redis, this.#heartbeatOf());
-    } catch (error) {
-      this.#metrics.problems.inc({ part: "heartbeat" });
-      this.#log.debug({ err: (error as Error).message }, "heartbeat not written");
-    }
+  /** What this node makes: what its sandboxd can and its settings allow; undefined while sandboxd cannot be reached. */
+  #kinds(): readonly string[] | undefined {
+    const { paths } = this.#settings;
+    const kinds = this.#launcher.hello?.kinds;
+    return paths ? kinds?.filter((kind) => (paths as readonly string[]).includes(kind)) : kinds;
+  }
+
+  #versionsWithSnapshot(): string[] {
+    const found: string[] = [];
+    for (const [spec, { state }] of this.#restoring.functions?.states() ?? [])
+      if (state === "ready") found.push(spec.versionId);
+    return found.slice(-VERSIONS_TOLD);
   }
 
   #heartbeatOf(): NodeHeartbeat {
     const { hello } = this.#launcher;
     const stats = this.#stats();
+    const nowMs = performance.now();
     return {
       id: this.#settings.nodeId,
       pid: process.pid,
@@ -365,9 +391,11 @@ export class WorkerService {
       startedAtMs: this.#startedAtMs,
       draining: this.#draining,
       sandboxd: hello !== undefined,
-      kinds: hello?.kinds ?? [],
+      kinds: [...(this.#kinds() ?? [])],
       images: hello?.images ?? {},
       ...(hello ? { cgroup: hello.cgroup } : {}),
+      cpuModel: CPU_MODEL,
+      processors: availableParallelism(),
       memoryMb: this.#settings.memoryMb,
       memoryReservedMb: stats.memoryReservedMb,
       invocations: this.#jobs.size,
@@ -375,6 +403,10 @@ export class WorkerService {
       warm: stats.warm,
       busy: stats.busy,
       prepared: stats.prepared,
+      warmVersions: this.#pool?.versions(VERSIONS_TOLD) ?? [],
+      snapshotVersions: this.#versionsWithSnapshot(),
+      gateways: this.#gateways.count(nowMs),
+      tenants: this.#tenants.count(nowMs),
     };
   }
 }
