@@ -2,6 +2,8 @@ import type { Server } from "node:http";
 import { getRequestListener } from "@hono/node-server";
 import { CHANGES_CHANNEL, type Change } from "#contracts/invocation";
 import { lostRecord } from "#contracts/lost-record";
+import { PlacementEngine } from "#contracts/placement-engine";
+import { PLACEMENT_TABLE, type PlacementTable } from "#contracts/placement-table";
 import { type Database, openDatabase } from "#db/database";
 import { resolveFunction } from "#db/functions";
 import { writeRecords } from "#db/invocations";
@@ -45,6 +47,8 @@ export interface GatewaySettings {
   replyListen: string;
   linkSecret: string;
   queueWaitMs: number;
+  /** The built-in rules when absent. */
+  placement?: PlacementTable;
   /** Folder of the journal of records; without one, those of the last moments end with a killed gateway. */
   recordsDir?: string;
   /** Bounds of what waits in this gateway; `DEFAULT_BACKLOG` when absent. */
@@ -87,6 +91,7 @@ export class GatewayService {
   readonly #lostJobs: LostJobs<Call>;
   readonly #records: RecordWriter;
   readonly #reply: ReplyServer;
+  readonly #placement: PlacementEngine;
   readonly #nodes: LiveNodes;
   readonly #dispatcher: Dispatcher;
   readonly #drain = new AbortController();
@@ -137,6 +142,7 @@ export class GatewayService {
       maxEntries: 10,
       onProblem: problem("tenants"),
     });
+    this.#placement = new PlacementEngine(settings.placement ?? PLACEMENT_TABLE);
     this.#records = new RecordWriter({
       sink: {
         writeRecords: async (records) =>
@@ -173,6 +179,7 @@ export class GatewayService {
       producer: this.#producer,
       nodes: this.#nodes,
       limits: { ...DEFAULT_BACKLOG, ...settings.backlog },
+      placement: this.#placement,
     });
     this.#reply = new ReplyServer({
       address: settings.replyListen,
@@ -217,6 +224,7 @@ export class GatewayService {
       readMonthTotal: this.#readMonthTotal,
       authenticator: this.#authenticator,
       metrics: this.#metrics,
+      placement: this.#placement,
       publicUrl,
       draining,
       drained: this.#drain.signal,

@@ -506,7 +506,7 @@ export class Invocation implements AnswerHandler, CallerHandler {
         : new CloisterError("internal", "The worker met an error of its own");
     if (known !== error)
       this.#context.onProblem?.(error instanceof Error ? error : new Error(String(error)));
-    const { type, stack, memoryPeakBytes, initMs } = known.extra;
+    const { type, stack, memoryPeakBytes, initMs, remedy } = known.extra;
     if (typeof initMs === "number") this.#phases.init_ms = round(initMs);
     if (typeof memoryPeakBytes === "number") this.#memoryPeakBytes = memoryPeakBytes;
     this.#answerPump?.stop();
@@ -515,6 +515,7 @@ export class Invocation implements AnswerHandler, CallerHandler {
       message: known.message,
       ...(typeof type === "string" ? { type } : {}),
       ...(typeof stack === "string" ? { stack } : {}),
+      ...(typeof remedy === "string" ? { remedy } : {}),
     });
     if (typeof stack === "string") this.output(2, stack);
     this.#finish(statusOf(known.code), known.code);
