@@ -1,3 +1,4 @@
+import type { LostCall } from "#contracts/lost-record";
 import type { ErrorCode } from "#errors/catalogue";
 import type { Dispatcher } from "../dispatch/dispatcher.ts";
 import type { Admissions } from "../quota/admissions.ts";
@@ -27,5 +28,7 @@ export interface CallContext {
   draining: () => boolean;
   opened: (call: OpenCall) => void;
   closed: (call: OpenCall, outcome: CallOutcome) => void;
+  /** Records an accepted call that came to an end without its worker. */
+  lost: (call: LostCall, code: ErrorCode) => void;
   onProblem: (error: Error) => void;
 }

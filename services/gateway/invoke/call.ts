@@ -4,9 +4,10 @@ import type { Path } from "#contracts/function";
 import { LIMITS } from "#contracts/function";
 import { newId } from "#contracts/ids";
 import type { InvocationJob, Phases } from "#contracts/invocation";
+import type { LostCall } from "#contracts/lost-record";
 import { pathsExcess } from "#contracts/quota";
 import type { CallTarget } from "#db/functions";
-import { CloisterError, errorCode } from "#errors/catalogue";
+import { CloisterError, type ErrorCode, errorCode } from "#errors/catalogue";
 import { BodySender } from "#protocol/bodies";
 import type { InvocationLink } from "#protocol/link";
 import type { CallHandler, CallStream } from "#protocol/stream";
@@ -51,6 +52,10 @@ export class Call implements CallHandler, WaitingCall {
   #stream: CallStream | undefined;
   #sender: BodySender | undefined;
   #passage: Passage | undefined;
+  /** What was sent on its way, until somebody has recorded how it ended. */
+  #unrecorded: LostCall | undefined;
+  /** What it ended with. */
+  #code: ErrorCode | undefined;
   /** The quota has been asked and has not answered. */
   #asking = false;
   #admission: Admission | undefined;
@@ -146,7 +151,11 @@ export class Call implements CallHandler, WaitingCall {
       this.#passage = dispatcher.submit(this.#ticketFor(job), target, wantedPath, bytes);
     } catch (error) {
       this.fail(error);
+      return;
     }
+    if (this.#finished) return;
+    const { id, tenantId, functionId, versionId } = job;
+    this.#unrecorded = { id, tenantId, functionId, versionId, acceptedAtMs };
   }
 
   #ticketFor(job: InvocationJob): Ticket {
@@ -155,9 +164,10 @@ export class Call implements CallHandler, WaitingCall {
       fail: (error) => this.fail(error),
       notQueued: (error) => {
         this.#context.onProblem(error);
-        // A worker that has it nevertheless goes on answering.
-        if (!this.#stream)
-          this.fail(new CloisterError("dependency_unavailable", "The queue cannot be reached"));
+        // A worker that has it nevertheless goes on answering, and records it.
+        if (this.#stream) return;
+        this.#unrecorded = undefined;
+        this.fail(new CloisterError("dependency_unavailable", "The queue cannot be reached"));
       },
     };
   }
@@ -262,12 +272,15 @@ export class Call implements CallHandler, WaitingCall {
   }
 
   onEnd(): void {
+    // The worker has recorded it before it said so.
+    this.#unrecorded = undefined;
     if (this.#finished) return;
     this.#finish(undefined);
     this.#writer.end();
   }
 
   onError(raw: Record<string, unknown>): void {
+    this.#unrecorded = undefined;
     const { message, type, remedy } = raw;
     const paths = this.#target?.policy.paths;
     if (raw.code === "quota_exceeded" && paths) {
@@ -288,7 +301,9 @@ export class Call implements CallHandler, WaitingCall {
   }
 
   onDown(): void {
-    this.fail(new CloisterError("worker_lost"));
+    // A caller that has gone before waits for nothing, its record does.
+    if (this.#finished) this.#recordLoss();
+    else this.fail(new CloisterError("worker_lost"));
   }
 
   onCredit(): void {
@@ -331,13 +346,21 @@ export class Call implements CallHandler, WaitingCall {
     this.#finish(new CloisterError("invocation_cancelled"));
   }
 
+  /** Nobody else will: the call never had a worker, or has none any more. One that did have it, after all, replaces this record. */
+  #recordLoss(): void {
+    if (this.#unrecorded) this.#context.lost(this.#unrecorded, this.#code ?? "worker_lost");
+    this.#unrecorded = undefined;
+  }
+
   /** What every ending has in common. */
   #finish(error: CloisterError | undefined): void {
     this.#finished = true;
     clearTimeout(this.#hungTimer);
     this.#sender?.stop();
     this.#context.calls.remove(this);
-    this.#stream?.cancel();
+    this.#code = error?.code;
+    if (this.#stream?.open) this.#stream.cancel();
+    else this.#recordLoss();
     if (this.#passage) this.#context.dispatcher.done(this.#passage);
     this.#admission?.release();
     this.#context.closed(this, {
