@@ -7,6 +7,7 @@ import {
   Histogram,
   metricName,
 } from "#telemetry/metrics";
+import { UsageCounters } from "#telemetry/usage-counters";
 
 export interface MetricSources {
   /** Calls under way. */
@@ -31,6 +32,7 @@ export class GatewayMetrics {
   readonly #requests: Counter<"route" | "status">;
   readonly #requestSeconds: Histogram<"route">;
   readonly problems: Counter<"part">;
+  readonly usage = new UsageCounters("gateway", this.registry);
 
   constructor(sources: MetricSources) {
     const registers = [this.registry];

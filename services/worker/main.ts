@@ -34,6 +34,7 @@ const settings: WorkerSettings = {
   clonesPerFunction: environment.CLOISTER_CLONES_PER_FUNCTION,
   warmTurns: environment.CLOISTER_SNAPSHOT_WARM_TURNS,
   queueWaitMs: environment.CLOISTER_QUEUE_WAIT_MS,
+  ...(environment.CLOISTER_RECORDS_DIR ? { recordsDir: environment.CLOISTER_RECORDS_DIR } : {}),
   placement: readPlacementTable(environment.CLOISTER_PLACEMENT_RULES),
   ...(environment.CLOISTER_WORKER_METRICS ? { metrics: environment.CLOISTER_WORKER_METRICS } : {}),
 };

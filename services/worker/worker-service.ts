@@ -4,14 +4,19 @@ import type { Logger } from "pino";
 import type { Path, VersionSpec } from "#contracts/function";
 import { CHANGES_CHANNEL, type Change, type InvocationJob } from "#contracts/invocation";
 import type { SandboxFilter } from "#contracts/live-sandbox";
+import { lostRecord } from "#contracts/lost-record";
 import type { TenantPolicy } from "#contracts/placement";
 import { PLACEMENT_TABLE, type PlacementTable } from "#contracts/placement-table";
+import type { RecordedUsage, SerializedRecord } from "#contracts/usage";
 import { InvocationConsumer } from "#queue/invocation-queue";
 import { type NodeHeartbeat, VERSIONS_TOLD } from "#queue/nodes";
 import { answerPlacement } from "#queue/placement-asks";
 import { Publisher, Subscriber } from "#queue/pubsub";
+import { QuotaCounters } from "#queue/quota-counters";
 import { connectRedis, disconnectRedis, type Redis } from "#queue/redis";
 import { answerInquiries } from "#queue/sandbox-inquiry";
+import { RecordJournal } from "#records/record-journal";
+import { type RecordSink, RecordWriter } from "#records/record-writer";
 import { BundleCache } from "./bundles/bundle-cache.ts";
 import type { InvocationContext } from "./invoke/context.ts";
 import { Invocation } from "./invoke/invocation.ts";
@@ -24,7 +29,7 @@ import { Placer } from "./placement/placer.ts";
 import { PolicyCache } from "./placement/policy-cache.ts";
 import type { PreparedTarget } from "./pool/prepared-cells.ts";
 import { SandboxPool } from "./pool/sandbox-pool.ts";
-import { type RecordSink, RecordWriter } from "./records/record-writer.ts";
+import { MonthCounter } from "./records/month-counter.ts";
 import { logsOf } from "./records/sandbox-logs.ts";
 import { ReplyLinks } from "./reply/reply-links.ts";
 import { RestoringLauncher, SandboxdLauncher } from "./sandbox/index.ts";
@@ -32,7 +37,11 @@ import { SnapshotKeeper } from "./snapshots/snapshot-keeper.ts";
 import { type TenantState, TenantWatch } from "./tenants/tenant-watch.ts";
 
 /** What the worker reads and writes; services/lib/db is behind it. */
-export interface WorkerDatabase extends RecordSink {
+export interface WorkerDatabase extends Pick<RecordSink, "insertLogs"> {
+  /** Writes records and adds them to their tenants' usage, both or neither; gives what was added. */
+  writeRecords(records: SerializedRecord[]): Promise<RecordedUsage[]>;
+  /** GB-seconds of a tenant in a month such as `2026-11`. */
+  readMonthTotals(month: string, tenantId: string): Promise<Map<string, number>>;
   readVersion(versionId: string): Promise<VersionSpec | undefined>;
   readBundle(digest: string): Promise<Uint8Array | undefined>;
   /** Current versions that were published within the last `seconds`, newest first. */
@@ -62,6 +71,8 @@ export interface WorkerSettings {
   warmTurns?: number;
   queueWaitMs: number;
   metrics?: string;
+  /** Folder of the journal of records; without one, those of the last moments end with a killed worker. */
+  recordsDir?: string;
   /** The built-in rules when absent. */
   placement?: PlacementTable;
 }
@@ -90,6 +101,7 @@ export class WorkerService {
   readonly #subscriber: Subscriber;
   readonly #links: ReplyLinks;
   readonly #records: RecordWriter;
+  readonly #months: MonthCounter;
   readonly #metrics: WorkerMetrics;
   readonly #snapshots: SnapshotKeeper;
   #bundles: BundleCache | undefined;
@@ -120,16 +132,34 @@ export class WorkerService {
       subscriber: this.#subscriber,
       nodeId: settings.nodeId,
       read: () => this.#heartbeatOf(),
+      lost: (jobs) => this.#lost(jobs),
       onProblem: problem("heartbeat"),
     });
     this.#links = new ReplyLinks({
       nodeId: settings.nodeId,
       secret: settings.linkSecret,
       onProblem: problem("reply"),
+      // What a caller has seen the end of has left its record.
+      beforeSend: () => this.#records.secure(),
     });
     this.#publisher = new Publisher(this.#redis);
+    this.#months = new MonthCounter({
+      counters: new QuotaCounters(this.#redis),
+      readMonthTotals: (month, tenantId) => database.readMonthTotals(month, tenantId),
+      onProblem: problem("quota"),
+    });
     this.#records = new RecordWriter({
-      sink: database,
+      sink: {
+        writeRecords: async (records) => this.#recorded(await database.writeRecords(records)),
+        insertLogs: (entries) => database.insertLogs(entries),
+      },
+      ...(settings.recordsDir === undefined
+        ? {}
+        : {
+            journal: new RecordJournal(settings.recordsDir, "worker", {
+              onProblem: problem("journal"),
+            }),
+          }),
       publish: (channel, message) => void this.#publisher.publish(channel, message),
       onProblem: problem("records"),
     });
@@ -216,7 +246,7 @@ export class WorkerService {
     const placer = new Placer({
       table: settings.placement ?? PLACEMENT_TABLE,
       kinds: () => this.#kinds(),
-      expectedStart: (spec, path) => pool.expectedStart(spec, path),
+      starts: pool.starts,
     });
     this.#context = {
       nodeId: settings.nodeId,
@@ -239,6 +269,8 @@ export class WorkerService {
           !this.#draining && this.#launcher.hello !== undefined && this.#redis.status === "ready",
         detail: { ...this.#heartbeatOf() },
       }));
+    const restored = await this.#records.restore((records) => this.#months.takenOver(records));
+    if (restored > 0) this.#log.info({ records: restored }, "took over records of a killed worker");
     this.#launcher.connectEventually();
     await this.#sandboxdUp.promise;
     pool.start();
@@ -300,7 +332,10 @@ export class WorkerService {
     ).catch((error: Error) =>
       this.#log.warn({ err: error.message }, "cannot be asked for sandboxes"),
     );
-    await this.#consumer.start((job) => this.#serve(job), { concurrency: settings.concurrency });
+    await this.#consumer.start((job) => this.#serve(job), {
+      concurrency: settings.concurrency,
+      lost: (job) => this.#lost([job]),
+    });
     if (!this.#launcher.hello) await this.#consumer.pause();
     await this.#heartbeat.start();
     this.#snapshots.start(() => this.#restoring.functions?.states() ?? []);
@@ -326,6 +361,20 @@ export class WorkerService {
       disconnectRedis(this.#redis),
       this.#database.close().catch(() => {}),
     ]);
+  }
+
+  /** Jobs that were taken and died with their worker, and maybe with the gateway that could have told of them. */
+  #lost(jobs: InvocationJob[]): void {
+    for (const job of jobs)
+      this.#records.record(lostRecord(job, "worker_lost", this.#settings.nodeId));
+    this.#records.secure();
+  }
+
+  /** What a batch of records has added to the usage of tenants; it is in the database. */
+  #recorded(usage: readonly RecordedUsage[]): void {
+    this.#metrics.usage.add(usage);
+    // Not waited for: without Redis, records are written all the same.
+    void this.#months.recorded(usage);
   }
 
   async #serve(job: InvocationJob): Promise<void> {

@@ -1,5 +1,6 @@
 import type { Path, Runtime } from "#contracts/function";
 import { demandOf, type Demand as PathDemand, type Refusal } from "#contracts/placement";
+import type { PlacementEngine } from "#contracts/placement-engine";
 import type { CallTarget } from "#db/functions";
 import { CloisterError } from "#errors/catalogue";
 
@@ -20,18 +21,26 @@ export interface Offer {
   memoryMb: number;
 }
 
-export function nodeDemand(target: CallTarget, wanted: Path | undefined): Demand {
+/** By the rules that hold in this installation; the built-in ones when `engine` is absent. */
+export function nodeDemand(
+  target: CallTarget,
+  wanted: Path | undefined,
+  engine?: PlacementEngine,
+): Demand {
   const { config, tier, policy, needs } = target;
   const { isolation, runtime, memoryMb } = config;
-  const asked: PathDemand | Refusal = demandOf({
-    isolation,
-    runtime,
-    tier,
-    wanted,
-    needs,
-    minimumIsolation: policy.minimumIsolation ?? undefined,
-    paths: policy.paths ?? undefined,
-  });
+  const asked: PathDemand | Refusal = demandOf(
+    {
+      isolation,
+      runtime,
+      tier,
+      wanted,
+      needs,
+      minimumIsolation: policy.minimumIsolation ?? undefined,
+      paths: policy.paths ?? undefined,
+    },
+    engine,
+  );
   const paths = "paths" in asked ? asked.paths : undefined;
   return {
     key: paths ? `${[...paths].sort().join("|")} ${runtime} ${memoryMb}` : "refused",

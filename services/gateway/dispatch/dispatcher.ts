@@ -1,5 +1,6 @@
 import type { Path } from "#contracts/function";
 import type { InvocationJob, ReplyMeta } from "#contracts/invocation";
+import type { PlacementEngine } from "#contracts/placement-engine";
 import type { CallTarget } from "#db/functions";
 import type { InvocationProducer } from "#queue/invocation-queue";
 import { Backlog, type BacklogLimits } from "./backlog.ts";
@@ -45,6 +46,8 @@ export interface DispatcherOptions {
   producer: Pick<InvocationProducer, "open" | "add" | "remove" | "forget">;
   nodes: Pick<LiveNodes, "get" | "values" | "awaited">;
   limits: BacklogLimits;
+  /** Rules of this installation; the built-in ones when absent. */
+  placement?: PlacementEngine;
 }
 
 /** So long after calls of two tenants have come, they are kept from standing in each other's way, ms. */
@@ -214,10 +217,10 @@ export class Dispatcher {
   }
 
   #demandOf(target: CallTarget, wanted: Path | undefined): Demand {
-    if (wanted !== undefined) return nodeDemand(target, wanted);
+    if (wanted !== undefined) return nodeDemand(target, wanted, this.#options.placement);
     let demand = this.#demands.get(target);
     if (!demand) {
-      demand = nodeDemand(target, undefined);
+      demand = nodeDemand(target, undefined, this.#options.placement);
       this.#demands.set(target, demand);
     }
     return demand;

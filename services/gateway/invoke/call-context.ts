@@ -1,3 +1,4 @@
+import type { LostCall } from "#contracts/lost-record";
 import type { ErrorCode } from "#errors/catalogue";
 import type { Dispatcher } from "../dispatch/dispatcher.ts";
 import type { Admissions } from "../quota/admissions.ts";
@@ -19,7 +20,7 @@ export interface OpenCall extends WaitingCall {
 export interface CallContext {
   calls: Pick<Calls<WaitingCall>, "add" | "remove">;
   dispatcher: Pick<Dispatcher, "submit" | "taken" | "answered" | "done">;
-  admissions: Pick<Admissions, "admit">;
+  admissions: Pick<Admissions, "enter" | "admit">;
   /** Where workers bring the answers. */
   replyTo: string;
   /** Longest wait for a worker, ms. */
@@ -27,5 +28,7 @@ export interface CallContext {
   draining: () => boolean;
   opened: (call: OpenCall) => void;
   closed: (call: OpenCall, outcome: CallOutcome) => void;
+  /** Records an accepted call that came to an end without its worker. */
+  lost: (call: LostCall, code: ErrorCode) => void;
   onProblem: (error: Error) => void;
 }

@@ -26,6 +26,8 @@ const environmentSchema = z.object({
   CLOISTER_SANDBOXD_SOCKET: z.string().optional(),
   /** Folder of unpacked bundles, one per digest; the worker writes it, sandboxd mounts from it. */
   CLOISTER_BUNDLES_DIR: z.string().optional(),
+  /** Folder where records wait for the database, so that they outlive a killed process; absent means in memory alone. */
+  CLOISTER_RECORDS_DIR: z.string().optional(),
   /** Memory that all sandboxes of this node may have together, MiB. Default: three quarters of the machine's. */
   CLOISTER_NODE_MEMORY_MB: z.coerce.number().int().min(64).optional(),
   /** Jobs one worker serves at once. */

@@ -162,7 +162,14 @@ test("what a node leaves in Redis that died long ago goes with another's heartbe
   await producer.redis.del("cloister:nodes:node_dead");
   await writeHeartbeat(producer.redis, heartbeat("node_live", 1_050_000));
   assert.equal(await producer.depth("node_dead"), 1, "it may come back");
-  await writeHeartbeat(producer.redis, heartbeat("node_live", 1_200_000));
+  const left: InvocationJob[][] = [];
+  await writeHeartbeat(producer.redis, heartbeat("node_live", 1_200_000), undefined, (jobs) =>
+    left.push(jobs),
+  );
+  assert.deepEqual(
+    left.map((jobs) => jobs.map(({ id }) => id)),
+    [["inv_f1"]],
+  );
   assert.deepEqual((await producer.redis.keys("*")).sort(), [
     "cloister:nodes",
     "cloister:nodes:node_live",

@@ -120,6 +120,8 @@ export class InvocationProducer {
 export interface ConsumerOptions {
   /** Jobs served at once. */
   concurrency: number;
+  /** Hears of a job that was taken and whose lock was not renewed; it has been taken out of the queue and is never run again. */
+  lost?: (job: InvocationJob) => void;
 }
 
 /** The worker's side: takes the invocations of its node, each exactly once. */
@@ -165,6 +167,8 @@ export class InvocationConsumer {
       },
     );
     worker.on("error", this.#onError);
+    // The handler never throws out of the processor, so what fails was found without its worker.
+    worker.on("failed", (job) => job && options.lost?.(job.data));
     this.#worker = worker;
     await worker.waitUntilReady();
   }

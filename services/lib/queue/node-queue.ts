@@ -26,10 +26,21 @@ export const openQueue = (nodeId: string, redis: Redis): NodeQueue =>
     streams: { events: { maxLen: EVENTS_KEPT } },
   });
 
-/** Removes all that is left in Redis of the queue of a node that died. Nobody may wait for its jobs any more. */
-export async function clearQueue(redis: Redis, nodeId: string): Promise<void> {
+/** Hears of jobs that died with their node and are never run again. */
+export type LostJobsListener = (jobs: InvocationJob[]) => void;
+
+/** Removes all that is left in Redis of the queue of a node that died, and tells of its jobs before. Nobody may wait for them any more. */
+export async function clearQueue(
+  redis: Redis,
+  nodeId: string,
+  lost?: LostJobsListener,
+): Promise<void> {
   const queue = openQueue(nodeId, redis);
   try {
+    if (lost) {
+      const jobs = await queue.getJobs(["active", "waiting"]);
+      if (jobs.length > 0) lost(jobs.map(({ data }) => data));
+    }
     await queue.obliterate({ force: true });
   } finally {
     await queue.close();

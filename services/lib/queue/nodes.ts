@@ -1,6 +1,6 @@
 import type { Redis } from "ioredis";
 import { z } from "zod";
-import { clearQueue, NODES_INDEX } from "./node-queue.ts";
+import { clearQueue, type LostJobsListener, NODES_INDEX } from "./node-queue.ts";
 
 /** Versions a heartbeat names at most, those used last first: enough for a node's memory, and a bound of the message. */
 export const VERSIONS_TOLD = 200;
@@ -69,6 +69,7 @@ export async function writeHeartbeat(
   redis: Redis,
   node: NodeHeartbeat,
   answers?: string,
+  lost?: LostJobsListener,
 ): Promise<void> {
   const results = await redis
     .multi()
@@ -79,7 +80,7 @@ export async function writeHeartbeat(
     .exec();
   const forgotten = (results?.at(-1)?.[1] ?? []) as string[];
   for (const id of forgotten) {
-    await clearQueue(redis, id);
+    await clearQueue(redis, id, lost);
     await redis.zrem(NODES_INDEX, id);
   }
 }

@@ -1,3 +1,4 @@
+import type { LostJobsListener } from "#queue/node-queue";
 import {
   NODE_ASKED_CHANNEL,
   type NodeHeartbeat,
@@ -14,6 +15,8 @@ export interface HeartbeatOptions {
   nodeId: string;
   /** What is to be told now. */
   read: () => NodeHeartbeat;
+  /** Hears of the jobs of nodes that died long ago. */
+  lost: LostJobsListener;
   onProblem: (error: Error) => void;
 }
 
@@ -63,8 +66,8 @@ export class Heartbeat {
   }
 
   #tell(answers?: string): Promise<void> {
-    const { redis, read, onProblem } = this.#options;
-    this.#last = writeHeartbeat(redis, read(), answers).catch(onProblem);
+    const { redis, read, lost, onProblem } = this.#options;
+    this.#last = writeHeartbeat(redis, read(), answers, lost).catch(onProblem);
     return this.#last;
   }
 }
