@@ -6,6 +6,7 @@ import type { Rounds } from "../bench/rounds.ts";
 import { EXIT, Failure } from "../failure.ts";
 import type { HostFacts } from "../host/facts.ts";
 import { type Column, ms, printJson, table } from "../terminal/table.ts";
+import { registerBenchFairness } from "./bench-fairness.ts";
 import { registerBenchQuota } from "./bench-quota.ts";
 
 interface BootCommandOptions {
@@ -106,6 +107,7 @@ export const registerBench = (program: Command): void => {
     .option("--json", "print JSON for scripts")
     .action(placement);
   registerBenchQuota(bench);
+  registerBenchFairness(bench);
   for (const name of ["throughput"]) {
     bench
       .command(name, { hidden: true })

@@ -15,6 +15,8 @@ const PATH = "/admin/v1/tenants";
 
 before(async () => {
   rig = await startGatewayRig();
+  // Tenants that are not trusted need micro-VMs, and calls go only to nodes that have what they need.
+  await rig.worker.beat({ kinds: ["container", "microvm"] });
   admin = new AdminClient(rig.url, rig.adminKey);
 });
 after(() => rig?.stop());
