@@ -15,6 +15,7 @@ import { registerPlacement } from "./routes/placement.ts";
 import { registerQuotas } from "./routes/quotas.ts";
 import { registerService } from "./routes/service.ts";
 import { registerUi } from "./routes/ui/ui.ts";
+import { registerUsage } from "./routes/usage.ts";
 
 /** Addresses that answer while the gateway drains. */
 const ALWAYS = new Set(["/healthz", "/readyz", "/metrics"]);
@@ -33,6 +34,7 @@ export function createApp(gateway: GatewayContext): OpenAPIHono<GatewayEnv> {
   registerPlacement(app, gateway);
   registerLogs(app, gateway);
   registerInvocations(app, gateway);
+  registerUsage(app, gateway);
   registerQuotas(app, gateway);
   registerAdmin(app, gateway);
   registerUi(app, gateway);

@@ -1,4 +1,5 @@
 import type { Change } from "#contracts/invocation";
+import type { PlacementEngine } from "#contracts/placement-engine";
 import type { Database } from "#db/database";
 import type { InvocationProducer } from "#queue/invocation-queue";
 import type { Subscriber } from "#queue/pubsub";
@@ -18,6 +19,8 @@ export interface GatewayContext {
   metrics: GatewayMetrics;
   /** All gateways share it: what one has sealed, the others open. */
   sessionSecret: string;
+  /** The rules that calls are placed by. */
+  placement: PlacementEngine;
   /** What users type before a path. */
   publicUrl: string;
   draining: () => boolean;
