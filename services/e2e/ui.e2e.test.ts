@@ -280,7 +280,7 @@ test("a key of one tenant sees nothing of another's, not even live", async () =>
   const page = await signIn(key);
   assert.deepEqual(
     await page.getByRole("navigation", { name: "Dashboard" }).getByRole("link").allTextContents(),
-    ["Overview", "Live", "Functions", "Invocations"],
+    ["Overview", "Live", "Functions", "Invocations", "Usage"],
   );
   await page.goto(`${instance.url}/ui/live`);
   await page.locator("#live-state").getByText("following").waitFor();
@@ -294,7 +294,7 @@ test("a key of one tenant sees nothing of another's, not even live", async () =>
     .waitFor();
   const shown = await page.locator("main").innerHTML();
   assert.doesNotMatch(shown, /hello|node_|default/);
-  for (const path of ["/ui/functions", "/ui/invocations"]) {
+  for (const path of ["/ui/functions", "/ui/invocations", "/ui/usage"]) {
     await page.goto(`${instance.url}${path}`);
     await page.getByText("mine").first().waitFor();
     assert.doesNotMatch(await page.locator("main").innerHTML(), /hello/);
@@ -315,6 +315,7 @@ test("without scripts everything but the live parts works, and the live page say
   for (const name of [
     "Functions",
     "Invocations",
+    "Usage",
     "Tenants",
     "Nodes",
     "Queues",

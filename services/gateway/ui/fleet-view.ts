@@ -29,7 +29,7 @@ ${table({
   none: "No node has spoken within the last ten seconds: nothing can be called. See ./cloister doctor on the machine.",
   columns: [
     ...texts("Node", "State", "Paths", "Memory promised", "Calls at once"),
-    ...numbers("Busy", "Warm", "Prepared", "Spoke", "Up"),
+    ...numbers("Busy", "Warm", "Prepared", "Processors", "Spoke", "Up"),
     ...texts("Images", "Cgroup"),
   ],
   rows: nodes.map((node) => [
@@ -49,6 +49,7 @@ ${table({
     count(node.busy),
     count(node.warm),
     count(node.prepared),
+    count(node.processors),
     `${duration(node.ageMs)} ago`,
     duration(Math.max(0, node.atMs - node.startedAtMs)),
     Object.keys(node.images).join(", ") || "none",

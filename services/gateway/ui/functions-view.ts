@@ -1,6 +1,9 @@
+import type { Path } from "#contracts/function";
 import type { SnapshotState } from "#contracts/snapshot";
 import type { FunctionSummary, VersionSummary } from "#db/functions";
 import type { RecentInvocation } from "#db/recent-invocations";
+import { figure } from "#report/markup";
+import type { PlacementReport, ToldByNode } from "../placement/placement-of.ts";
 import { type Html, html } from "./html.ts";
 import { invocationTable } from "./invocations-view.ts";
 import { page } from "./layout.ts";
@@ -18,6 +21,8 @@ export interface Owner {
 export interface FunctionRow {
   one: FunctionSummary;
   snapshot: SnapshotState;
+  /** Where a call would run now. */
+  placement: PlacementReport;
 }
 
 const MOODS: Record<SnapshotState["state"], Mood> = {
@@ -25,6 +30,61 @@ const MOODS: Record<SnapshotState["state"], Mood> = {
   making: "plain",
   failed: "bad",
   none: "plain",
+};
+
+/** The path a call would take, and how it would start; or why it would be refused. */
+const pathOf = ({ path, start, code }: Pick<ToldByNode, "path" | "start" | "code">): Html =>
+  path === null ? state(code ?? "refused", "bad") : html`${path}${start && html`, ${start}`}`;
+
+/** Where a call would run, why, and what each node says. */
+const placementParts = (placement: PlacementReport, all: boolean): Html => {
+  const { findings, nodes } = placement;
+  const found = [...findings.needs, ...findings.hints];
+  return html`${facts([
+    ["A call would run on", pathOf(placement)],
+    ["Rules", html`<code>${placement.table}</code>`],
+  ])}
+<ol>${placement.reasons.map((reason, at) => html`<li>${reason} <code class="faint">${placement.rules[at]}</code></li>`)}</ol>
+${placement.remedy !== undefined && html`<p>${placement.remedy}</p>`}
+${
+  found.length > 0 &&
+  table({
+    caption: findings.complete
+      ? "What its bundle needs"
+      : "What its bundle needs, as far as it was looked at",
+    none: "",
+    columns: ["Need", "Seen", "Where", "Weight"].map((title) => ({ title })),
+    rows: found.map((one) => [
+      one.need,
+      html`<bdi>${one.what}</bdi>`,
+      html`<bdi>${one.file ?? "configuration"}${one.line !== undefined && `:${one.line}`}</bdi>`,
+      findings.needs.includes(one) ? "decides" : "may never be used",
+    ]),
+  })
+}
+${
+  all &&
+  table({
+    caption: "What each node says",
+    none: "No node has spoken.",
+    columns: [
+      ...["Node", "Would run on", "Told"].map((title) => ({ title })),
+      ...["Container costs", "Micro-VM costs"].map((title) => ({ title, number: true })),
+    ],
+    rows: nodes.map((node) => [
+      html`<code>${node.id}</code>`,
+      pathOf(node),
+      node.answered ? "now" : "by its last heartbeat",
+      costOf(node, "container"),
+      costOf(node, "microvm"),
+    ]),
+  })
+}`;
+};
+
+const costOf = ({ paths }: ToldByNode, path: Path): string => {
+  const known = paths[path];
+  return known ? `${duration(known.acquireMs)}, ${figure(known.memoryMb)} MiB` : "–";
 };
 
 const hrefOf = (
@@ -50,16 +110,16 @@ export const functionsPage = (
       columns: [
         { title: "Function" },
         { title: "Version", number: true },
-        ...["Runtime", "Isolation asked for", "Reuse", "Snapshot"].map((title) => ({ title })),
+        ...["Runtime", "Asks for", "Would run on", "Snapshot"].map((title) => ({ title })),
         ...["Memory", "Time", "Bundle"].map((title) => ({ title, number: true })),
         { title: "Published" },
       ],
-      rows: rows.map(({ one, snapshot }) => [
+      rows: rows.map(({ one, snapshot, placement }) => [
         html`<a href="${hrefOf(owner, `/ui/functions/${one.name}`)}">${named(one.name)}</a>`,
         String(one.version),
         one.config.runtime,
         one.config.isolation,
-        one.config.reuse,
+        pathOf(placement),
         state(snapshot.state, MOODS[snapshot.state]),
         `${count(one.config.memoryMb)} MiB`,
         duration(one.config.timeoutMs),
@@ -103,6 +163,7 @@ export function functionPage(viewer: Viewer, parts: FunctionParts): Html {
       ["Environment", Object.keys(config.env).join(", ") || "empty"],
       ["Published", moment(one.updatedAt)],
     ])}
+<section aria-labelledby="placement"><h2 id="placement">Placement</h2>${placementParts(parts.placement, viewer.operator)}</section>
 <section aria-labelledby="snapshot"><h2 id="snapshot">Snapshot</h2>${facts([
       ["State", state(snapshot.state, MOODS[snapshot.state])],
       ["Why", snapshot.reason ?? "–"],

@@ -9,6 +9,7 @@ export type Place =
   | "live"
   | "functions"
   | "invocations"
+  | "usage"
   | "tenants"
   | "nodes"
   | "queues"
@@ -27,6 +28,7 @@ const PLACES: readonly Entry[] = [
   { place: "live", title: "Live", href: "/ui/live", seen: ({ read }) => read },
   { place: "functions", title: "Functions", href: "/ui/functions", seen: ({ read }) => read },
   { place: "invocations", title: "Invocations", href: "/ui/invocations", seen: ({ read }) => read },
+  { place: "usage", title: "Usage", href: "/ui/usage", seen: ({ read }) => read },
   { place: "tenants", title: "Tenants", href: "/ui/tenants", seen: ({ operator }) => operator },
   { place: "nodes", title: "Nodes", href: "/ui/nodes", seen: ({ operator }) => operator },
   { place: "queues", title: "Queues", href: "/ui/queues", seen: ({ operator }) => operator },

@@ -5,7 +5,7 @@ import { type Html, html } from "./html.ts";
 /** The plot's frame in units of its own drawing. The script reads all of it from the drawing's data. */
 const WIDTH = 760;
 const HEIGHT = 300;
-const [LEFT, RIGHT, TOP, BOTTOM] = [66, 14, 12, 40];
+const [LEFT, RIGHT, TOP, BOTTOM] = [14, 66, 12, 40];
 /** What is drawn, ms and s. */
 const [LEAST_MS, MOST_MS] = [0.001, 10_000];
 const SECONDS = 60;
@@ -23,10 +23,10 @@ export function plot(): Html {
   ).map(
     ([name, value]) => html` data-${name}="${value}"`,
   )} data-least="${LEAST_MS}" data-most="${MOST_MS}">
-${y.ticks.map((tick) => html`<line class="grid" x1="${LEFT}" x2="${right}" y1="${y.at(tick)}" y2="${y.at(tick)}"/><text class="tick end" x="${LEFT - 8}" y="${y.at(tick) + 4}">${figure(tick)}</text>`)}
+${y.ticks.map((tick) => html`<line class="grid" x1="${LEFT}" x2="${right}" y1="${y.at(tick)}" y2="${y.at(tick)}"/><text class="tick" x="${right + 8}" y="${y.at(tick) + 4}">${figure(tick)}</text>`)}
 ${ago.map((seconds) => html`<line class="grid" x1="${x(seconds)}" x2="${x(seconds)}" y1="${TOP}" y2="${HEIGHT - BOTTOM + 4}"/><text class="tick middle" x="${x(seconds)}" y="${HEIGHT - BOTTOM + 18}">${seconds === 0 ? "now" : `${seconds} s`}</text>`)}
 <text class="tick middle" x="${(LEFT + right) / 2}" y="${HEIGHT - 4}">ago</text>
-<text class="tick middle" transform="translate(12 ${(HEIGHT - BOTTOM + TOP) / 2}) rotate(-90)">ms until a sandbox could serve</text>
+<text class="tick middle" transform="translate(${WIDTH - 6} ${(HEIGHT - BOTTOM + TOP) / 2}) rotate(-90)">ms until a sandbox could serve</text>
 <clipPath id="live-inside"><rect x="${LEFT}" y="${TOP - 6}" width="${right - LEFT + 6}" height="${HEIGHT - BOTTOM - TOP + 12}"/></clipPath>
 <g clip-path="url(#live-inside)"><g id="live-marks"></g></g></svg></div></figure>`;
 }

@@ -61,7 +61,7 @@ ${facts([
   ["State", tenantState(tenant.active)],
   ["Trust tier", tenant.tier],
 ])}
-<p class="links">${viewer.read && html`<a href="/ui/functions">Functions</a> <a href="/ui/invocations">Invocations</a> <a href="/ui/live">Live</a>`} ${viewer.admin && html`<a href="${tenantHref(tenant)}">Keys and quota</a>`}</p>
+<p class="links">${viewer.read && html`<a href="/ui/functions">Functions</a> <a href="/ui/invocations">Invocations</a> <a href="/ui/usage">Usage</a> <a href="/ui/live">Live</a>`} ${viewer.admin && html`<a href="${tenantHref(tenant)}">Keys and quota</a>`}</p>
 ${quotaTable(quota)}</section>`,
   });
 }

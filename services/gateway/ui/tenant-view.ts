@@ -44,7 +44,7 @@ ${facts([
   ["Id", html`<code>${tenant.id}</code>`],
 ])}
 ${viewer.operator && tenantActions(tenant, etag, operators, errors)}
-<p class="links">${viewer.read && html`<a href="${to("/ui/functions")}">Functions</a> <a href="${to("/ui/invocations")}">Invocations</a> <a href="${to("/ui/live")}">Live</a>`} ${viewer.operator && html`<a href="${to("/ui/sandboxes")}">Sandboxes</a>`} <a href="${to("/ui/audit")}">Audit log</a></p>
+<p class="links">${viewer.read && html`<a href="${to("/ui/functions")}">Functions</a> <a href="${to("/ui/invocations")}">Invocations</a> <a href="${to("/ui/usage")}">Usage</a> <a href="${to("/ui/live")}">Live</a>`} ${viewer.operator && html`<a href="${to("/ui/sandboxes")}">Sandboxes</a>`} <a href="${to("/ui/audit")}">Audit log</a></p>
 <section aria-labelledby="quota"><h2 id="quota">Quota</h2>
 ${viewer.operator && html`<p class="actions"><a class="button" href="${tenantHref(tenant, "/quota")}">Change quota</a></p>`}
 ${quotaTable(quota)}</section>

@@ -57,7 +57,7 @@ const isRefusal = (error: unknown): error is CloisterError =>
 
 /** Who has come in, asked again. */
 export interface Door {
-  /** Whether the key of a request still lets its holder see; true when nobody can tell. */
+  /** Whether the key of a request still has all the scopes it came in with; true when nobody can tell. */
   stillOpen: (c: UiContext) => Promise<boolean>;
 }
 
@@ -137,8 +137,9 @@ export function registerSignIn(ui: Hono<UiEnv>, gateway: GatewayContext): Door {
     async stillOpen(c) {
       const opened = seal.open(getCookie(c, COOKIE) ?? "", Date.now());
       if (typeof opened === "string") return false;
+      const { scopes } = c.get("caller");
       return seeing(gateway.authenticator, opened.key).then(
-        () => true,
+        (now) => scopes.every((scope) => now.scopes.includes(scope)),
         (error: unknown) => !isRefusal(error),
       );
     },

@@ -20,6 +20,7 @@ import { registerQuotaPages } from "./quota.ts";
 import { registerSignIn } from "./sign-in.ts";
 import { registerTenantPages } from "./tenants.ts";
 import type { UiEnv } from "./ui-env.ts";
+import { registerUsagePages } from "./usage.ts";
 
 /** Files and forms of this host alone, and nothing inline. */
 const HEADERS: readonly [string, string][] = [
@@ -79,6 +80,7 @@ export function registerUi(app: OpenAPIHono<GatewayEnv>, gateway: GatewayContext
   registerLivePages(ui, gateway, door);
   registerFunctionPages(ui, gateway);
   registerInvocationPages(ui, gateway);
+  registerUsagePages(ui, gateway);
   registerFleetPages(ui, gateway);
   registerAuditPages(ui, gateway);
   ui.all("*", () => {
