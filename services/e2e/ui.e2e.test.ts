@@ -82,7 +82,7 @@ test("a wrong key is told so, a right one leads in, and out again", async () => 
   await page.goto(`${instance.url}/ui/nodes`);
   await page.getByLabel("Key").fill("cl_wrong");
   await page.keyboard.press("Enter");
-  await page.getByRole("alert").getByText("The key is not valid").waitFor();
+  await page.locator("#f-key-error").getByText("The key is not valid").waitFor();
   assert.equal(await focused(page), "key");
   await page.keyboard.type(instance.adminKey);
   await page.keyboard.press("Enter");

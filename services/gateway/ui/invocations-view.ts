@@ -15,7 +15,7 @@ export const ended = ({
   httpStatus,
   errorCode,
 }: Pick<RecentInvocation, "status" | "httpStatus" | "errorCode">): Html =>
-  html`${state(errorCode ?? status.replaceAll("_", " "), MOODS[status] ?? "bad")}${httpStatus !== undefined && html` <span class="faint">${httpStatus}</span>`}`;
+  html`<span class="nowrap">${state(errorCode ?? status.replaceAll("_", " "), MOODS[status] ?? "bad")}${httpStatus !== undefined && html` <span class="faint">${httpStatus}</span>`}</span>`;
 
 const ms = (value: number | undefined): string =>
   value === undefined ? "–" : `${figure(value)} ms`;

@@ -1,12 +1,7 @@
 import { pathSchema } from "#contracts/function";
-import {
-  QUOTA_FIELDS,
-  type Quota,
-  type QuotaField,
-  type TenantQuota,
-  tenantQuotaSchema,
-} from "#contracts/quota";
+import { type Quota, type QuotaField, type TenantQuota, tenantQuotaSchema } from "#contracts/quota";
 import type { Errors } from "./forms.ts";
+import { issueWords } from "./issue-words.ts";
 import { bytes, count, duration } from "./words.ts";
 
 export interface QuotaRow {
@@ -33,8 +28,12 @@ export const NUMBERS: readonly QuotaRow[] = [
   { field: "asyncBacklog", label: "Asynchronous backlog", unit: "calls", shown: count },
 ];
 
-/** The fields of the form. */
-export const QUOTA_INPUTS = QUOTA_FIELDS;
+/** The fields of the form, in its order. */
+export const QUOTA_INPUTS: readonly QuotaField[] = [
+  ...NUMBERS.map(({ field }) => field),
+  "paths",
+  "minimumIsolation",
+];
 
 export const UNLIMITED = "unlimited";
 const BOTH = pathSchema.options.join(",");
@@ -95,11 +94,15 @@ export function readQuota(text: QuotaText): { own: TenantQuota } | { errors: Err
   }
   const parsed = tenantQuotaSchema.safeParse(wanted);
   if (!parsed.success)
-    for (const { path, message } of parsed.error.issues) {
-      const field = String(path[0] ?? "");
-      errors[field] ??= `${labelOf(field)}: ${message}`;
+    for (const issue of parsed.error.issues) {
+      const field = String(issue.path[0] ?? "");
+      errors[field] ??= `${labelOf(field)}: ${issueWords(issue)}`;
     }
-  if (Object.keys(errors).length > 0) return { errors };
+  // In the order of the form.
+  const ordered = ["", ...QUOTA_INPUTS].flatMap((field): [string, string][] =>
+    errors[field] === undefined ? [] : [[field, errors[field]]],
+  );
+  if (ordered.length > 0) return { errors: Object.fromEntries(ordered) };
   return { own: parsed.data as TenantQuota };
 }
 

@@ -7,7 +7,7 @@ export function signInPage(next: string, errors: Errors = {}, said?: string): Ht
   return page({
     title: "Sign in",
     said,
-    body: html`${complaint(errors)}
+    body: html`${errors.key === undefined && complaint(errors)}
 <form class="card narrow" method="post" action="/ui/sign-in">${hidden("next", next)}
 ${input(
   {

@@ -10,6 +10,8 @@ export interface RecentInvocation {
   /** Absent when the function is gone. */
   function?: string;
   acceptedAt: Date;
+  /** The same with all its digits, ms: where the next page begins. */
+  acceptedAtMs: number;
   status: InvocationStatus;
   httpStatus?: number;
   errorCode?: string;
@@ -33,7 +35,7 @@ export interface RecentQuery {
 const DAYS = 7;
 
 const COLUMNS = `i.id, i.tenant_id as "tenantId", i.function_id as "functionId", f.name as "function",
-  i.accepted_at as "acceptedAt", i.status, i.http_status as "httpStatus", i.error_code as "errorCode", i.path, i.start, i.phases,
+  i.accepted_at as "acceptedAt", (extract(epoch from i.accepted_at) * 1000)::float8 as "acceptedAtMs", i.status, i.http_status as "httpStatus", i.error_code as "errorCode", i.path, i.start, i.phases,
   i.duration_ms as "durationMs"`;
 const WINDOW =
   "i.accepted_at > now() - make_interval(days => $2) and i.accepted_at < coalesce(to_timestamp($3::float8 / 1000), 'infinity')";

@@ -2,6 +2,7 @@ import type { ZodError } from "zod";
 import { CloisterError } from "#errors/catalogue";
 import { readTextBody } from "../../publish/read-json-body.ts";
 import type { Errors } from "../../ui/forms.ts";
+import { issueWords } from "../../ui/issue-words.ts";
 import type { UiContext } from "./ui-env.ts";
 
 const FORM_TYPE = /^application\/x-www-form-urlencoded\s*(?:;|$)/i;
@@ -42,9 +43,9 @@ export async function readForm(c: UiContext): Promise<Form> {
 /** What a schema says, by field. */
 export function errorsOf(error: ZodError, labels: Readonly<Record<string, string>> = {}): Errors {
   const errors: Record<string, string> = {};
-  for (const { path, message } of error.issues) {
-    const field = String(path[0] ?? "");
-    errors[field] ??= `${labels[field] ?? field}: ${message}`;
+  for (const issue of error.issues) {
+    const field = String(issue.path[0] ?? "");
+    errors[field] ??= `${labels[field] ?? field}: ${issueWords(issue)}`;
   }
   return errors;
 }

@@ -21,7 +21,8 @@ export function registerInvocationPages(ui: Hono<UiEnv>, gateway: GatewayContext
     const { tenant: asked, before } = c.req.query();
     const all = viewer.operator && asked === "*";
     const tenant = all ? undefined : await tenantFor(gateway, viewer, asked);
-    const beforeMs = before !== undefined && /^\d{1,15}$/.test(before) ? Number(before) : undefined;
+    const beforeMs =
+      before !== undefined && /^\d{1,15}(\.\d{1,6})?$/.test(before) ? Number(before) : undefined;
     const query: RecentQuery = {
       limit: PAGE + 1,
       ...(tenant ? { tenantId: tenant.id } : {}),
@@ -32,7 +33,7 @@ export function registerInvocationPages(ui: Hono<UiEnv>, gateway: GatewayContext
     const names = all
       ? await tenantNames(db, [...new Set(found.map(({ tenantId }) => tenantId))])
       : undefined;
-    const next = rows.length > PAGE ? found.at(-1)?.acceptedAt.getTime() : undefined;
+    const next = rows.length > PAGE ? found.at(-1)?.acceptedAtMs : undefined;
     const shown = tenant && { name: tenant.name, own: tenant.id === viewer.tenant.id };
     return show(c, invocationsPage(viewer, { found, tenant: shown, names, next }));
   });

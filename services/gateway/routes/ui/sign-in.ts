@@ -65,8 +65,11 @@ export interface Door {
 export function registerSignIn(ui: Hono<UiEnv>, gateway: GatewayContext): Door {
   const seal = new SessionSeal(gateway.sessionSecret);
   const failures = new FailedSignIns();
-  const secure = gateway.publicUrl.startsWith("https:");
-  const options = { path: "/ui", httpOnly: true, sameSite: "Strict", secure } as const;
+  const behindTls = gateway.publicUrl.startsWith("https:");
+  const options = { path: "/ui", httpOnly: true, sameSite: "Strict" } as const;
+  // A proxy that says so is believed: whoever makes it up keeps only his own cookie from http.
+  const isHttps = (c: UiContext): boolean =>
+    behindTls || c.req.header("x-forwarded-proto") === "https";
 
   const door = createMiddleware<UiEnv>(async (c, next) => {
     if (OPEN.has(c.req.path)) return next();
@@ -124,7 +127,7 @@ export function registerSignIn(ui: Hono<UiEnv>, gateway: GatewayContext): Door {
       );
     }
     // Without a time of its own: it goes when the browser is closed.
-    setCookie(c, COOKIE, seal.seal(key, Date.now()), options);
+    setCookie(c, COOKIE, seal.seal(key, Date.now()), { ...options, secure: isHttps(c) });
     return c.redirect(next, 303);
   });
 

@@ -58,6 +58,12 @@ test("behind https the cookie is for https only", async () => {
       { origin: "https://cloister.example" },
     );
     assert.match(told.headers.getSetCookie()[0] ?? "", /; Secure/);
+    const proxied = await new UiClient(rig.url).post(
+      "/ui/sign-in",
+      { key: rig.adminKey, next: "/ui" },
+      { origin: rig.url, "x-forwarded-proto": "https" },
+    );
+    assert.match(proxied.headers.getSetCookie()[0] ?? "", /; Secure/);
   } finally {
     await gateway.drain();
   }
@@ -260,6 +266,8 @@ test("what is wrong with a quota is said beside its field, and nothing is saved"
   for (const field of Object.keys(wrong))
     assert.match(told.text, new RegExp(`id="f-${field}-error"`));
   assert.doesNotMatch(told.text, /<script>/);
+  assert.match(told.text, /Calls at once: at least 0/);
+  assert.match(told.text, /Functions: a whole number/);
   const contrary = await ui.post(at, { etag, paths: "container", minimumIsolation: "microvm" });
   assert.equal(contrary.status, 400);
   assert.deepEqual((await admin.expect(200, "GET", "/admin/v1/tenants/careful/quota")).own, {});
