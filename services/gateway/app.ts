@@ -4,6 +4,7 @@ import type { GatewayContext } from "./gateway-context.ts";
 import type { GatewayEnv } from "./middleware/caller.ts";
 import { observe } from "./middleware/observe.ts";
 import { onError, onInvalid, problemResponse } from "./middleware/problems.ts";
+import { registerCompare } from "./routes/compare.ts";
 import { registerDocs } from "./routes/docs.ts";
 import { registerFunctions } from "./routes/functions.ts";
 import { registerInvocations } from "./routes/invocations.ts";
@@ -30,6 +31,7 @@ export function createApp(gateway: GatewayContext): OpenAPIHono<GatewayEnv> {
   registerPlacement(app, gateway);
   registerLogs(app, gateway);
   registerInvocations(app, gateway);
+  registerCompare(app, gateway);
   registerNotYet(app);
   registerDocs(app);
   registerOpenApi(app, gateway.publicUrl);

@@ -3,6 +3,7 @@ import type { Database } from "#db/database";
 import type { InvocationProducer } from "#queue/invocation-queue";
 import type { Subscriber } from "#queue/pubsub";
 import type { Authenticator } from "./auth/authenticator.ts";
+import type { CallContext } from "./invoke/call-context.ts";
 import type { GatewayMetrics } from "./metrics.ts";
 
 /** What the routes need of their gateway. */
@@ -20,4 +21,6 @@ export interface GatewayContext {
   /** Drops what is cached of it here, and tells the other processes. */
   changed: (change: Change) => Promise<void>;
   onProblem: (error: Error) => void;
+  /** For invocations that the gateway makes itself. */
+  calls: CallContext;
 }

@@ -13,9 +13,8 @@ import { createApp } from "./app.ts";
 import { Authenticator } from "./auth/authenticator.ts";
 import { RefreshingCache } from "./cache/refreshing-cache.ts";
 import type { GatewayContext } from "./gateway-context.ts";
-import type { Call } from "./invoke/call.ts";
-import type { OpenCall } from "./invoke/call-context.ts";
-import { Calls } from "./invoke/calls.ts";
+import type { CallContext, OpenCall } from "./invoke/call-context.ts";
+import { Calls, type TakenCall } from "./invoke/calls.ts";
 import { FunctionResolver } from "./invoke/function-resolver.ts";
 import { Invoker } from "./invoke/invoker.ts";
 import { LostJobs } from "./invoke/lost-jobs.ts";
@@ -54,9 +53,9 @@ export class GatewayService {
   readonly #functions: FunctionResolver;
   readonly #tenants: RefreshingCache<Tenant>;
   readonly #metrics: GatewayMetrics;
-  readonly #calls: Calls<Call>;
+  readonly #calls: Calls<TakenCall>;
   readonly #open = new Set<OpenCall>();
-  readonly #lostJobs: LostJobs<Call>;
+  readonly #lostJobs: LostJobs<TakenCall>;
   readonly #reply: ReplyServer;
   readonly #drain = new AbortController();
   #server: Server | undefined;
@@ -131,6 +130,20 @@ export class GatewayService {
       this.#log.error({ part: "request", err: error.message, stack: error.stack }, "trouble");
     };
     const publicUrl = (this.#settings.publicUrl ?? `http://${listen}`).replace(/\/+$/, "");
+    const context: CallContext = {
+      calls: this.#calls,
+      producer: this.#producer,
+      replyTo,
+      queueWaitMs,
+      draining,
+      opened: (call) => this.#open.add(call),
+      closed: (call, { code, durationMs }) => {
+        this.#open.delete(call);
+        this.#metrics.invoked(code, durationMs);
+        if (this.#open.size === 0) this.#idle?.();
+      },
+      onProblem,
+    };
     const gateway: GatewayContext = {
       db: this.#db,
       producer: this.#producer,
@@ -145,22 +158,10 @@ export class GatewayService {
         await this.#publisher.publish(CHANGES_CHANNEL, change);
       },
       onProblem,
+      calls: context,
     };
     const invoker = new Invoker({
-      context: {
-        calls: this.#calls,
-        producer: this.#producer,
-        replyTo,
-        queueWaitMs,
-        draining,
-        opened: (call) => this.#open.add(call),
-        closed: (call, { code, durationMs }) => {
-          this.#open.delete(call);
-          this.#metrics.invoked(code, durationMs);
-          if (this.#open.size === 0) this.#idle?.();
-        },
-        onProblem,
-      },
+      context,
       authenticator: this.#authenticator,
       functions: this.#functions,
       publicTenant: () => this.#tenants.get(DEFAULT_TENANT),

@@ -13,6 +13,7 @@ import { VersionCache } from "./invoke/version-cache.ts";
 import { serveMetrics, WorkerMetrics } from "./metrics.ts";
 import type { Tier } from "./placement/place.ts";
 import { TierCache } from "./placement/tier-cache.ts";
+import { ForcedStarts } from "./pool/forced-starts.ts";
 import type { PreparedTarget } from "./pool/prepared-cells.ts";
 import { SandboxPool } from "./pool/sandbox-pool.ts";
 import { type RecordSink, RecordWriter } from "./records/record-writer.ts";
@@ -168,11 +169,19 @@ export class WorkerService {
       },
     });
     this.#pool = pool;
+    const forced = new ForcedStarts({
+      cold: this.#launcher,
+      restoring: this.#restoring,
+      bundles,
+      reserve: (memoryMb) => pool.reserve(memoryMb),
+      observe: (sandbox, spec) => sandbox.observe(logsOf(sandbox, spec, this.#records)),
+    });
     const versions = new VersionCache((id) => database.readVersion(id));
     const tiers = new TierCache((id) => database.tierOf(id));
     this.#context = {
       nodeId: settings.nodeId,
       pool,
+      forced,
       links: this.#links,
       versions,
       tiers,

@@ -8,6 +8,7 @@ import type {
 } from "#contracts/invocation";
 import type { ErrorCode } from "#errors/catalogue";
 import type { Tier } from "../placement/place.ts";
+import type { ForcedStarts } from "../pool/forced-starts.ts";
 import type { SandboxPool } from "../pool/sandbox-pool.ts";
 import type { ReplyLinks } from "../reply/reply-links.ts";
 
@@ -15,6 +16,8 @@ import type { ReplyLinks } from "../reply/reply-links.ts";
 export interface InvocationContext {
   nodeId: string;
   pool: Pick<SandboxPool, "acquire">;
+  /** For comparisons. */
+  forced?: Pick<ForcedStarts, "acquire">;
   links: Pick<ReplyLinks, "get">;
   versions: {
     cached(versionId: string): VersionSpec | undefined;

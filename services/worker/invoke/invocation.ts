@@ -1,3 +1,4 @@
+import type { MeasuredRun } from "#contracts/comparison";
 import type { StartKind, VersionSpec } from "#contracts/function";
 import type {
   InvocationJob,
@@ -21,6 +22,7 @@ import {
   type WorkReading,
 } from "../sandbox/index.ts";
 import { checkAnswerHead } from "./answer-head.ts";
+import { acquireFor, measuredRun } from "./compared-run.ts";
 import type { InvocationContext, InvocationOutcome } from "./context.ts";
 import { statusOf } from "./invocation-status.ts";
 import { inlineBody } from "./job-body.ts";
@@ -69,6 +71,7 @@ export class Invocation implements AnswerHandler, CallerHandler {
   #workBefore: WorkReading | undefined;
   #trace: TraceLog | undefined;
   #work: InvocationOutcome["work"] = {};
+  #measured: MeasuredRun | undefined;
 
   constructor(context: InvocationContext, job: InvocationJob) {
     this.#context = context;
@@ -149,7 +152,7 @@ export class Invocation implements AnswerHandler, CallerHandler {
       this.#job.acceptedAtMs + this.#context.queueWaitMs,
     );
     const { path } = this.#placement as Placement;
-    const got = this.#context.pool.acquire(spec, path, latest - now);
+    const got = acquireFor(this.#context, this.#job, spec, path, latest - now);
     if (!("promise" in got)) {
       this.#phases.acquire_ms = sinceMs(began);
       this.#begin(spec, got);
@@ -160,7 +163,7 @@ export class Invocation implements AnswerHandler, CallerHandler {
     got.promise.then(
       (lease) => {
         this.#pending = undefined;
-        this.#phases.acquire_ms = sinceMs(began);
+        this.#phases.acquire_ms = round(sinceMs(began) - (lease.asideMs ?? 0));
         for (const [name, ms] of Object.entries(lease.phases))
           this.#phases[name as keyof Phases] = round(ms);
         if (this.#finished) lease.release(true);
@@ -334,7 +337,11 @@ export class Invocation implements AnswerHandler, CallerHandler {
     const finish = (): void => {
       if (this.#finished) return;
       this.#phases.reply_ms = sinceMs(this.#headAt);
-      this.#reply?.end({ ...(handlerMs === undefined ? {} : { handlerMs }), phases: this.#phases });
+      this.#reply?.end({
+        ...(handlerMs === undefined ? {} : { handlerMs }),
+        phases: this.#phases,
+        ...(this.#measured ? { measured: this.#measured } : {}),
+      });
       this.#finish("ok");
     };
     if (this.#answerPump) this.#answerPump.whenDrained(finish);
@@ -474,10 +481,13 @@ export class Invocation implements AnswerHandler, CallerHandler {
       this.#phases[name as keyof Phases] = round(ms);
   }
 
-  #meter({ sandbox }: Lease): void {
+  #meter(lease: Lease): void {
+    const { sandbox } = lease;
     this.#cpuMs = sandbox.cpuDeltaMs();
     this.#memoryPeakBytes ??= sandbox.memoryPeakBytes();
     if (this.#workBefore) this.#work = sandbox.workSince(this.#workBefore);
+    if (this.#job.compare)
+      this.#measured ??= measuredRun(this.#context.nodeId, lease, this.#cpuMs, this.#work);
   }
 
   #fail(error: unknown): void {

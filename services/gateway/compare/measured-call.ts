@@ -1,0 +1,174 @@
+import { type ForcedStart, type MeasuredRun, measuredRunSchema } from "#contracts/comparison";
+import type { Path, StartKind } from "#contracts/function";
+import { newId } from "#contracts/ids";
+import type { InvocationJob, Phases } from "#contracts/invocation";
+import type { CallTarget } from "#db/functions";
+import { CloisterError, errorCode } from "#errors/catalogue";
+import type { InvocationLink } from "#protocol/link";
+import type { CallHandler, CallStream } from "#protocol/stream";
+import { answerHead } from "../invoke/answer-head.ts";
+import type { CallContext, OpenCall } from "../invoke/call-context.ts";
+import type { TakenCall } from "../invoke/calls.ts";
+
+export interface MeasuredRequest {
+  target: CallTarget;
+  kind: InvocationJob["kind"];
+  head: InvocationJob["head"];
+  body: InvocationJob["body"];
+  path: Path;
+  /** Absent: as the pool gives it. */
+  start?: ForcedStart;
+}
+
+export interface MeasuredAnswer {
+  status: number;
+  path: Path;
+  start: StartKind;
+  phases: Phases;
+  /** From the moment it was accepted to the last byte of the answer, less what was spent aside, ms. */
+  ms: number;
+  measured: MeasuredRun;
+  /** The beginning of the body. */
+  excerpt: string;
+}
+
+/** A worker answers within the function's own bounds, and makes a snapshot within some seconds more, ms. */
+const HUNG_WORKER_GRACE_MS = 30_000;
+const EXCERPT_BYTES = 200;
+
+/** One invocation that the gateway makes itself, through the queue as any other; nobody but the one who compares sees its answer. */
+export class MeasuredCall implements CallHandler, TakenCall, OpenCall {
+  readonly id = newId("inv");
+  deadlineMs = 0;
+  queued = false;
+  readonly #context: CallContext;
+  readonly #timeoutMs: number;
+  readonly #answer = Promise.withResolvers<MeasuredAnswer>();
+  #beganMs = 0;
+  #stream: CallStream | undefined;
+  #finished = false;
+  #hungTimer: NodeJS.Timeout | undefined;
+  #head: ReturnType<typeof answerHead>;
+  #excerpt = "";
+
+  constructor(context: CallContext, timeoutMs: number) {
+    this.#context = context;
+    this.#timeoutMs = timeoutMs;
+    context.opened(this);
+  }
+
+  /** Rejects with a CloisterError; `signal` ends it with `invocation_cancelled`. */
+  run(request: MeasuredRequest, signal: AbortSignal): Promise<MeasuredAnswer> {
+    const { producer, replyTo, queueWaitMs, calls } = this.#context;
+    const { target, kind, head, body, path, start } = request;
+    const cancel = (): void => this.fail(new CloisterError("invocation_cancelled"));
+    signal.addEventListener("abort", cancel);
+    const acceptedAtMs = performance.timeOrigin + performance.now();
+    const job: InvocationJob = {
+      id: this.id,
+      tenantId: target.tenantId,
+      functionId: target.functionId,
+      versionId: target.versionId,
+      kind,
+      head,
+      bodyFollows: false,
+      replyTo,
+      acceptedAtMs,
+      expiresAtMs: acceptedAtMs + queueWaitMs,
+      wantedPath: path,
+      compare: start === undefined ? {} : { start },
+    };
+    if (body) job.body = body;
+    this.#beganMs = performance.now();
+    if (signal.aborted) cancel();
+    else {
+      this.queued = true;
+      // Known before it is in the queue: a worker may be quicker than Redis's answer to us.
+      calls.add(this);
+      producer.add(job).catch((error: Error) => {
+        this.#context.onProblem(error);
+        if (!this.#stream)
+          this.fail(new CloisterError("dependency_unavailable", "The queue cannot be reached"));
+      });
+    }
+    return this.#answer.promise.finally(() => signal.removeEventListener("abort", cancel));
+  }
+
+  attach(link: InvocationLink, streamId: number): void {
+    this.#context.calls.remove(this);
+    this.#stream = link.takeCall(streamId, this);
+    const boundMs = this.#context.queueWaitMs + this.#timeoutMs + HUNG_WORKER_GRACE_MS;
+    this.#hungTimer = setTimeout(
+      () => this.fail(new CloisterError("worker_lost", "The worker has stopped answering")),
+      boundMs,
+    );
+  }
+
+  waitedTooLong(): void {
+    this.fail(new CloisterError("queue_timeout"));
+  }
+
+  fail(cause: unknown): void {
+    const error = cause instanceof CloisterError ? cause : new CloisterError("internal");
+    if (this.#finish(error)) this.#answer.reject(error);
+  }
+
+  onHead(raw: Record<string, unknown>): void {
+    this.#head = answerHead(raw);
+    if (!this.#head) this.fail(new CloisterError("internal", "That is no answer's head"));
+  }
+
+  onData(bytes: Buffer): void {
+    if (this.#excerpt.length < EXCERPT_BYTES)
+      this.#excerpt = (this.#excerpt + bytes.toString("utf8", 0, EXCERPT_BYTES)).slice(
+        0,
+        EXCERPT_BYTES,
+      );
+    this.#stream?.consumed(bytes.length);
+  }
+
+  onEnd(trailer: Record<string, unknown>): void {
+    const tookMs = performance.now() - this.#beganMs;
+    const head = this.#head;
+    const measured = measuredRunSchema.safeParse(trailer.measured);
+    if (!head || !measured.success) {
+      this.fail(
+        new CloisterError("internal", "The worker did not tell what it measured; is it older?"),
+      );
+      return;
+    }
+    if (!this.#finish(undefined)) return;
+    const phases = trailer.phases as Phases | undefined;
+    this.#answer.resolve({
+      status: head.status,
+      path: head.meta.path,
+      start: head.meta.start,
+      phases: { ...head.meta.phases, ...phases },
+      ms: Math.max(0, tookMs - measured.data.asideMs),
+      measured: measured.data,
+      excerpt: this.#excerpt,
+    });
+  }
+
+  onError({ code, message }: Record<string, unknown>): void {
+    const detail = typeof message === "string" && message !== "" ? message.slice(0, 1000) : "";
+    this.fail(new CloisterError(errorCode(code), detail || undefined));
+  }
+
+  onDown(): void {
+    this.fail(new CloisterError("worker_lost"));
+  }
+
+  /** False when it had ended before. */
+  #finish(error: CloisterError | undefined): boolean {
+    if (this.#finished) return false;
+    this.#finished = true;
+    clearTimeout(this.#hungTimer);
+    const { calls, producer, closed } = this.#context;
+    calls.remove(this);
+    if (this.#stream) this.#stream.cancel();
+    else if (this.queued) void producer.remove(this.id);
+    closed(this, { code: error?.code, durationMs: performance.now() - this.#beganMs });
+    return true;
+  }
+}
