@@ -18,6 +18,7 @@ const COMMANDS: Record<string, () => Promise<(program: Command) => void>> = {
   logs: async () => (await import("./commands/logs.ts")).registerLogs,
   versions: async () => (await import("./commands/functions.ts")).registerVersions,
   placement: async () => (await import("./commands/functions.ts")).registerPlacement,
+  compare: async () => (await import("./commands/compare.ts")).registerCompare,
   bench: async () => (await import("./commands/bench.ts")).registerBench,
   doctor: async () => (await import("./commands/doctor.ts")).registerDoctor,
   test: async () => (await import("./commands/test.ts")).registerTest,

@@ -10,15 +10,22 @@ import {
   rmSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, relative, resolve } from "node:path";
 import { z } from "zod";
-import { functionConfigSchema, type Runtime, type VersionSpec } from "#contracts/function";
+import {
+  type FunctionConfig,
+  functionConfigSchema,
+  type Runtime,
+  type VersionSpec,
+} from "#contracts/function";
 import { PROJECT_ROOT } from "#embedded/unprivileged";
 import {
   type InitMessage,
+  initOf,
   SandboxdLauncher,
   type SandboxShape,
   shapeFor,
+  type WholeRequest,
 } from "../../worker/sandbox/index.ts";
 import { Failure, messageOf } from "../failure.ts";
 import { type Folders, foldersOf, imagesFolder } from "../instance/folders.ts";
@@ -31,17 +38,34 @@ const manifestSchema = z.looseObject({
 });
 
 const MEMORY_MB = 256;
+
 /** A function to measure with, and the image it runs in. */
 export interface Measured {
   image: Runtime;
-  /** Its name, and its folder in the project. */
+  /** Its name, and its folder: in the project, or wherever it is. */
   name: string;
   folder: string;
+  /** What it was deployed with; its defaults when absent. */
+  config?: FunctionConfig;
+  /** What it is asked; examples/hello's greeting when absent. */
+  question?: Question;
 }
+
+/** What a function is asked, and whether it answered rightly. */
+export interface Question {
+  request: WholeRequest;
+  isRight(status: number, body: Buffer): boolean;
+}
+
+const GREETING: Question = {
+  request: { path: "/?name=bench" },
+  isRight: (status, body) => status === 200 && body.includes("Hello, bench!"),
+};
 
 /** What every mode shares: the same image, runner, function and settings. */
 export interface Ground {
   shape: SandboxShape;
+  question: Question;
   init: InitMessage;
   /** The runner's command line inside the image. */
   argv: string[];
@@ -61,7 +85,11 @@ export interface Ground {
 }
 
 /** Starts a sandboxd of the benchmark's own and lays out what the modes run. Throws a Failure; then nothing is left. */
-export async function layGround({ image, name, folder }: Measured): Promise<Ground> {
+export async function layGround(measured: Measured): Promise<Ground> {
+  const { image, name, folder, question = GREETING } = measured;
+  const config =
+    measured.config ?? functionConfigSchema.parse({ name, runtime: image, memoryMb: MEMORY_MB });
+
   const manifestPath = join(imagesFolder(), `${image}.json`);
   let manifest: z.infer<typeof manifestSchema>;
   try {
@@ -88,10 +116,8 @@ export async function layGround({ image, name, folder }: Measured): Promise<Grou
     for (const layer of manifest.layers) {
       execFileSync("cp", ["-al", `${join(imagesFolder(), "layers", layer)}/.`, rootfs]);
     }
-    const source = join(PROJECT_ROOT, folder);
-    const hash = createHash("sha256");
-    for (const file of readdirSync(source).sort()) hash.update(readFileSync(join(source, file)));
-    const digest = hash.digest("hex");
+    const source = resolve(PROJECT_ROOT, folder);
+    const digest = digestOf(source);
     const path = join(folders.bundles, digest);
     cpSync(source, path, { recursive: true });
     const said: string[] = [];
@@ -102,22 +128,26 @@ export async function layGround({ image, name, folder }: Measured): Promise<Grou
     const launcher = new SandboxdLauncher({ socketPath: join(folders.run, "sandboxd.sock") });
     await launcher.connect();
     const running = sandboxd;
+    const spec: VersionSpec = {
+      versionId: "ver_bench",
+      functionId: "fn_bench",
+      tenantId: "ten_bench",
+      name,
+      version: 1,
+      bundleDigest: digest,
+      config,
+    };
     return {
-      shape: shapeFor({ runtime: image, memoryMb: MEMORY_MB }),
-      init: { function: name, version: 1, env: {}, memoryMb: MEMORY_MB, timeoutMs: 10_000 },
-      argv: manifest.runner.argv.map((word) => word.replaceAll("{memoryMb}", String(MEMORY_MB))),
+      shape: shapeFor(config),
+      question,
+      init: initOf(spec),
+      argv: manifest.runner.argv.map((word) =>
+        word.replaceAll("{memoryMb}", String(config.memoryMb)),
+      ),
       env: manifest.runner.env,
       rootfs,
       bundle: { digest, path },
-      spec: {
-        versionId: "ver_bench",
-        functionId: "fn_bench",
-        tenantId: "ten_bench",
-        name,
-        version: 1,
-        bundleDigest: digest,
-        config: functionConfigSchema.parse({ name, runtime: image, memoryMb: MEMORY_MB }),
-      },
+      spec,
       launcher,
       sandboxd: { instance: folders.id, pid: running.child.pid ?? 0 },
       scratch: data,
@@ -133,4 +163,17 @@ export async function layGround({ image, name, folder }: Measured): Promise<Grou
     if (error instanceof Failure) throw error;
     throw new Failure(`The benchmark cannot start: ${messageOf(error)}`, "Run ./cloister doctor.");
   }
+}
+
+/** Of names and contents of all files below. */
+function digestOf(source: string): string {
+  const hash = createHash("sha256");
+  const files = readdirSync(source, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .map((entry) => join(entry.parentPath, entry.name));
+  for (const file of files.sort()) {
+    hash.update(`${relative(source, file)}\0`);
+    hash.update(readFileSync(file));
+  }
+  return hash.digest("hex");
 }

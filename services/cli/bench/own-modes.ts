@@ -163,11 +163,11 @@ export function warmMode(ground: Ground, kind: Path): Mode {
           ground,
         );
       // The other modes have had the processors for a second; a call in a row of calls is meant, not the first after a pause.
-      for (let call = 0; call < CALLS_BEFORE_WARM; call++) await answer(serving);
+      for (let call = 0; call < CALLS_BEFORE_WARM; call++) await answer(serving, ground);
     },
     async measured() {
       if (!serving) throw new Error("there is no sandbox");
-      await answer(serving);
+      await answer(serving, ground);
     },
     async close() {
       await serving?.end();
