@@ -37,6 +37,8 @@ const manifestSchema = z.looseObject({
   runner: z.object({ argv: z.array(z.string()).min(1), env: z.record(z.string(), z.string()) }),
 });
 
+const stepsSchema = z.record(z.string(), z.number());
+
 const MEMORY_MB = 256;
 
 /** A function to measure with, and the image it runs in. */
@@ -77,6 +79,8 @@ export interface Ground {
   /** The function as a version of it, for what is kept by version. */
   spec: VersionSpec;
   launcher: SandboxdLauncher;
+  /** Steps of sandboxd for each sandbox it made, ms. */
+  steps: Map<string, Record<string, number>>;
   /** The benchmark's own sandboxd. */
   sandboxd: { instance: string; pid: number };
   /** A folder for a mode's own files; goes at the end. */
@@ -125,7 +129,14 @@ export async function layGround(measured: Measured): Promise<Ground> {
       onLine: (line) => void said.push(line),
       onSpawn() {},
     });
-    const launcher = new SandboxdLauncher({ socketPath: join(folders.run, "sandboxd.sock") });
+    const steps: Ground["steps"] = new Map();
+    const launcher = new SandboxdLauncher({
+      socketPath: join(folders.run, "sandboxd.sock"),
+      onMade: (id, phases) => {
+        const parsed = stepsSchema.safeParse(phases);
+        if (parsed.success) steps.set(id, parsed.data);
+      },
+    });
     await launcher.connect();
     const running = sandboxd;
     const spec: VersionSpec = {
@@ -149,6 +160,7 @@ export async function layGround(measured: Measured): Promise<Ground> {
       bundle: { digest, path },
       spec,
       launcher,
+      steps,
       sandboxd: { instance: folders.id, pid: running.child.pid ?? 0 },
       scratch: data,
       async close() {

@@ -10,6 +10,7 @@ import {
 import { answer, firstAnswer } from "./first-answer.ts";
 import type { Ground } from "./ground.ts";
 import type { Mode } from "./rounds.ts";
+import { factsOf } from "./run-facts.ts";
 
 /** Starts the image's own program and runner without any walls, so that only the walls differ. */
 export function processLauncher(ground: Ground): ProcessLauncher {
@@ -47,6 +48,7 @@ export function coldMode(ground: Ground, kind: Path): Mode {
       const assigned = await ground.launcher.launch(shape, "bench", ground.bundle);
       serving = await firstAnswer(assigned, ground);
     },
+    facts: () => factsOf(serving as ServingSandbox, ground),
     async after() {
       await serving?.end();
       serving = undefined;
@@ -57,6 +59,7 @@ export function coldMode(ground: Ground, kind: Path): Mode {
 export function preparedMode(ground: Ground, kind: Path): Mode {
   const shape = { ...ground.shape, kind };
   let cell: BootedSandbox | undefined;
+  let serving: ServingSandbox | undefined;
   return {
     name: `${kind}-prepared`,
     async before() {
@@ -64,8 +67,9 @@ export function preparedMode(ground: Ground, kind: Path): Mode {
     },
     async measured() {
       if (!cell) throw new Error("there is no cell");
-      await firstAnswer(await cell.assign(ground.bundle, "bench"), ground);
+      serving = await firstAnswer(await cell.assign(ground.bundle, "bench"), ground);
     },
+    facts: () => factsOf(serving as ServingSandbox, ground),
     async after() {
       await cell?.end();
       cell = undefined;
@@ -115,6 +119,7 @@ function modeOf(
       }
       serving = await firstAnswer(assigned, ground);
     },
+    facts: () => factsOf(serving as ServingSandbox, ground),
     async after() {
       await serving?.end();
       serving = undefined;
@@ -142,6 +147,7 @@ export function resetMode(ground: Ground): Mode {
       if (!serving) throw new Error("there is no sandbox");
       serving = await firstAnswer(await serving.reset(), ground);
     },
+    facts: () => factsOf(serving as ServingSandbox, ground),
     async close() {
       await serving?.end();
     },
@@ -169,6 +175,7 @@ export function warmMode(ground: Ground, kind: Path): Mode {
       if (!serving) throw new Error("there is no sandbox");
       await answer(serving, ground);
     },
+    facts: () => factsOf(serving as ServingSandbox, ground),
     async close() {
       await serving?.end();
     },

@@ -9,6 +9,7 @@ interface BootCommandOptions {
   n: number;
   json?: boolean;
   modes?: string[];
+  phases?: boolean;
 }
 
 interface OverheadCommandOptions {
@@ -34,6 +35,7 @@ export const registerBench = (program: Command): void => {
     .option("--modes <list>", "separated by commas; default: all that can run here", (text) =>
       text.split(","),
     )
+    .option("--phases", "also where the time goes, and what a sandbox has cost by its first answer")
     .option("--json", "print JSON for scripts")
     .action(boot);
   bench
@@ -52,7 +54,7 @@ export const registerBench = (program: Command): void => {
   bench
     .command("overhead")
     .description(
-      "the same work on each path, rounds interleaved: computing, memory, system calls, files, starts",
+      "the same work on each path, rounds interleaved: computing, memory, system calls, files, JSON, crypto, compression, starts",
     )
     .option("-n <rounds>", "measurements of each", count, 20)
     .option("--workloads <list>", "separated by commas; default: all", (text) => text.split(","))
@@ -168,6 +170,11 @@ async function boot(options: BootCommandOptions): Promise<void> {
       { title: "failures", right: true },
     ];
     process.stdout.write(table([...heading, ...columns], rows));
+    if (options.phases) {
+      const { costTable, timeTable } = await import("../bench/boot-tables.ts");
+      for (const { columns, rows } of [timeTable(report), costTable(report)])
+        process.stdout.write(`\n${table(columns, rows)}`);
+    }
     for (const { mode, reason } of report.unavailable) process.stdout.write(`${mode}: ${reason}\n`);
     writeFailures(report.firstFailures);
   }
@@ -190,7 +197,7 @@ async function overhead(options: OverheadCommandOptions): Promise<void> {
       ratio === null ? "-" : `${ratio < 1 ? "" : "+"}${((ratio - 1) * 100).toFixed(1)} %`;
     const titles = [
       ...["n", "failures", "process", "container", "over", "of least"],
-      ...["microvm", "over", "of least", "exits", "page faults"],
+      ...["microvm", "over", "95 %", "of least", "exits", "page faults"],
     ];
     const rows = report.workloads.map((one) => [
       one.name,
@@ -202,6 +209,9 @@ async function overhead(options: OverheadCommandOptions): Promise<void> {
       over(one.container_least_ratio),
       ms(one.microvm_ms ?? undefined),
       over(one.microvm_ratio),
+      one.microvm_interval
+        ? `${over(one.microvm_interval.low)} to ${over(one.microvm_interval.high)}`
+        : "-",
       over(one.microvm_least_ratio),
       one.exits ? String(Object.values(one.exits).reduce((sum, count) => sum + count, 0)) : "-",
       String(one.page_faults ?? "-"),

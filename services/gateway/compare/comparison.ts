@@ -12,6 +12,7 @@ import {
   median,
   medianInterval,
   medianRatio,
+  mediansByName,
   ratioInterval,
 } from "#report/statistics";
 import type { MeasuredAnswer } from "./measured-call.ts";
@@ -206,13 +207,13 @@ function pathReport(path: Path, cells: readonly Cell[]): PathReport {
 function startReport({ start, answers, failures, gone }: Cell): StartReport {
   const times = timesOf(answers);
   const first = gone ?? failures[0];
-  const exits = mediansOf(answers.map(({ measured }) => measured.exits ?? {}));
+  const exits = mediansByName(answers.map(({ measured }) => measured.exits ?? {}));
   return {
     start,
     ...distribution(times, failures.length),
     p50_interval: medianInterval(times),
     ...(first === undefined ? {} : { first_failure: first }),
-    phases: mediansOf(answers.map(({ phases }) => phases as Record<string, number | undefined>)),
+    phases: mediansByName(answers.map(({ phases }) => ({ ...phases }))),
     cpu_ms: medianOf(answers.map(({ measured }) => measured.cpuMs)),
     private_kib: medianOf(answers.map(({ measured }) => measured.privateKib)),
     page_faults: medianOf(answers.map(({ measured }) => measured.pageFaults)),
@@ -226,19 +227,6 @@ const timesOf = (answers: readonly MeasuredAnswer[]): number[] =>
 
 const medianOf = (values: readonly (number | undefined)[]): number | null =>
   median(values.filter((value) => value !== undefined));
-
-/** Of each name that was told; one that was not told of an answer is no zero. */
-function mediansOf(
-  all: readonly Readonly<Record<string, number | undefined>>[],
-): Record<string, number> {
-  const names = new Set(all.flatMap((one) => Object.keys(one)));
-  const found: Record<string, number> = {};
-  for (const name of names) {
-    const value = medianOf(all.map((one) => one[name]));
-    if (value !== null) found[name] = Math.round(value * 1000) / 1000;
-  }
-  return found;
-}
 
 /** What is alike on both paths: first starts, starts out of what was made ready, and sandboxes that have served. */
 function ratiosOf(cells: readonly Cell[]): Comparison["ratios"] {
