@@ -37,7 +37,10 @@ const manifestSchema = z.looseObject({
   runner: z.object({ argv: z.array(z.string()).min(1), env: z.record(z.string(), z.string()) }),
 });
 
-const stepsSchema = z.record(z.string(), z.number());
+const madeSchema = z.looseObject({
+  pid: z.number().int().positive().optional(),
+  phases: z.record(z.string(), z.number()).catch({}),
+});
 
 const MEMORY_MB = 256;
 
@@ -79,8 +82,8 @@ export interface Ground {
   /** The function as a version of it, for what is kept by version. */
   spec: VersionSpec;
   launcher: SandboxdLauncher;
-  /** Steps of sandboxd for each sandbox it made, ms. */
-  steps: Map<string, Record<string, number>>;
+  /** What sandboxd said of each sandbox it made: its first process, and how long each step took, ms. */
+  made: Map<string, { pid: number | undefined; steps: Record<string, number> }>;
   /** The benchmark's own sandboxd. */
   sandboxd: { instance: string; pid: number };
   /** A folder for a mode's own files; goes at the end. */
@@ -129,12 +132,12 @@ export async function layGround(measured: Measured): Promise<Ground> {
       onLine: (line) => void said.push(line),
       onSpawn() {},
     });
-    const steps: Ground["steps"] = new Map();
+    const made: Ground["made"] = new Map();
     const launcher = new SandboxdLauncher({
       socketPath: join(folders.run, "sandboxd.sock"),
-      onMade: (id, phases) => {
-        const parsed = stepsSchema.safeParse(phases);
-        if (parsed.success) steps.set(id, parsed.data);
+      onMade: (id, reply) => {
+        const { pid, phases: steps } = madeSchema.parse(reply);
+        made.set(id, { pid, steps });
       },
     });
     await launcher.connect();
@@ -160,7 +163,7 @@ export async function layGround(measured: Measured): Promise<Ground> {
       bundle: { digest, path },
       spec,
       launcher,
-      steps,
+      made,
       sandboxd: { instance: folders.id, pid: running.child.pid ?? 0 },
       scratch: data,
       async close() {

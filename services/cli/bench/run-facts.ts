@@ -10,10 +10,10 @@ const NOTHING = { counters: new Uint32Array(1024), pageFaults: 0 };
 export function factsOf(serving: ServingSandbox, ground: Ground): RunFacts {
   const { exits, pageFaults } = serving.workSince(NOTHING);
   const [cpu, memory] = [serving.cpuMs(), serving.privateKib()];
-  const switches = contextSwitchesOf(serving.id, ground);
+  const switches = contextSwitchesOf(ground.made.get(serving.id)?.pid);
   return {
     phases: { ...serving.phases } as Record<string, number>,
-    steps: ground.steps.get(serving.id) ?? {},
+    steps: ground.made.get(serving.id)?.steps ?? {},
     ...(exits ? { exits: { ...exits } } : {}),
     ...(pageFaults === undefined ? {} : { page_faults: pageFaults }),
     ...(cpu === undefined ? {} : { cpu_ms: cpu }),
@@ -23,12 +23,13 @@ export function factsOf(serving: ServingSandbox, ground: Ground): RunFacts {
 }
 
 /** Of all threads of the sandbox's processes, those it was made of as well. Threads that have ended are not counted. */
-function contextSwitchesOf(id: string, ground: Ground): number | undefined {
+function contextSwitchesOf(pid: number | undefined): number | undefined {
+  if (pid === undefined) return undefined;
   let switches = 0;
   try {
-    for (const pid of processesOf(id, ground))
-      for (const thread of readdirSync(`/proc/${pid}/task`)) {
-        const status = readFileSync(`/proc/${pid}/task/${thread}/status`, "latin1");
+    for (const one of companionsOf(pid))
+      for (const thread of readdirSync(`/proc/${one}/task`)) {
+        const status = readFileSync(`/proc/${one}/task/${thread}/status`, "latin1");
         for (const [, count] of status.matchAll(/^(?:non)?voluntary_ctxt_switches:\s+(\d+)$/gm))
           switches += Number(count);
       }
@@ -36,18 +37,22 @@ function contextSwitchesOf(id: string, ground: Ground): number | undefined {
     // It has ended by itself.
     return undefined;
   }
-  return switches === 0 ? undefined : switches;
+  return switches;
 }
 
-/** Processes whose control group is the sandbox's. */
-function processesOf(id: string, ground: Ground): string[] {
-  return readdirSync("/proc").filter((pid) => {
-    if (!/^\d+$/.test(pid)) return false;
-    try {
-      const groups = readFileSync(`/proc/${pid}/cgroup`, "latin1");
-      return groups.includes(`cloister-${ground.sandboxd.instance}/`) && groups.includes(id);
-    } catch {
-      return false;
-    }
-  });
+/** All processes of a sandbox: those in its control group. */
+function companionsOf(pid: number): string[] {
+  const own = sandboxGroupOf(pid);
+  if (own === undefined) return [];
+  return readdirSync("/proc").filter((one) => /^\d+$/.test(one) && sandboxGroupOf(one) === own);
+}
+
+function sandboxGroupOf(pid: number | string): string | undefined {
+  try {
+    return /\/cloister-[0-9a-f]{8}\/[^/\n]+/.exec(
+      readFileSync(`/proc/${pid}/cgroup`, "latin1"),
+    )?.[0];
+  } catch {
+    return undefined;
+  }
 }

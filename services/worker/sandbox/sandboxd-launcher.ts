@@ -57,8 +57,8 @@ export interface SandboxdLauncherOptions {
   socketPath: string;
   onUp?: (hello: SandboxdHello) => void;
   onLost?: (error: Error) => void;
-  /** For measurements: what sandboxd says it spent on each step of making a sandbox, ms. */
-  onMade?: (id: string, phases: unknown) => void;
+  /** For measurements: all that sandboxd said of a sandbox it has made. */
+  onMade?: (id: string, reply: Readonly<Record<string, unknown>>) => void;
 }
 
 /** Makes sandboxes through sandboxd (runtime/sandboxd/README.md). */
@@ -152,7 +152,7 @@ export class SandboxdLauncher implements SandboxLauncher, SandboxHolder {
           try {
             const reply = jsonObject(payload);
             core = this.#adopt(frames as FrameSocket, reply);
-            this.#options.onMade?.(core.id, reply.phases);
+            this.#options.onMade?.(core.id, reply);
           } catch (error) {
             reject(error);
             frames?.destroy();
