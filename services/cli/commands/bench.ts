@@ -4,6 +4,7 @@ import type { Rounds } from "../bench/rounds.ts";
 import { EXIT, Failure } from "../failure.ts";
 import type { HostFacts } from "../host/facts.ts";
 import { type Column, ms, printJson, table } from "../terminal/table.ts";
+import { registerThroughput } from "./bench-throughput.ts";
 
 interface BootCommandOptions {
   n: number;
@@ -25,7 +26,9 @@ const count = (text: string): number => {
 };
 
 export const registerBench = (program: Command): void => {
-  const bench = program.command("bench").description("measure sandboxes, without HTTP");
+  const bench = program
+    .command("bench")
+    .description("measure sandboxes, without HTTP; throughput through it");
   bench
     .command("boot")
     .description(
@@ -73,19 +76,7 @@ export const registerBench = (program: Command): void => {
     .option("--count <sandboxes>", "how many", count, 100)
     .option("--json", "print JSON for scripts")
     .action(density);
-  for (const name of ["throughput"]) {
-    bench
-      .command(name, { hidden: true })
-      .description("not in this version")
-      .allowUnknownOption()
-      .allowExcessArguments()
-      .action(() => {
-        throw new Failure(
-          `./cloister bench ${name} is not in this version.`,
-          "Use ./cloister bench boot, memory, density or overhead.",
-        );
-      });
-  }
+  registerThroughput(bench);
 };
 
 async function memory(options: { count: number; json?: boolean }): Promise<void> {
