@@ -37,6 +37,8 @@ module.exports = {
       { path: "^services/(gateway|dashboard|sdk)/", pathNot: testFiles }, { path: "^services/worker/" }),
     never("runtime-knows-no-service", "What runs inside or below a sandbox knows no service.",
       { path: "^runtime/", pathNot: testFiles }, { path: "^services/", pathNot: lib("contracts", "errors") }),
+    never("loadtests-are-data", "A scenario says what is sent; who sends it is the CLI's.",
+      { path: "^loadtests/", pathNot: testFiles }, { path: "^(services|runtime|infra)/", pathNot: lib("contracts") }),
     never("infra-knows-no-service", "Servers of one machine know no service.",
       { path: "^infra/", pathNot: testFiles }, { path: "^services/" }),
     never("only-db-knows-postgres", "Only services/lib/db knows drizzle and pg; making a database is infra/embedded's.",

@@ -359,7 +359,6 @@ test("addresses of later versions are told apart from those that will never be",
     "/v1/functions/fn/schedules",
     "/v1/dead-letters",
     "/2015-03-31/functions/fn/invocations",
-    "/admin/v1/tenants",
     "/ui",
   ])
     await refused(await rig.fetch(path), 501, "not_implemented");

@@ -4,6 +4,7 @@ import type { GatewayContext } from "./gateway-context.ts";
 import type { GatewayEnv } from "./middleware/caller.ts";
 import { observe } from "./middleware/observe.ts";
 import { onError, onInvalid, problemResponse } from "./middleware/problems.ts";
+import { registerAdmin } from "./routes/admin/admin.ts";
 import { registerCompare } from "./routes/compare.ts";
 import { registerDocs } from "./routes/docs.ts";
 import { registerFunctions } from "./routes/functions.ts";
@@ -12,6 +13,7 @@ import { registerLogs } from "./routes/logs.ts";
 import { registerNotYet } from "./routes/not-yet.ts";
 import { registerOpenApi } from "./routes/openapi.ts";
 import { registerPlacement } from "./routes/placement.ts";
+import { registerQuotas } from "./routes/quotas.ts";
 import { registerService } from "./routes/service.ts";
 
 /** Addresses that answer while the gateway drains. */
@@ -32,6 +34,8 @@ export function createApp(gateway: GatewayContext): OpenAPIHono<GatewayEnv> {
   registerLogs(app, gateway);
   registerInvocations(app, gateway);
   registerCompare(app, gateway);
+  registerQuotas(app, gateway);
+  registerAdmin(app, gateway);
   registerNotYet(app);
   registerDocs(app);
   registerOpenApi(app, gateway.publicUrl);

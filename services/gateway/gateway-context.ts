@@ -2,6 +2,7 @@ import type { Change } from "#contracts/invocation";
 import type { Database } from "#db/database";
 import type { InvocationProducer } from "#queue/invocation-queue";
 import type { Subscriber } from "#queue/pubsub";
+import type { QuotaCounters } from "#queue/quota-counters";
 import type { Authenticator } from "./auth/authenticator.ts";
 import type { CallContext } from "./invoke/call-context.ts";
 import type { GatewayMetrics } from "./metrics.ts";
@@ -11,6 +12,9 @@ export interface GatewayContext {
   db: Database;
   producer: InvocationProducer;
   subscriber: Subscriber;
+  counters: QuotaCounters;
+  /** GB-seconds of a tenant's month by its records. */
+  readMonthTotal: (tenantId: string, month: string) => Promise<number>;
   authenticator: Authenticator;
   metrics: GatewayMetrics;
   /** What users type before a path. */

@@ -4,10 +4,12 @@ import { CHANGES_CHANNEL, type Change } from "#contracts/invocation";
 import { type Database, openDatabase } from "#db/database";
 import { resolveFunction } from "#db/functions";
 import { readKey, touchKeys } from "#db/keys";
+import { readMonthTotal } from "#db/quotas";
 import { DEFAULT_TENANT, type Tenant, tenantByName } from "#db/tenants";
 import { CloisterError } from "#errors/catalogue";
 import { InvocationProducer } from "#queue/invocation-queue";
 import { Publisher, Subscriber } from "#queue/pubsub";
+import { QuotaCounters } from "#queue/quota-counters";
 import type { Logger } from "#telemetry/log";
 import { createApp } from "./app.ts";
 import { Authenticator } from "./auth/authenticator.ts";
@@ -20,6 +22,7 @@ import { Invoker } from "./invoke/invoker.ts";
 import { LostJobs } from "./invoke/lost-jobs.ts";
 import { GatewayMetrics } from "./metrics.ts";
 import { requestProblem } from "./middleware/problems.ts";
+import { Admissions } from "./quota/admissions.ts";
 import { ReplyServer } from "./reply/reply-server.ts";
 import { createGatewayServer } from "./server.ts";
 
@@ -35,6 +38,8 @@ export interface GatewaySettings {
   queueWaitMs: number;
   /** Longest a drain waits for calls under way, ms. */
   drainMs?: number;
+  /** How long calls at once of a gateway that died still count, ms. */
+  quotaLeaseMs?: number;
 }
 
 /** Below the 45 s after which `cloister up` kills. */
@@ -52,6 +57,8 @@ export class GatewayService {
   readonly #authenticator: Authenticator;
   readonly #functions: FunctionResolver;
   readonly #tenants: RefreshingCache<Tenant>;
+  readonly #counters: QuotaCounters;
+  readonly #admissions: Admissions;
   readonly #metrics: GatewayMetrics;
   readonly #calls: Calls<TakenCall>;
   readonly #open = new Set<OpenCall>();
@@ -80,6 +87,12 @@ export class GatewayService {
     this.#producer = new InvocationProducer(settings.redisUrl, problem("queue"));
     this.#publisher = new Publisher(this.#producer.redis);
     this.#subscriber = new Subscriber(settings.redisUrl, problem("redis"));
+    this.#counters = new QuotaCounters(this.#producer.redis, settings.quotaLeaseMs);
+    this.#admissions = new Admissions({
+      counters: this.#counters,
+      readMonthTotal: this.#readMonthTotal,
+      onProblem: problem("quota"),
+    });
     this.#authenticator = new Authenticator({
       readKey: (id) => readKey(this.#db, id),
       touchKeys: (used) => touchKeys(this.#db, used),
@@ -133,6 +146,7 @@ export class GatewayService {
     const context: CallContext = {
       calls: this.#calls,
       producer: this.#producer,
+      admissions: this.#admissions,
       replyTo,
       queueWaitMs,
       draining,
@@ -148,6 +162,8 @@ export class GatewayService {
       db: this.#db,
       producer: this.#producer,
       subscriber: this.#subscriber,
+      counters: this.#counters,
+      readMonthTotal: this.#readMonthTotal,
       authenticator: this.#authenticator,
       metrics: this.#metrics,
       publicUrl,
@@ -204,11 +220,15 @@ export class GatewayService {
     await closed;
     clearTimeout(bound);
     this.#calls.close();
+    this.#admissions.close();
     this.#reply.close();
     await this.#authenticator.close();
     await Promise.all([this.#subscriber.close(), this.#producer.close()]);
     await this.#db.close().catch(() => {});
   }
+
+  readonly #readMonthTotal = (tenantId: string, month: string): Promise<number> =>
+    readMonthTotal(this.#db, tenantId, month);
 
   async #untilIdle(boundMs: number): Promise<void> {
     if (this.#open.size === 0) return;
@@ -223,7 +243,11 @@ export class GatewayService {
   #apply(change: Change): void {
     if (change.kind === "function") this.#functions.drop(change.id);
     else this.#authenticator.drop(change.kind, change.id);
-    if (change.kind === "tenant") this.#tenants.expire();
+    if (change.kind === "tenant") {
+      this.#tenants.expire();
+      // Its quota, its tier: what its calls are held to is kept with the functions.
+      this.#functions.dropTenant(change.id);
+    }
   }
 
   #hearChanges(): void {
@@ -239,6 +263,7 @@ export class GatewayService {
     this.#subscriber.onReconnect(() => {
       this.#functions.expire();
       this.#authenticator.expire();
+      this.#admissions.reconnected();
       this.#lostJobs.queueLost();
     });
   }

@@ -1,4 +1,5 @@
 import { CloisterError, ERRORS, type ErrorCode } from "#errors/catalogue";
+import { quotaOf } from "./quota/quota-error.ts";
 
 /** An error as callers see it: RFC 9457 with Cloister's `code` and `remedy`. */
 export interface Problem {
@@ -12,6 +13,10 @@ export interface Problem {
   instance?: string;
   /** Name of the error a function threw. */
   errorType?: string;
+  /** The quota that is used up, whose it is and what it allows. */
+  quota?: string;
+  of?: string;
+  limit?: number | string;
 }
 
 export const PROBLEM_TYPE = "application/problem+json";
@@ -19,6 +24,7 @@ export const PROBLEM_TYPE = "application/problem+json";
 export const problemOf = (error: CloisterError, instance?: string): Problem => {
   const { title, status, remedy } = ERRORS[error.code];
   const { type } = error.extra;
+  const excess = quotaOf(error);
   return {
     type: `urn:cloister:error:${error.code}`,
     title,
@@ -28,11 +34,13 @@ export const problemOf = (error: CloisterError, instance?: string): Problem => {
     remedy,
     ...(instance === undefined ? {} : { instance }),
     ...(typeof type === "string" ? { errorType: type } : {}),
+    ...(excess ? { quota: excess.quota, of: excess.of, limit: excess.limit } : {}),
   };
 };
 
 /** Headers that go with an error beside its body. */
 export const problemHeaders = (error: CloisterError): [string, string][] => [
+  ...quotaHeaders(error),
   ["content-type", PROBLEM_TYPE],
   ["cache-control", "no-store"],
   ...(error.code === "unauthenticated"
@@ -40,6 +48,17 @@ export const problemHeaders = (error: CloisterError): [string, string][] => [
     : []),
   ...(error.status === 503 ? ([["retry-after", "1"]] as [string, string][]) : []),
 ];
+
+function quotaHeaders(error: CloisterError): [string, string][] {
+  const excess = quotaOf(error);
+  if (!excess) return [];
+  const { retryAfterS, headers } = excess;
+  return [
+    ["ratelimit-policy", headers.policy],
+    ["ratelimit", headers.limit],
+    ["retry-after", String(retryAfterS)],
+  ];
+}
 
 /** What is thrown without a place in the catalogue is ours, and told to the operator only. */
 export const asCloisterError = (

@@ -2,7 +2,8 @@ import { openDatabase } from "#db/database";
 import { listRecentlyPublished, readBundle, readVersion } from "#db/functions";
 import { insertInvocations } from "#db/invocations";
 import { insertLogs } from "#db/logs";
-import { readTenant } from "#db/tenants";
+import { readTenantQuota } from "#db/quotas";
+import { readTenant, tenantStates } from "#db/tenants";
 import { CloisterError } from "#errors/catalogue";
 import type { WorkerDatabase } from "./worker-service.ts";
 
@@ -18,11 +19,21 @@ export function openWorkerDatabase(url: string): WorkerDatabase {
     readVersion: (id) => readVersion(db, id),
     readBundle: (digest) => readBundle(db, digest),
     recentlyPublished: (seconds) => listRecentlyPublished(db, seconds, MAX_RECENT),
-    async tierOf(tenantId) {
+    async policyOf(tenantId) {
       const tenant = await readTenant(db, tenantId);
-      if (!tenant?.active) throw new CloisterError("forbidden", "The tenant is not active");
-      return tenant.tier;
+      if (!tenant?.active)
+        throw new CloisterError("tenant_suspended", "The tenant is suspended, or gone");
+      const quota = (await readTenantQuota(db, tenantId))?.quota;
+      // Gone in between.
+      if (!quota) throw new CloisterError("tenant_suspended", "The tenant is suspended, or gone");
+      const { minimumIsolation, paths } = quota;
+      return {
+        tier: tenant.tier,
+        minimumIsolation: minimumIsolation ?? undefined,
+        paths: paths ?? undefined,
+      };
     },
+    tenantStates: (ids) => tenantStates(db, ids),
     insertInvocations: (records) => insertInvocations(db, records),
     insertLogs: (entries) => insertLogs(db, entries),
     close: () => db.close(),

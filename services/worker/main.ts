@@ -1,6 +1,7 @@
 import { totalmem } from "node:os";
 import { pino } from "pino";
 import { readEnvironment, required } from "#config/environment";
+import { readPlacementTable } from "#config/placement-rules";
 import { newId } from "#contracts/ids";
 import { openWorkerDatabase } from "./database.ts";
 import { parsePrepared } from "./pool/prepared-cells.ts";
@@ -29,8 +30,10 @@ const settings: WorkerSettings = {
   concurrency: environment.CLOISTER_WORKER_CONCURRENCY,
   idleMs: environment.CLOISTER_IDLE_MS,
   prepared: parsePrepared(environment.CLOISTER_PREPARED, PREPARED_MEMORY_MB),
+  clonesPerFunction: environment.CLOISTER_CLONES_PER_FUNCTION,
   warmTurns: environment.CLOISTER_SNAPSHOT_WARM_TURNS,
   queueWaitMs: environment.CLOISTER_QUEUE_WAIT_MS,
+  placement: readPlacementTable(environment.CLOISTER_PLACEMENT_RULES),
   ...(environment.CLOISTER_WORKER_METRICS ? { metrics: environment.CLOISTER_WORKER_METRICS } : {}),
 };
 const database = openWorkerDatabase(required(environment, "CLOISTER_DATABASE_URL"));

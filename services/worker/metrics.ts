@@ -93,10 +93,11 @@ export class WorkerMetrics {
       labelNames: ["state"],
       registers,
       collect() {
-        const { warm, busy, prepared, starting } = sources.pool();
+        const { warm, busy, prepared, pooled, starting } = sources.pool();
         sandboxes.set({ state: "warm" }, warm);
         sandboxes.set({ state: "busy" }, busy);
         sandboxes.set({ state: "prepared" }, prepared);
+        sandboxes.set({ state: "pooled" }, pooled);
         sandboxes.set({ state: "starting" }, starting);
       },
     });

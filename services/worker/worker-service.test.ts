@@ -14,9 +14,13 @@ import {
   type InvocationRecord,
   type LogEntry,
 } from "#contracts/invocation";
+import type { LiveSandbox, NodeSandboxes } from "#contracts/live-sandbox";
 import type { SnapshotState } from "#contracts/snapshot";
+import { CloisterError } from "#errors/catalogue";
 import { InvocationProducer } from "#queue/invocation-queue";
 import { readNodes } from "#queue/nodes";
+import { Subscriber } from "#queue/pubsub";
+import { askSandboxes } from "#queue/sandbox-inquiry";
 import { readSnapshotStates } from "#queue/snapshots";
 import { type RedisServer, startRedisServer } from "#testkit/redis-server";
 import { type Answer, GatewaySide } from "./testkit/gateway-side.ts";
@@ -49,8 +53,19 @@ class Rows implements WorkerDatabase {
       versionId,
     }));
   }
-  async tierOf() {
-    return "trusted" as const;
+  /** Of tenants that are not active; `gone` are not there at all. */
+  readonly states = new Map<string, "suspended" | "gone">();
+  async policyOf(tenantId: string) {
+    if (this.states.has(tenantId)) throw new CloisterError("tenant_suspended");
+    return { tier: "trusted" as const };
+  }
+  async tenantStates(ids: string[]) {
+    const found = new Map<string, "active" | "suspended">();
+    for (const id of ids) {
+      const state = this.states.get(id) ?? "active";
+      if (state !== "gone") found.set(id, state);
+    }
+    return found;
   }
   async insertInvocations(rows: InvocationRecord[]) {
     this.records.push(...rows);
@@ -122,7 +137,10 @@ async function deploy(source: string, more: Partial<FunctionConfig> = {}): Promi
   return spec;
 }
 
-function send(spec: VersionSpec): { id: string; answer: Promise<Answer>; attached: Promise<void> } {
+function send(
+  spec: VersionSpec,
+  event: object = {},
+): { id: string; answer: Promise<Answer>; attached: Promise<void>; hangUp: () => void } {
   const id = `inv_w${next++}`;
   const now = Date.now();
   const job: InvocationJob = {
@@ -132,7 +150,7 @@ function send(spec: VersionSpec): { id: string; answer: Promise<Answer>; attache
     versionId: spec.versionId,
     kind: "event",
     head: { method: "POST", url: "http://x/", path: "/", headers: [] },
-    body: { text: "{}" },
+    body: { text: JSON.stringify(event) },
     bodyFollows: false,
     replyTo: gateway.address,
     acceptedAtMs: now,
@@ -140,7 +158,7 @@ function send(spec: VersionSpec): { id: string; answer: Promise<Answer>; attache
   };
   const call = gateway.call(id);
   const answer = producer.add(job).then(() => call.answer);
-  return { id, answer, attached: call.attached };
+  return { id, answer, attached: call.attached, hangUp: call.hangUp };
 }
 
 const HELLO = "def handler(event, context):\n  return 'hello'\n";
@@ -232,4 +250,95 @@ test("a drain lets running invocations finish", async () => {
   await running.attached;
   await worker.drain();
   assert.equal((await running.answer).body.toString(), '"done"');
+});
+
+/** What the node tells of its sandboxes that are somebody's, once `until` holds of them. */
+async function sandboxes(until: (told: NodeSandboxes) => boolean = () => true) {
+  const subscriber = new Subscriber(redis.url);
+  try {
+    // Nothing tells of a sandbox's end.
+    for (let tries = 0; tries < 200; tries++) {
+      const filter = { tenantId: "ten_test" };
+      const { nodes } = await askSandboxes({ redis: producer.redis, subscriber }, filter);
+      if (nodes[0] && until(nodes[0])) return nodes[0];
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+    throw new Error("the node did not come to that");
+  } finally {
+    await subscriber.close();
+  }
+}
+
+const SLOW =
+  "import time\ndef handler(event, context):\n  time.sleep(event.get('s', 0))\n  return 'slow'\n";
+
+test("a node that is asked tells of its sandboxes, and of what runs", async () => {
+  const spec = await deploy(SLOW);
+  await send(spec).answer;
+  const { nodeId, total, running, sandboxes: idle } = await sandboxes();
+  assert.deepEqual([nodeId, total, running], ["node_test", 1, 0]);
+  const { ageMs, id, memoryPeakBytes: _, ...rest } = idle[0] as LiveSandbox;
+  assert.ok(Number(ageMs) >= 0 && id !== "");
+  assert.deepEqual(rest, {
+    ...{ path: "container", runtime: "python3", state: "idle", start: rest.start },
+    ...{ tenantId: "ten_test", functionId: spec.functionId, function: spec.name, version: 1 },
+    ...{ memoryMb: 256, invocations: 1, active: 0 },
+  });
+  const call = send(spec, { s: 60 });
+  await call.attached;
+  const busy = await sandboxes(({ sandboxes: [one] }) => one?.active === 1);
+  assert.deepEqual(
+    [busy.running, busy.sandboxes[0]?.state, busy.sandboxes[0]?.invocations],
+    [1, "busy", 2],
+  );
+  call.hangUp();
+});
+
+test("a suspended tenant's work is finished, none begins, and its idle sandboxes go", async () => {
+  const spec = await deploy(
+    "import time\ndef handler(event, context):\n  time.sleep(0.3)\n  return 'done'\n",
+  );
+  await send(spec).answer;
+  const running = send(spec);
+  await sandboxes(({ sandboxes: [one] }) => one?.active === 1);
+  database.states.set("ten_test", "suspended");
+  await tell({ kind: "tenant", id: "ten_test", suspended: true });
+  const [during] = (await sandboxes()).sandboxes;
+  assert.equal(during?.state, "ending");
+  assert.equal((await send(spec).answer).error?.code, "tenant_suspended");
+  assert.equal((await running.answer).body.toString(), '"done"');
+  await sandboxes(({ total }) => total === 0);
+  database.states.clear();
+  await tell({ kind: "tenant", id: "ten_test" });
+  assert.equal((await send(spec).answer).body.toString(), '"done"');
+});
+
+test("of a tenant that is gone nothing is left: what runs is ended, snapshots and versions are forgotten", async () => {
+  const frozen = await deploy(HELLO, { isolation: "microvm", reuse: "fresh" });
+  await tell({ kind: "function", id: frozen.functionId, versionId: frozen.versionId });
+  await told(frozen, "ready");
+  const spec = await deploy("import time\ndef handler(event, context):\n  time.sleep(60)\n");
+  const running = send(spec);
+  await running.attached;
+  await sandboxd.busy();
+  database.states.set("ten_test", "gone");
+  database.versions.clear();
+  await tell({ kind: "tenant", id: "ten_test", suspended: true, deleted: true });
+  assert.ok((await running.answer).error);
+  await told(frozen, "none");
+  assert.equal(sandboxd.frozen.size, 0);
+  await sandboxes(({ total }) => total === 0);
+  database.states.clear();
+  await tell({ kind: "tenant", id: "ten_test" });
+  assert.equal((await send(spec).answer).error?.code, "version_not_found", "nothing is remembered");
+});
+
+test("what became of tenants while nobody listened is looked up", async () => {
+  const spec = await deploy(HELLO);
+  await send(spec).answer;
+  assert.equal((await sandboxes()).total, 1);
+  database.states.set("ten_test", "gone");
+  await producer.redis.client("KILL", "TYPE", "pubsub");
+  await sandboxes(({ total }) => total === 0);
+  assert.equal((await send(spec).answer).error?.code, "tenant_suspended");
 });

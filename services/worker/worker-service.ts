@@ -2,17 +2,23 @@ import type { Server } from "node:http";
 import type { Logger } from "pino";
 import type { VersionSpec } from "#contracts/function";
 import { CHANGES_CHANNEL, type Change, type InvocationJob } from "#contracts/invocation";
+import type { SandboxFilter } from "#contracts/live-sandbox";
+import type { TenantPolicy } from "#contracts/placement";
+import { PLACEMENT_TABLE, type PlacementTable } from "#contracts/placement-table";
 import { InvocationConsumer } from "#queue/invocation-queue";
 import { type NodeHeartbeat, removeHeartbeat, writeHeartbeat } from "#queue/nodes";
+import { answerPlacement } from "#queue/placement-asks";
 import { Publisher, Subscriber } from "#queue/pubsub";
 import { connectRedis, disconnectRedis, type Redis } from "#queue/redis";
+import { answerInquiries } from "#queue/sandbox-inquiry";
 import { BundleCache } from "./bundles/bundle-cache.ts";
 import type { InvocationContext } from "./invoke/context.ts";
 import { Invocation } from "./invoke/invocation.ts";
 import { VersionCache } from "./invoke/version-cache.ts";
 import { serveMetrics, WorkerMetrics } from "./metrics.ts";
-import type { Tier } from "./placement/place.ts";
-import { TierCache } from "./placement/tier-cache.ts";
+import { nodeAnswer } from "./placement/node-answer.ts";
+import { Placer } from "./placement/placer.ts";
+import { PolicyCache } from "./placement/policy-cache.ts";
 import { ForcedStarts } from "./pool/forced-starts.ts";
 import type { PreparedTarget } from "./pool/prepared-cells.ts";
 import { SandboxPool } from "./pool/sandbox-pool.ts";
@@ -21,6 +27,7 @@ import { logsOf } from "./records/sandbox-logs.ts";
 import { ReplyLinks } from "./reply/reply-links.ts";
 import { RestoringLauncher, SandboxdLauncher } from "./sandbox/index.ts";
 import { SnapshotKeeper } from "./snapshots/snapshot-keeper.ts";
+import { type TenantState, TenantWatch } from "./tenants/tenant-watch.ts";
 
 /** What the worker reads and writes; services/lib/db is behind it. */
 export interface WorkerDatabase extends RecordSink {
@@ -28,8 +35,10 @@ export interface WorkerDatabase extends RecordSink {
   readBundle(digest: string): Promise<Uint8Array | undefined>;
   /** Current versions that were published within the last `seconds`, newest first. */
   recentlyPublished(seconds: number): Promise<{ functionId: string; versionId: string }[]>;
-  /** Rejects when there is no such tenant. */
-  tierOf(tenantId: string): Promise<Tier>;
+  /** Rejects when there is no such tenant, or it is suspended. */
+  policyOf(tenantId: string): Promise<TenantPolicy>;
+  /** What these tenants are; those that are gone are left out. */
+  tenantStates(ids: string[]): Promise<Map<string, TenantState>>;
   close(): Promise<void>;
 }
 
@@ -43,10 +52,14 @@ export interface WorkerSettings {
   concurrency: number;
   idleMs: number;
   prepared: PreparedTarget[];
+  /** Clones that wait for the calls of one version in demand; none when absent. */
+  clonesPerFunction?: number;
   /** Turns of a runner's own code before a function is frozen; its default when absent. */
   warmTurns?: number;
   queueWaitMs: number;
   metrics?: string;
+  /** The built-in rules when absent. */
+  placement?: PlacementTable;
 }
 
 const HEARTBEAT_MS = 3000;
@@ -67,6 +80,7 @@ export class WorkerService {
   readonly #restoring: RestoringLauncher;
   readonly #consumer: InvocationConsumer;
   readonly #redis: Redis;
+  readonly #publisher: Publisher;
   readonly #subscriber: Subscriber;
   readonly #links: ReplyLinks;
   readonly #records: RecordWriter;
@@ -78,7 +92,8 @@ export class WorkerService {
   #metricsServer: Server | undefined;
   #heartbeat: NodeJS.Timeout | undefined;
   #sandboxdUp = Promise.withResolvers<void>();
-  #running = 0;
+  /** Those that this worker has taken and not ended. */
+  readonly #jobs = new Set<InvocationJob>();
   #draining = false;
 
   constructor(settings: WorkerSettings, database: WorkerDatabase, log: Logger) {
@@ -97,10 +112,10 @@ export class WorkerService {
       secret: settings.linkSecret,
       onProblem: problem("reply"),
     });
-    const publisher = new Publisher(this.#redis);
+    this.#publisher = new Publisher(this.#redis);
     this.#records = new RecordWriter({
       sink: database,
-      publish: (channel, message) => void publisher.publish(channel, message),
+      publish: (channel, message) => void this.#publisher.publish(channel, message),
       onProblem: problem("records"),
     });
     this.#launcher = new SandboxdLauncher({
@@ -112,6 +127,12 @@ export class WorkerService {
         );
         this.#sandboxdUp.resolve();
         if (!this.#draining) void this.#consumer.resume();
+        if (hello.ready)
+          this.#pool?.yields({
+            each: hello.ready,
+            // A sandboxd that is gone keeps none; the next one says how many it would.
+            keep: (count) => void this.#launcher.keepReady(count).catch(() => {}),
+          });
         this.#pool?.start();
       },
       onLost: (error) => {
@@ -137,7 +158,10 @@ export class WorkerService {
         },
         reserve: (memoryMb) => this.#pool?.reserve(memoryMb),
         observe: (sandbox, spec) => sandbox.observe(logsOf(sandbox, spec, this.#records)),
-        changed: (spec, state) => this.#snapshots.changed(spec, state),
+        changed: (spec, state) => {
+          this.#snapshots.changed(spec, state);
+          if (state.state === "ready") this.#pool?.start();
+        },
         ...(settings.warmTurns === undefined ? {} : { warmTurns: settings.warmTurns }),
       },
     });
@@ -162,6 +186,7 @@ export class WorkerService {
       memoryMb: settings.memoryMb,
       idleMs: settings.idleMs,
       prepared: settings.prepared,
+      clonesPerFunction: settings.clonesPerFunction ?? 0,
       observe: (sandbox, spec) => sandbox.observe(logsOf(sandbox, spec, this.#records)),
       onProblem: (error) => {
         this.#metrics.problems.inc({ part: "pool" });
@@ -177,15 +202,20 @@ export class WorkerService {
       observe: (sandbox, spec) => sandbox.observe(logsOf(sandbox, spec, this.#records)),
     });
     const versions = new VersionCache((id) => database.readVersion(id));
-    const tiers = new TierCache((id) => database.tierOf(id));
+    const policies = new PolicyCache((id) => database.policyOf(id));
+    const placer = new Placer({
+      table: settings.placement ?? PLACEMENT_TABLE,
+      kinds: () => this.#launcher.hello?.kinds,
+      expectedStart: (spec, path) => pool.expectedStart(spec, path),
+    });
     this.#context = {
       nodeId: settings.nodeId,
       pool,
       forced,
       links: this.#links,
       versions,
-      tiers,
-      kinds: () => this.#launcher.hello?.kinds,
+      policies,
+      placer,
       records: this.#records,
       queueWaitMs: settings.queueWaitMs,
       finished: (outcome) => this.#metrics.finished(outcome),
@@ -206,10 +236,15 @@ export class WorkerService {
     const heard = (change: Change): void =>
       void this.#snapshots.heard(change, {
         versions,
-        tiers,
-        kinds: this.#launcher.hello?.kinds,
+        policies,
+        placer,
         functions: this.#restoring.functions,
       });
+    answerPlacement(
+      { publisher: new Publisher(this.#redis), subscriber: this.#subscriber },
+      (ask) => nodeAnswer({ nodeId: settings.nodeId, placer, versions, policies }, ask),
+      (error) => this.#log.warn({ part: "placement", err: error.message }, "trouble"),
+    ).catch((error: Error) => this.#log.warn({ err: error.message }, "cannot hear questions"));
     // What was published while nobody listened here is heard late.
     const catchUp = (): void =>
       void database.recentlyPublished(CATCH_UP_S).then(
@@ -219,19 +254,43 @@ export class WorkerService {
         },
         (error: Error) => this.#log.warn({ err: error.message }, "cannot hear what was missed"),
       );
-    this.#subscriber.onReconnect(catchUp);
+    const tenants = new TenantWatch({
+      policies,
+      versions,
+      pool,
+      functions: this.#restoring.functions,
+      statesOf: (ids) => database.tenantStates(ids),
+    });
+    this.#subscriber.onReconnect(() => {
+      catchUp();
+      tenants
+        .catchUp()
+        .catch((error: Error) =>
+          this.#log.warn({ err: error.message }, "cannot hear what became of tenants"),
+        );
+    });
     this.#subscriber
       .subscribe(CHANGES_CHANNEL, (message) => {
         const change = message as Change;
         if (typeof change?.id !== "string") return;
         if (change.kind === "function") {
-          pool.supersede(change.id);
+          pool.supersede(change.id, change.versionId);
           heard(change);
-        } else if (change.kind === "tenant") tiers.drop(change.id);
+        } else if (change.kind === "tenant") tenants.heard(change);
       })
       .then(catchUp, (error: Error) =>
         this.#log.warn({ err: error.message }, "cannot hear changes"),
       );
+    answerInquiries(
+      { subscriber: this.#subscriber, publisher: this.#publisher },
+      (filter, limit) => ({
+        nodeId: settings.nodeId,
+        running: countOf(this.#jobs, filter),
+        ...pool.sandboxes(filter, limit),
+      }),
+    ).catch((error: Error) =>
+      this.#log.warn({ err: error.message }, "cannot be asked for sandboxes"),
+    );
     await this.#consumer.start((job) => this.#serve(job), { concurrency: settings.concurrency });
     if (!this.#launcher.hello) await this.#consumer.pause();
     await this.#beat();
@@ -263,12 +322,12 @@ export class WorkerService {
 
   async #serve(job: InvocationJob): Promise<void> {
     const context = this.#context as InvocationContext;
-    this.#running++;
+    this.#jobs.add(job);
     try {
       if (!this.#launcher.hello) await this.#untilSandboxd(job.expiresAtMs - Date.now());
       await new Invocation(context, job).run();
     } finally {
-      this.#running--;
+      this.#jobs.delete(job);
     }
   }
 
@@ -288,6 +347,7 @@ export class WorkerService {
         warm: 0,
         busy: 0,
         prepared: 0,
+        pooled: 0,
         starting: 0,
         waiting: 0,
         memoryReservedMb: 0,
@@ -319,11 +379,22 @@ export class WorkerService {
       ...(hello ? { cgroup: hello.cgroup } : {}),
       memoryMb: this.#settings.memoryMb,
       memoryReservedMb: stats.memoryReservedMb,
-      invocations: this.#running,
+      invocations: this.#jobs.size,
       concurrency: this.#settings.concurrency,
       warm: stats.warm,
       busy: stats.busy,
       prepared: stats.prepared,
     };
   }
+}
+
+function countOf(jobs: Iterable<InvocationJob>, { tenantId, functionId }: SandboxFilter): number {
+  let count = 0;
+  for (const job of jobs)
+    if (
+      (tenantId === undefined || job.tenantId === tenantId) &&
+      (functionId === undefined || job.functionId === functionId)
+    )
+      count++;
+  return count;
 }

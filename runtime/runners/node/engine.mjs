@@ -47,6 +47,8 @@ export class Engine {
   #afterRestore;
   /** While it runs, calls wait. */
   #renewing = false;
+  /** Ends the rehearsal that goes on. */
+  #rehearsed;
 
   constructor(wire, sayReady) {
     this.#wire = wire;
@@ -117,6 +119,7 @@ export class Engine {
     process.on("uncaughtException", (error) => last(error, "uncaughtException"));
     process.on("unhandledRejection", (reason) => last(reason, "unhandledRejection"));
     process.on("exit", () => {
+      this.#rehearsed?.();
       for (const call of this.#calls.values()) call.log.finish();
       this.#outside.finish();
       this.#wire.flush();
@@ -180,13 +183,21 @@ export class Engine {
       process.chdir(init.root);
       process.argv[1] = init.root;
       const { loadFunction } = await import("./loading.mjs");
-      const target = await loadFunction(init.root, init.entry);
-      const initMs = sinceMs(startedMs);
-      if (init.snapshot) {
-        const { settle } = await import("./settling.mjs");
-        this.#afterRestore = await settle(target, init.snapshot.warmTurns);
+      const load = () => loadFunction(init.root, init.entry);
+      if (!init.snapshot) {
+        const target = await load();
+        await this.#serveBy(target, init);
+        this.#target = target;
+        this.#sayInitDone({ ok: true, initMs: sinceMs(startedMs) });
+        return;
       }
-      await this.serve(target, init);
+      const { compiledWhole, settle } = await import("./settling.mjs");
+      const target = await compiledWhole(load);
+      const initMs = sinceMs(startedMs);
+      await this.#serveBy(target, init);
+      const rehearse = () => this.#rehearse(target);
+      this.#afterRestore = await settle(target, init.snapshot.warmTurns, rehearse);
+      this.#target = target;
       this.#sayInitDone({ ok: true, initMs });
     } catch (error) {
       const code = error instanceof NoHandler ? "function_no_handler" : "function_init_error";
@@ -194,13 +205,34 @@ export class Engine {
     }
   }
 
-  /** From here on calls are answered by `target`. */
-  async serve(target, init) {
-    this.begun = true;
+  /** Makes ready to answer calls by `target`. */
+  async #serveBy(target, init) {
     this.#init = init;
     this.#env = Object.freeze({ ...init.env });
     this.#serve = await this.#serveOf(target);
+  }
+
+  /**
+   * Has `target` answer what its `take(bytes)` says, as if the worker had, until its `done()`. What a call reads is changed here once if it changes
+   * later: V8 throws away what it compiled for a field that had never changed.
+   */
+  #rehearse(target) {
+    const { take, done } = this.#wire.rehearse();
+    const afterRestore = this.#afterRestore;
+    const lastStream = this.#lastStream;
+    this.#afterRestore = null;
+    this.#renewing = true;
+    this.#renewing = false;
     this.#target = target;
+    this.#lastStream = 0;
+    this.#rehearsed = () => {
+      this.#rehearsed = undefined;
+      this.#target = undefined;
+      this.#afterRestore = afterRestore;
+      this.#lastStream = lastStream;
+      done();
+    };
+    return { take, done: () => this.#rehearsed?.() };
   }
 
   /** The function cannot be called, now or ever. */
@@ -220,28 +252,42 @@ export class Engine {
   #renew(restored) {
     const startedMs = performance.now();
     renew(restored);
-    const afterRestore = this.#afterRestore;
-    if (!afterRestore) {
+    const turns = this.#target && Number.isInteger(restored.warmTurns) ? restored.warmTurns : 0;
+    if (!this.#afterRestore && turns <= 0) {
       this.#sayReady({ renewMs: sinceMs(startedMs) });
       return;
     }
     this.#renewing = true;
-    afterRestore().then(
-      () => {
-        this.#renewing = false;
-        this.#outside.finish();
-        this.#sayReady({ renewMs: sinceMs(startedMs) });
-        this.batch();
-      },
-      (thrown) => {
-        this.#renewing = false;
-        this.#starting = [];
-        this.#refuse(describeFault(thrown, "function_init_error"));
-        // So that the worker hands this sandbox to nobody else.
-        this.#refusal.exiting = true;
-        for (const call of [...this.#calls.values()]) call.fail(this.#refusal);
-      },
-    );
+    this.#comeBack(startedMs, turns);
+  }
+
+  /** Runs the hooks, and touches what a call will touch, while no call waits for it. */
+  async #comeBack(startedMs, turns) {
+    try {
+      await this.#afterRestore?.();
+    } catch (thrown) {
+      this.#renewing = false;
+      this.#starting = [];
+      this.#refuse(describeFault(thrown, "function_init_error"));
+      // So that the worker hands this sandbox to nobody else.
+      this.#refusal.exiting = true;
+      for (const call of [...this.#calls.values()]) call.fail(this.#refusal);
+      return;
+    }
+    const renewMs = sinceMs(startedMs);
+    this.#outside.finish();
+    const { Rehearsal } = await import("./rehearsal.mjs");
+    this.#renewing = false;
+    // Who is called already wins nothing by it.
+    if (turns > 0 && this.#calls.size === 0 && !this.#wire.midFrame) {
+      const target = this.#target;
+      const stage = this.#rehearse(target);
+      await new Rehearsal(target, stage.take).touch(turns);
+      stage.done();
+      this.#target = target;
+    }
+    this.#sayReady({ renewMs });
+    this.batch();
   }
 
   async #serveOf(target) {
@@ -261,6 +307,7 @@ export class Engine {
 
   /** No code of this process can be relied on any more. */
   #endByFault(thrown) {
+    this.#rehearsed?.();
     if (!this.#target && !this.#refusal && this.begun) {
       // It struck while the module was loading.
       const error = describeFault(thrown, "function_init_error");

@@ -54,6 +54,30 @@ for (const major of MAJORS)
       assert.equal(typeof (await ready(runner)).renewMs, "number");
     });
 
+    test("turns of the runner's own code before READY: no handler, and numbers of its own", async () => {
+      const drawn = new Set<number>();
+      for (const [fill, hook] of [
+        [1, ""],
+        [2, ""],
+        [3, "export const lifecycle = { afterRestore() { seen.push('afterRestore'); } };"],
+      ] as const) {
+        const { runner, done } = await settled(`
+          const seen = [];
+          ${hook}
+          export const handler = async () => { seen.push("call"); return { seen, drawn: Math.random() }; };
+        `);
+        assert.equal(done.ok, true, JSON.stringify(done));
+        const seed = Buffer.alloc(32, fill).toString("base64");
+        runner.send(FRAME.restored, 0, { seed, nowMs: Date.now(), pid: 4711, warmTurns: 3 });
+        const { body } = await runner.invoke({ kind: "event", body: "{}" });
+        const answer = JSON.parse(body.toString());
+        assert.deepEqual(answer.seen, hook ? ["afterRestore", "call"] : ["call"]);
+        assert.equal(typeof (await ready(runner)).renewMs, "number");
+        drawn.add(answer.drawn);
+      }
+      assert.equal(drawn.size, 3);
+    });
+
     test("hooks of a default export, with fetch", async () => {
       const { runner, done } = await settled(`
         export default {

@@ -1,58 +1,96 @@
-import { Engine } from "./engine.mjs";
-import {
-  DATA,
-  END,
-  INVOKE,
-  jsonFrame,
-  NOWHERE,
-  READY,
-  RESTORED,
-  textFrame,
-  Wire,
-} from "./wire.mjs";
+import { randomBytes } from "node:crypto";
+import { setTimeout as later } from "node:timers/promises";
+import { DATA, END, INVOKE, jsonFrame, RESTORED, textFrame } from "./wire.mjs";
 
-const SEED = Buffer.alloc(32).toString("base64");
-const INIT = { function: "rehearsal", version: 0, memoryMb: 0, env: {} };
-
-const TARGETS = {
-  fetch: {
-    kind: "fetch",
-    async call(request) {
-      const body = request.method === "POST" ? await request.text() : request.url;
-      return new Response(body, { headers: { "x-name": "value" } });
-    },
-  },
-  handler: { kind: "handler", arity: 2, call: async (event) => ({ echo: event }) },
-};
+/** V8 compiles beside the code that runs, and takes what is compiled at a later call. */
+const COMPILING_MS = 50;
 
 /**
- * Runs what every call runs, from bytes to bytes and without a function: frames are decoded by a wire of the same class, answered by a
- * built-in function of the same kind, and written to nowhere. So a clone finds it compiled, and its memory in use.
+ * Functions of many shapes: so many that what calls them is compiled for any, and not thrown away when the user's is the first of another.
  */
-export async function rehearse(kind, turns) {
-  if (turns === 0) return;
-  const target = TARGETS[kind];
-  let engine;
-  const wire = new Wire(NOWHERE, {
-    frame: (type, stream, payload) => engine.frame(type, stream, payload),
-    batch: () => engine.batch(),
-  });
-  engine = new Engine(wire, (renewed) => {
-    wire.send(jsonFrame(READY, 0, { runner: "rehearsal", ...renewed }));
-    wire.flush();
-  });
-  await engine.serve(target, INIT);
-  for (let turn = 1; turn <= turns; turn++) {
-    wire.take(requestOf(turn));
-    // Answers leave at the end of a turn of the event loop.
-    await new Promise((resolve) => setImmediate(resolve));
+const ANSWERS = {
+  fetch: [
+    async (request) =>
+      new Response(request.method === "POST" ? await request.text() : request.url, {
+        headers: { "x-name": "value" },
+      }),
+    (request) => new Response(`text ${request.url}`),
+    async (request) => new Response(request.url, { status: 201, headers: [["x-name", "value"]] }),
+    (request) => Response.json({ url: request.url, host: request.headers.get("host") }),
+    async () => new Response(null, { status: 204 }),
+    (request) => new Response(Buffer.from(request.method), { headers: new Headers({ etag: "1" }) }),
+  ],
+  handler: [
+    async (event) => ({ echo: event }),
+    (event) => `text ${event.rawPath}`,
+    (_event, context) => ({ statusCode: 200, headers: { etag: "1" }, body: context.awsRequestId }),
+    async () => [1, 2, 3],
+    (_event, _context, callback) => callback(null, { name: "value" }),
+    async (event) => JSON.stringify(event),
+  ],
+};
+
+/** What V8 compiled refers weakly to what it was compiled for, and is thrown away with the last of its kind. */
+const kept = [];
+
+/**
+ * Runs what every call runs, from bytes to bytes and without the user's function. The engine, its wire and the target are those that will serve,
+ * because what V8 compiles is made for the objects it has seen.
+ */
+export class Rehearsal {
+  #target;
+  #take;
+  #turns = 0;
+
+  /** `take(bytes)` is to do what is done when they are read from the worker, but for the answer. */
+  constructor(target, take) {
+    this.#target = target;
+    this.#take = take;
   }
-  wire.close();
+
+  /** So often that V8 has compiled it. Each turn begins as in a process that was restored. */
+  async run(turns) {
+    const { length } = ANSWERS[this.#target.kind];
+    const most = Math.max(0, turns - 5 * length);
+    await this.#turn(most, true);
+    await later(COMPILING_MS);
+    await this.#turn(turns - most, true, keeping);
+  }
+
+  /** In a process that was restored, so that the pages a call needs are there. */
+  async touch(turns) {
+    await this.#turn(turns, false);
+  }
+
+  async #turn(count, restored, wrapped = (answer) => answer) {
+    const target = this.#target;
+    const own = target.call;
+    const answers = ANSWERS[target.kind];
+    try {
+      for (let left = count; left > 0; left--) {
+        this.#turns++;
+        target.call = wrapped(answers[this.#turns % answers.length]);
+        this.#take(requestOf(this.#turns, restored));
+        // Answers leave at the end of a turn of the event loop.
+        await new Promise((resolve) => setImmediate(resolve));
+      }
+    } finally {
+      target.call = own;
+    }
+  }
 }
 
-/** The frames of a call: with a body and without one in turn. */
-function requestOf(turn) {
-  const hasBody = turn % 2 === 0;
+const keeping =
+  (answer) =>
+  (...given) => {
+    const answered = answer(...given);
+    kept.push(given, answered);
+    return answered;
+  };
+
+/** The frames of a call: with a body and without one, so that each of the answers meets both. */
+function requestOf(turn, afterRestore) {
+  const hasBody = turn % 4 < 2;
   const invoke = {
     id: "inv_0",
     kind: turn % 4 === 0 ? "event" : "http",
@@ -67,8 +105,13 @@ function requestOf(turn) {
     hasBody,
   };
   // As it will be: what a restored process hears, and the call right behind it.
-  const restored = { seed: SEED, nowMs: Date.now(), pid: process.pid };
-  const frames = [jsonFrame(RESTORED, 0, restored), jsonFrame(INVOKE, turn, invoke)];
+  const restored = {
+    seed: randomBytes(32).toString("base64"),
+    nowMs: Date.now(),
+    pid: process.pid,
+  };
+  const frames = afterRestore ? [jsonFrame(RESTORED, 0, restored)] : [];
+  frames.push(jsonFrame(INVOKE, turn, invoke));
   if (hasBody) frames.push(textFrame(DATA, turn, '{"name":"value"}'));
   frames.push(textFrame(END, turn, ""));
   return Buffer.concat(frames);

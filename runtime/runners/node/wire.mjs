@@ -27,9 +27,6 @@ const HEADER_BYTES = 12;
 const EMPTY = Buffer.alloc(0);
 const SETTLED = Promise.resolve();
 
-/** In place of a descriptor: nobody is there, all that is sent is thrown away. */
-export const NOWHERE = -1;
-
 /** The worker broke the protocol. Nothing it says can be trusted from there on, so the runner ends. */
 export class ProtocolError extends Error {}
 
@@ -71,6 +68,8 @@ export class Wire {
   #out = [];
   #outBytes = 0;
   #scheduled = false;
+  /** Frames of a log that wait for the end of a rehearsal. */
+  #heldLogs;
   #flush = () => {
     this.#scheduled = false;
     this.flush();
@@ -86,16 +85,11 @@ export class Wire {
 
   /**
    * `receiver.frame(type, stream, payload)` hears each frame; the payload is valid until it returns. `receiver.batch()` follows the
-   * last frame of a read. Throws when `fd` is no socket. With NOWHERE, frames come by `take` alone.
+   * last frame of a read. Throws when `fd` is no socket.
    */
   constructor(fd, receiver) {
     this.#fd = fd;
     this.#receiver = receiver;
-    if (fd === NOWHERE) {
-      this.#fd = openSync("/dev/null", "w");
-      this.#socket = { writableLength: 0 };
-      return;
-    }
     this.#socket = new Socket({
       fd,
       readable: true,
@@ -148,21 +142,43 @@ export class Wire {
   /** Text of one or more whole lines, at most MAX_DATA_BYTES - 1 bytes of it. */
   sendLog(stream, fd, bytes) {
     const frame = Buffer.allocUnsafe(HEADER_BYTES + 1 + bytes.length);
-    writeHeader(frame, LOG, stream, bytes.length + 1);
+    writeHeader(frame, LOG, this.#heldLogs ? 0 : stream, bytes.length + 1);
     frame[HEADER_BYTES] = fd;
     frame.set(bytes, HEADER_BYTES + 1);
-    this.send(frame);
+    if (this.#heldLogs) this.#heldLogs.push(frame);
+    else this.send(frame);
   }
 
-  /** Takes bytes as if they had been read. */
-  take(bytes) {
-    this.#receive(bytes, bytes.length);
+  /**
+   * Until `done()`, `take(bytes)` is heard as if it had been read, the peer is not heard, and what is said is thrown away, but for what other
+   * code logs meanwhile: that belongs to no invocation.
+   */
+  rehearse() {
+    this.flush();
+    const peer = this.#fd;
+    const nowhere = openSync("/dev/null", "w");
+    this.#fd = nowhere;
+    this.#heldLogs = [];
+    this.#socket.pause();
+    return {
+      take: (bytes) => this.#receive(bytes, bytes.length),
+      done: () => {
+        if (this.#fd === peer) return;
+        this.flush();
+        closeSync(nowhere);
+        this.#fd = peer;
+        const held = this.#heldLogs;
+        this.#heldLogs = undefined;
+        for (const frame of held) this.send(frame);
+        this.flush();
+        this.#socket.resume();
+      },
+    };
   }
 
-  /** For one that leads nowhere. */
-  close() {
-    this.#outBytes = 0;
-    closeSync(this.#fd);
+  /** Whether a frame has come in part. */
+  get midFrame() {
+    return this.#headerBytes > 0 || this.#payload !== undefined;
   }
 
   /** Whether all that was flushed has left this process. */

@@ -62,6 +62,31 @@ ${prefix}def handler(event, context):
     assert.equal(typeof (await ready(runner)).renewMs, "number");
   });
 
+  test(`${kind}: turns of the runner's own code before READY: no handler, and numbers as the hook left them`, async () => {
+    for (const hook of ["", "random.seed(1)"]) {
+      const { runner, done } = await settled(`
+import random
+calls = 0
+class lifecycle:
+    ${prefix}def after_restore():
+        ${hook || "pass"}
+${prefix}def handler(event, context):
+    global calls
+    calls += 1
+    return [calls, random.random()]
+`);
+      assert.equal(done.ok, true, JSON.stringify(done));
+      const restored = { seed: SEED, nowMs: Date.now(), pid: 4711, warmTurns: 3 };
+      runner.send(FRAME.restored, 0, restored);
+      const { body } = await runner.invoke();
+      const [calls, drawn] = JSON.parse(body.toString());
+      assert.equal(calls, 1);
+      // The first number of Python's generator after that seed.
+      assert.equal(drawn === 0.13436424411240122, hook !== "");
+      assert.equal(typeof (await ready(runner)).renewMs, "number");
+    }
+  });
+
   test(`${kind}: the decorators of Lambda's library, in Lambda's order`, async () => {
     const { runner, done } = await settled(`
 from snapshot_restore_py import register_after_restore, register_before_snapshot

@@ -6,10 +6,11 @@ use std::time::Instant;
 
 use cloister_container::LimitChange;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::daemon::Daemon;
 use crate::jobs::{Asker, AssignJob, Job, Listed, Phases};
+use crate::ready::{MIB_EACH, MOST};
 use crate::refusal::{Code, Refusal};
 use crate::request::{Assign, Request, Trace};
 
@@ -28,6 +29,9 @@ struct Hello<'a> {
     /// Of micro-VMs: what the slots of their counters stand for.
     #[serde(skip_serializing_if = "Option::is_none")]
     calls: Option<&'a BTreeMap<u16, String>>,
+    /// Of micro-VMs that are kept ready: how many at the most, and what each takes of the host's memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ready: Option<Value>,
     #[serde(rename = "landlockAbi")]
     landlock_abi: Option<i32>,
     pid: u32,
@@ -61,6 +65,10 @@ impl Daemon {
                 Ok(()) => self.answer(asker, &json!({"ok": true})),
                 Err(refusal) => self.answer(asker, &refusal),
             },
+            Request::Keep(ready) => {
+                self.keep_ready(ready);
+                self.answer(asker, &json!({"ok": true}));
+            }
             Request::Kill(id) => self.kill(asker, &id),
             Request::Trace(trace) => match self.trace(&trace) {
                 Ok(()) => self.answer(asker, &json!({"ok": true})),
@@ -97,6 +105,9 @@ impl Daemon {
                 &["container"]
             },
             calls: hypervisor.as_ref().map(|hypervisor| hypervisor.calls()),
+            ready: hypervisor
+                .as_ref()
+                .map(|_| json!({"most": MOST, "memoryMb": MIB_EACH})),
             landlock_abi: cloister_container::landlock_abi(),
             pid: std::process::id(),
         };

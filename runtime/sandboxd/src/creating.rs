@@ -12,7 +12,7 @@ use crate::images::Image;
 use crate::jobs::{AdoptJob, Job, ReplyTo, duplicate};
 use crate::making::{say, too_many};
 use crate::peer::{self, PeerProcess};
-use crate::ready::Place;
+use crate::ready::{Next, Place};
 use crate::refusal::{Code, Refusal};
 use crate::request::{Create, Kind};
 use crate::reset::Resetter;
@@ -44,12 +44,15 @@ impl Daemon {
             let place = Place::of(&ground.image, &create);
             (place, snapshot)
         });
-        let image = Arc::clone(&ground.image);
-        let outcome = match &place {
-            Some((place, snapshot)) => match self.take_ready(place) {
-                Some(key) => self.adopt(key, &socket, stream, &create, ground, snapshot),
-                None => self.start_spawn(&socket, stream, &create, ground, Some(snapshot)),
-            },
+        let outcome = match place {
+            Some((place, snapshot)) => {
+                let ready = self.take_ready(&place);
+                let of = (&snapshot, Next::new(place, &ground.image, &create));
+                match ready {
+                    Some(key) => self.adopt(key, &socket, stream, &create, ground, of),
+                    None => self.start_spawn(&socket, stream, &create, ground, Some(of)),
+                }
+            }
             None => self.start_spawn(&socket, stream, &create, ground, None),
         };
         if let Err(error) = outcome {
@@ -60,9 +63,6 @@ impl Daemon {
                 stream,
                 &Refusal::new(Code::SetupFailed, message, remedy),
             );
-        }
-        if let Some((place, _)) = place {
-            self.want_ready(place, &image, &create);
         }
     }
 
@@ -128,10 +128,11 @@ impl Daemon {
         stream: u32,
         create: &Create,
         ground: Ground,
-        snapshot: Option<&Arc<Snapshot>>,
+        of: Option<(&Arc<Snapshot>, Next)>,
     ) -> io::Result<()> {
+        let (snapshot, next) = of.unzip();
         let socket_again = duplicate(socket.as_fd())?;
-        let reply_to = ReplyTo::by(socket, stream)?;
+        let reply_to = ReplyTo::by(socket, stream)?.then(next);
         let mut making = self.making(create, &ground.image, socket_again)?;
         if let Some(hypervisor) = &ground.hypervisor {
             let counters = making.count(&self.counters)?;
@@ -173,9 +174,12 @@ impl Daemon {
         stream: u32,
         create: &Create,
         ground: Ground,
-        snapshot: &Arc<Snapshot>,
+        of: (&Arc<Snapshot>, Next),
     ) -> io::Result<()> {
-        let outcome = self.start_adopt(key, socket, stream, create, ground, snapshot);
+        let (snapshot, next) = of;
+        let reply_to = ReplyTo::by(socket, stream).map(|reply_to| reply_to.then(Some(next)));
+        let outcome =
+            reply_to.and_then(|to| self.start_adopt(key, socket, to, create, ground, snapshot));
         if outcome.is_err() {
             self.kill_now(key);
         }
@@ -186,14 +190,13 @@ impl Daemon {
         &mut self,
         key: u64,
         socket: &OwnedFd,
-        stream: u32,
+        reply_to: ReplyTo,
         create: &Create,
         ground: Ground,
         snapshot: &Arc<Snapshot>,
     ) -> io::Result<()> {
         let gone = || io::Error::other("the micro-VM that was ready has ended");
         let fd3 = duplicate(socket.as_fd())?;
-        let reply_to = ReplyTo::by(socket, stream)?;
         let client = self.join(ground.peer, key)?;
         let entry = self.sandboxes.get_mut(key).ok_or_else(gone)?;
         entry.client = client;

@@ -170,8 +170,12 @@ impl Daemon {
             Done::Spawned {
                 key,
                 outcome,
-                reply_to,
-            } => self.spawned(key, outcome, reply_to),
+                mut reply_to,
+            } => {
+                let next = reply_to.as_mut().and_then(|reply_to| reply_to.next.take());
+                self.spawned(key, outcome, reply_to);
+                self.want_ready(next);
+            }
             Done::Learned {
                 key,
                 outcome,
@@ -180,8 +184,12 @@ impl Daemon {
             Done::Adopted {
                 key,
                 outcome,
-                reply_to,
-            } => self.adopted(key, outcome, &reply_to),
+                mut reply_to,
+            } => {
+                let next = reply_to.next.take();
+                self.adopted(key, outcome, &reply_to);
+                self.want_ready(next);
+            }
             Done::Assigned {
                 key,
                 outcome,

@@ -18,7 +18,7 @@ use crate::hypervisor::Machine;
 use crate::images::Image;
 use crate::learning::LearnJob;
 use crate::peer;
-use crate::ready::RestoreOrder;
+use crate::ready::{Next, RestoreOrder};
 use crate::refusal::{Code, Refusal};
 use crate::reset::{ResetDone, ResetJob};
 use crate::snapshots::{Freezer, Frozen};
@@ -57,6 +57,8 @@ pub struct SpawnJob {
 pub struct ReplyTo {
     pub socket: OwnedFd,
     pub stream: u32,
+    /// What is to be made ready once that is sent.
+    pub next: Option<Next>,
 }
 
 impl ReplyTo {
@@ -64,7 +66,13 @@ impl ReplyTo {
         Ok(Self {
             socket: duplicate(socket.as_fd())?,
             stream,
+            next: None,
         })
+    }
+
+    /// Has micro-VMs made ready after the reply, so that nobody waits for that.
+    pub fn then(self, next: Option<Next>) -> Self {
+        Self { next, ..self }
     }
 }
 

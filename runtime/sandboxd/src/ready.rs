@@ -22,8 +22,10 @@ use crate::snapshots::{Shape, Snapshot};
 /// Kept of what was asked for once, and of what was asked for while none was there.
 const FEW: usize = 2;
 const MANY: usize = 8;
-/// Kept in all.
-const MOST: usize = 24;
+/// Kept in all, unless a client asks for fewer.
+pub const MOST: u32 = 24;
+/// What one takes of the host's memory, that of the kernel included, MiB.
+pub const MIB_EACH: u32 = 5;
 
 /// The way to a monitor that waits.
 #[derive(Debug)]
@@ -46,6 +48,23 @@ impl Place {
             shape: Shape::of(image, create),
             cpu_milli: create.cpu_milli,
             pids: create.pids,
+        }
+    }
+}
+
+/// What is to be kept ready, seen from one that was taken.
+pub struct Next {
+    place: Place,
+    image: Arc<Image>,
+    create: Create,
+}
+
+impl Next {
+    pub fn new(place: Place, image: &Arc<Image>, create: &Create) -> Self {
+        Self {
+            place,
+            image: Arc::clone(image),
+            create: create.clone(),
         }
     }
 }
@@ -120,11 +139,21 @@ struct Stock {
 }
 
 /// All that are ready or on their way, by place.
-#[derive(Default)]
 pub struct Ready {
     stocks: HashMap<Place, Stock>,
     /// Counts what is asked for.
     asked: u64,
+    most: usize,
+}
+
+impl Default for Ready {
+    fn default() -> Self {
+        Self {
+            stocks: HashMap::new(),
+            asked: 0,
+            most: MOST as usize,
+        }
+    }
 }
 
 impl Ready {
@@ -159,14 +188,14 @@ impl Ready {
         taken
     }
 
-    /// One that may go for another of `place`: of the place that nobody has asked for the longest, which wants none from now on.
-    fn spare(&mut self, place: &Place) -> Option<u64> {
+    /// One that may go for another of `place`, or for none: of the place that nobody has asked for the longest, which wants none from now on.
+    fn spare(&mut self, place: Option<&Place>) -> Option<u64> {
         self.stocks
             .retain(|_, stock| stock.wanted > 0 || stock.making > 0 || !stock.waiting.is_empty());
         let others = self
             .stocks
             .iter_mut()
-            .filter(|(other, stock)| *other != place && !stock.waiting.is_empty());
+            .filter(|(other, stock)| Some(*other) != place && !stock.waiting.is_empty());
         let (_, stock) = others.min_by_key(|(_, stock)| stock.asked)?;
         stock.wanted = 0;
         stock.waiting.last().copied()
@@ -179,24 +208,46 @@ impl Daemon {
         self.ready.take(place)
     }
 
+    /// Keeps no more than that; those that are being made may be more for a moment.
+    pub(crate) fn keep_ready(&mut self, most: u32) {
+        self.ready.most = most.min(MOST) as usize;
+        while self.ready.len() > self.ready.most {
+            let Some(key) = self.ready.spare(None) else {
+                return;
+            };
+            self.kill_now(key);
+        }
+    }
+
     /// Has as many made as are wanted, once for each that was taken.
-    pub(crate) fn want_ready(&mut self, place: Place, image: &Arc<Image>, create: &Create) {
+    pub(crate) fn want_ready(&mut self, next: Option<Next>) {
+        let Some(Next {
+            place,
+            image,
+            create,
+        }) = next
+        else {
+            return;
+        };
         let Some(stock) = self.ready.stocks.get(&place) else {
             return;
         };
         let there = stock.waiting.len().saturating_add(stock.making);
         let missing = stock.wanted.saturating_sub(there);
         for _ in 0..missing {
-            if self.draining || self.sandboxes.len() >= self.options.max_sandboxes as usize {
+            if self.draining || self.ready.most == 0 {
                 return;
             }
-            if self.ready.len() >= MOST {
-                match self.ready.spare(&place) {
+            if self.sandboxes.len() >= self.options.max_sandboxes as usize {
+                return;
+            }
+            if self.ready.len() >= self.ready.most {
+                match self.ready.spare(Some(&place)) {
                     Some(key) => self.kill_now(key),
                     None => return,
                 }
             }
-            if let Err(error) = self.start_ready(place.clone(), image, create) {
+            if let Err(error) = self.start_ready(place.clone(), &image, &create) {
                 return self.warn(&format!("no micro-VM can be kept ready: {error}"));
             }
         }
@@ -244,6 +295,9 @@ impl Daemon {
         stock.making = stock.making.saturating_sub(1);
         if !entry.killed {
             stock.waiting.push(key);
+        }
+        if self.ready.len() > self.ready.most {
+            self.keep_ready(u32::try_from(self.ready.most).unwrap_or(MOST));
         }
     }
 
@@ -301,12 +355,14 @@ mod tests {
         assert_eq!(ready.take(&places[0]), Some(1));
         ready.stocks.get_mut(&places[0]).unwrap().waiting.push(1);
         for (place, gone) in [(1, 2), (2, 3)] {
-            let key = ready.spare(&places[0]).unwrap();
+            let key = ready.spare(Some(&places[0])).unwrap();
             assert_eq!(key, gone);
             ready.remove(&places[place], key);
         }
         // Never one of its own.
-        assert_eq!(ready.spare(&places[0]), None);
+        assert_eq!(ready.spare(Some(&places[0])), None);
         assert_eq!(ready.stocks.len(), 1);
+        // Unless there are to be fewer.
+        assert_eq!(ready.spare(None), Some(1));
     }
 }

@@ -4,6 +4,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use crate::ready::MOST;
 use crate::refusal::{Code, Refusal};
 
 const MAX_LABEL_BYTES: usize = 64;
@@ -29,6 +30,8 @@ pub enum Request {
     Learn(String),
     /// Throws a snapshot away.
     Forget(String),
+    /// So many micro-VMs ready at the most.
+    Keep(u32),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -119,6 +122,12 @@ struct NamedSnapshot {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct Keep {
+    ready: u32,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct After {
     after: Option<String>,
 }
@@ -165,6 +174,10 @@ fn known(mut fields: Map<String, Value>) -> Result<Request, Refusal> {
             .and_then(check_reset)
             .map(Request::Reset),
         "learn" => read::<Named>(fields).map(|named| Request::Learn(named.sandbox)),
+        "keep" => read::<Keep>(fields).and_then(|keep| {
+            within("ready", keep.ready, 0, MOST)?;
+            Ok(Request::Keep(keep.ready))
+        }),
         "forget" => read::<NamedSnapshot>(fields).map(|named| Request::Forget(named.snapshot)),
         "trace" => read::<TraceFields>(fields)
             .and_then(check_trace)
@@ -175,7 +188,7 @@ fn known(mut fields: Map<String, Value>) -> Result<Request, Refusal> {
         _ => Err(Refusal::new(
             Code::UnknownOp,
             "There is no such op.",
-            "Use create, hello, assign, kill, snapshot, reset, forget, trace, list or drain.",
+            "Use create, hello, assign, kill, snapshot, reset, learn, forget, keep, trace, list or drain.",
         )),
     }
 }
@@ -327,6 +340,9 @@ mod tests {
         assert!(matches!(outcome(&cell), Ok(Request::Create(_))));
         assert_eq!(outcome(&json!({"op": "hello"})), Ok(Request::Hello));
         assert_eq!(outcome(&json!({"op": "list"})), Ok(Request::List(None)));
+        let keep = |ready: u32| outcome(&json!({"op": "keep", "ready": ready}));
+        assert_eq!(keep(0), Ok(Request::Keep(0)));
+        assert!(keep(MOST + 1).is_err());
     }
 
     #[test]

@@ -9,9 +9,10 @@ import {
 } from "#report/statistics";
 import { Failure } from "../failure.ts";
 import { type HostFacts, hostFacts } from "../host/facts.ts";
-import { type Ground, layGround } from "./ground.ts";
+import { type Ground, HELLO, type HelloRuntime, layGround } from "./ground.ts";
 import {
   coldMode,
+  pooledMode,
   preparedMode,
   processMode,
   resetMode,
@@ -38,7 +39,6 @@ interface KnownMode {
 const always = (): undefined => undefined;
 const installed = (path: string) => (): string | undefined =>
   existsSync(path) ? undefined : `${path} is not installed`;
-const notYet = { lacks: () => "pools of clones that wait are not in this version" };
 const own = (
   make: (ground: Ground, kind: Path) => Mode,
   kind: Path,
@@ -55,7 +55,7 @@ const MODES: Record<string, KnownMode> = {
   "microvm-prepared": own(preparedMode, "microvm", kvm),
   "microvm-restored": own(restoredMode, "microvm", kvm),
   "microvm-restored-runtime": own(restoredRuntimeMode, "microvm", kvm),
-  "microvm-pooled": notYet,
+  "microvm-pooled": own(pooledMode, "microvm", kvm),
   "microvm-reset": own(resetMode, "microvm", kvm),
   "microvm-warm": own(warmMode, "microvm", kvm),
   runc: { make: (ground) => ociMode("runc", ground), lacks: installed("/usr/sbin/runc") },
@@ -92,6 +92,8 @@ export interface BootReport {
 export interface BootOptions extends Rounds {
   /** All that can run, when absent. */
   modes?: string[];
+  /** What the function is written for. */
+  runtime: HelloRuntime;
 }
 
 /** Measures each mode `rounds` times. */
@@ -113,7 +115,7 @@ export async function benchBoot(options: BootOptions): Promise<BootReport> {
       "Choose others with --modes.",
     );
   }
-  const ground = await layGround({ image: "node24", name: "hello", folder: "examples/hello" });
+  const ground = await layGround(HELLO[options.runtime]);
   const modes = makers.map((make) => make(ground));
   let outcomes: Outcome[];
   try {

@@ -1,14 +1,11 @@
 import { z } from "zod";
 import type { Path } from "#contracts/function";
-import {
-  type AssignedSandbox,
-  RestoringLauncher,
-  type ServingSandbox,
-} from "../../worker/sandbox/index.ts";
+import type { AssignedSandbox, ServingSandbox } from "../../worker/sandbox/index.ts";
 import { Failure, messageOf } from "../failure.ts";
 import { type HostFacts, hostFacts } from "../host/facts.ts";
 import { firstAnswer } from "./first-answer.ts";
-import { type Ground, layGround } from "./ground.ts";
+import { fromSnapshot } from "./from-snapshot.ts";
+import { type Ground, HELLO, layGround } from "./ground.ts";
 import {
   descriptorLimitOf,
   descriptorsOf,
@@ -64,7 +61,7 @@ const listSchema = z.object({
 export async function benchDensity(options: DensityOptions): Promise<DensityReport> {
   const { path, count } = options;
   requireTasks(count);
-  const ground = await layGround({ image: "node24", name: "hello", folder: "examples/hello" });
+  const ground = await layGround(HELLO.node24);
   const live: ServingSandbox[] = [];
   try {
     const { launch, start } = await launcherFor(ground, path);
@@ -134,25 +131,16 @@ async function launcherFor(
   const shape = { ...ground.shape, kind };
   if (kind === "container")
     return { launch: () => ground.launcher.launch(shape, "bench", ground.bundle), start: "cold" };
-  const problems: Error[] = [];
-  const launcher = new RestoringLauncher(ground.launcher, {
-    onProblem: (error) => void problems.push(error),
-    functions: { hold: async () => ground.bundle },
-  });
-  const made = await launcher.functions?.make(shape, ground.spec);
-  if (made?.state !== "ready")
+  const snapshot = fromSnapshot(ground, "function");
+  try {
+    await snapshot.ready();
+  } catch (error) {
     throw new Failure(
-      `There is no snapshot of the function: ${made?.reason ?? "it was not made"}.`,
+      `There is no snapshot of the function: ${messageOf(error)}.`,
       "Run ./cloister doctor, which says whether micro-VMs run here.",
     );
-  const launch = async (): Promise<AssignedSandbox> => {
-    const assigned = await launcher.launch(shape, "bench", ground.bundle, ground.spec);
-    if (assigned.restored) return assigned;
-    // A booted one would be counted as what it is not.
-    await assigned.end();
-    throw problems.pop() ?? new Error("the sandbox was booted");
-  };
-  return { launch, start: "restored" };
+  }
+  return { launch: () => snapshot.launch(), start: "restored" };
 }
 
 /** Runs `once` so many times, a few at a time. */

@@ -67,6 +67,13 @@ const GREETING: Question = {
   isRight: (status, body) => status === 200 && body.includes("Hello, bench!"),
 };
 
+/** The function that most is measured with, by runtime. */
+export const HELLO = {
+  node24: { image: "node24", name: "hello", folder: "examples/hello" },
+  python3: { image: "python3", name: "hello-python", folder: "examples/hello-python" },
+} as const satisfies Record<string, Measured>;
+export type HelloRuntime = keyof typeof HELLO;
+
 /** What every mode shares: the same image, runner, function and settings. */
 export interface Ground {
   shape: SandboxShape;

@@ -5,7 +5,7 @@ import type { ServingSandbox } from "../../worker/sandbox/index.ts";
 import { type HostFacts, hostFacts } from "../host/facts.ts";
 import { type Mapping, privateKib, readSmaps } from "./address-map.ts";
 import { answer, firstAnswer } from "./first-answer.ts";
-import { layGround } from "./ground.ts";
+import { HELLO, layGround } from "./ground.ts";
 
 /** Bytes of guest address space that a monitor reserves, of its own addresses (vmm/README.md). */
 const WINDOW_BYTES = 2 ** 39;
@@ -28,7 +28,7 @@ const listSchema = z.object({
 
 /** Memory of so many micro-VMs of examples/hello that serve at once: what they share is then nobody's own. */
 export async function benchMemory(count: number): Promise<MemoryReport> {
-  const ground = await layGround({ image: "node24", name: "hello", folder: "examples/hello" });
+  const ground = await layGround(HELLO.node24);
   const machines: ServingSandbox[] = [];
   try {
     for (let made = 0; made < count; made++) {

@@ -1,13 +1,11 @@
 import type { Path } from "#contracts/function";
 import {
   type BootedSandbox,
-  type FunctionSnapshotsOptions,
   ProcessLauncher,
-  RestoringLauncher,
-  type SandboxShape,
   type ServingSandbox,
 } from "../../worker/sandbox/index.ts";
 import { answer, firstAnswer } from "./first-answer.ts";
+import { fromSnapshot } from "./from-snapshot.ts";
 import type { Ground } from "./ground.ts";
 import type { Mode } from "./rounds.ts";
 import { factsOf } from "./run-facts.ts";
@@ -78,46 +76,21 @@ export function preparedMode(ground: Ground, kind: Path): Mode {
 }
 
 /** From the request for a sandbox to the first answer, out of a snapshot of the function: loaded, warm, ready to answer. */
-export function restoredMode(ground: Ground): Mode {
-  const functions = { hold: async () => ground.bundle };
-  return modeOf("microvm-restored", ground, functions, async (launcher, shape) => {
-    await launcher.freeze(shape);
-    const made = await launcher.functions?.make(shape, ground.spec);
-    if (made?.state !== "ready") throw new Error(made?.reason ?? "there is no snapshot");
-  });
-}
+export const restoredMode = (ground: Ground): Mode =>
+  snapshotMode("microvm-restored", ground, "function");
 
 /** The same out of a snapshot of the booted runner without a function, which is loaded then. */
-export function restoredRuntimeMode(ground: Ground): Mode {
-  return modeOf("microvm-restored-runtime", ground, undefined, async (launcher, shape) => {
-    await launcher.freeze(shape);
-  });
-}
+export const restoredRuntimeMode = (ground: Ground): Mode =>
+  snapshotMode("microvm-restored-runtime", ground, "runtime");
 
-function modeOf(
-  name: string,
-  ground: Ground,
-  functions: FunctionSnapshotsOptions | undefined,
-  before: (launcher: RestoringLauncher, shape: SandboxShape) => Promise<void>,
-): Mode {
-  const shape = { ...ground.shape, kind: "microvm" as const };
-  const failures: Error[] = [];
-  const launcher = new RestoringLauncher(ground.launcher, {
-    onProblem: (error) => void failures.push(error),
-    ...(functions ? { functions } : {}),
-  });
+function snapshotMode(name: string, ground: Ground, of: "function" | "runtime"): Mode {
+  const snapshot = fromSnapshot(ground, of);
   let serving: ServingSandbox | undefined;
   return {
     name,
-    before: () => before(launcher, shape),
+    before: () => snapshot.ready(),
     async measured() {
-      const assigned = await launcher.launch(shape, "bench", ground.bundle, ground.spec);
-      // A sandbox that was booted after all is no measurement of this mode.
-      if (!assigned.restored) {
-        await assigned.end();
-        throw failures.pop() ?? new Error("the sandbox was booted");
-      }
-      serving = await firstAnswer(assigned, ground);
+      serving = await firstAnswer(await snapshot.launch(), ground);
     },
     facts: () => factsOf(serving as ServingSandbox, ground),
     async after() {
@@ -127,21 +100,48 @@ function modeOf(
   };
 }
 
+/**
+ * From a call to the answer of a clone that was brought back before, and that nobody has called. It waits while all other modes have their turn, as one that
+ * a worker keeps waits for its call.
+ */
+export function pooledMode(ground: Ground): Mode {
+  const snapshot = fromSnapshot(ground, "function");
+  let waiting: ServingSandbox | undefined;
+  const bringBack = async (): Promise<void> => {
+    await snapshot.ready();
+    waiting = await (await snapshot.bringBack()).initialise(ground.init);
+    await waiting.back;
+  };
+  return {
+    name: "microvm-pooled",
+    async before() {
+      if (!waiting?.alive) await bringBack();
+    },
+    async measured() {
+      if (!waiting) throw new Error("there is no clone");
+      await answer(waiting, ground);
+    },
+    facts: () => factsOf(waiting as ServingSandbox, ground),
+    async after() {
+      await waiting?.end();
+      await bringBack();
+    },
+    async close() {
+      await waiting?.end();
+    },
+  };
+}
+
 /** From the wish for a pristine sandbox in the place of one that has answered, to its first answer; out of a snapshot of the function. */
 export function resetMode(ground: Ground): Mode {
-  const shape = { ...ground.shape, kind: "microvm" as const };
-  const launcher = new RestoringLauncher(ground.launcher, {
-    functions: { hold: async () => ground.bundle },
-  });
+  const snapshot = fromSnapshot(ground, "function");
   let serving: ServingSandbox | undefined;
   return {
     name: "microvm-reset",
     async before() {
       if (serving?.alive) return;
-      const made = await launcher.functions?.make(shape, ground.spec);
-      if (made?.state !== "ready") throw new Error(made?.reason ?? "there is no snapshot");
-      const assigned = await launcher.launch(shape, "bench", ground.bundle, ground.spec);
-      serving = await firstAnswer(assigned, ground);
+      await snapshot.ready();
+      serving = await firstAnswer(await snapshot.launch(), ground);
     },
     async measured() {
       if (!serving) throw new Error("there is no sandbox");

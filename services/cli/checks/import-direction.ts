@@ -20,7 +20,7 @@ import { type Outcome, runCheck } from "./run-check.ts";
 export async function checkImports(): Promise<Outcome> {
   const copy = mkdtempSync(join(tmpdir(), "cloister-imports-"));
   try {
-    const folders = ["services", "runtime", "infra", "migrations"];
+    const folders = ["services", "runtime", "infra", "loadtests", "migrations"];
     for (const path of globSync(`{${folders.join(",")}}/**/*.ts`, { cwd: PROJECT_ROOT })) {
       if (path.includes("node_modules/")) continue;
       const target = join(copy, path.replace(/\.ts$/, ".mjs"));

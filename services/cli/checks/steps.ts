@@ -15,13 +15,13 @@ export interface Step {
 
 const bin = (name: string): string => join(PROJECT_ROOT, "node_modules/.bin", name);
 
-/** Files with tests. Those that end in .e2e.test.ts start a whole instance, those in .testvm.test.ts boot the test machine. */
-export function testFiles(kind: "unit" | "e2e" | "testvm"): string[] {
-  return globSync("{services,runtime,infra,migrations,examples,workloads}/**/*.test.ts", {
+/** Files with tests. Those that end in .e2e.test.ts start a whole instance, those in .load.test.ts send it load, those in .testvm.test.ts boot the test machine. */
+export function testFiles(kind: "unit" | "e2e" | "testvm" | "load"): string[] {
+  return globSync("{services,runtime,infra,loadtests,migrations,examples,workloads}/**/*.test.ts", {
     cwd: PROJECT_ROOT,
     exclude: (path) => path.endsWith("node_modules"),
   })
-    .filter((path) => (/[.](e2e|testvm)[.]test[.]ts$/.exec(path)?.[1] ?? "unit") === kind)
+    .filter((path) => (/[.](e2e|testvm|load)[.]test[.]ts$/.exec(path)?.[1] ?? "unit") === kind)
     .sort()
     .map((path) => join(PROJECT_ROOT, path));
 }
@@ -99,5 +99,10 @@ export const STEPS: readonly Step[] = [
     what: "tests of the whole service",
     // One at a time: each file starts an instance.
     run: (tell) => runNodeTests(testFiles("e2e"), 1, tell),
+  },
+  {
+    name: "load",
+    what: "each load scenario for a moment, against a real service",
+    run: (tell) => runNodeTests(testFiles("load"), 1, tell),
   },
 ];

@@ -1,5 +1,7 @@
 import { type Command, InvalidArgumentError, Option } from "commander";
 import type { Path } from "#contracts/function";
+import type { Distribution } from "#report/statistics";
+import type { HelloRuntime } from "../bench/ground.ts";
 import type { Rounds } from "../bench/rounds.ts";
 import { EXIT, Failure } from "../failure.ts";
 import type { HostFacts } from "../host/facts.ts";
@@ -11,6 +13,14 @@ interface BootCommandOptions {
   json?: boolean;
   modes?: string[];
   phases?: boolean;
+  runtime: HelloRuntime;
+}
+
+interface RateCommandOptions {
+  n: number;
+  clients: number;
+  runtime?: HelloRuntime;
+  json?: boolean;
 }
 
 interface OverheadCommandOptions {
@@ -18,6 +28,8 @@ interface OverheadCommandOptions {
   json?: boolean;
   workloads?: string[];
 }
+
+const RUNTIMES: HelloRuntime[] = ["node24", "python3"];
 
 const count = (text: string): number => {
   const value = Number(text);
@@ -39,8 +51,23 @@ export const registerBench = (program: Command): void => {
       text.split(","),
     )
     .option("--phases", "also where the time goes, and what a sandbox has cost by its first answer")
+    .addOption(
+      new Option("--runtime <runtime>", "of the function: examples/hello, or examples/hello-python")
+        .choices(RUNTIMES)
+        .default("node24"),
+    )
     .option("--json", "print JSON for scripts")
     .action(boot);
+  bench
+    .command("rate")
+    .description(
+      "micro-VMs a second, each a fresh process and machine out of the snapshot of its function, to its first answer, for clients that all want one after the other",
+    )
+    .option("-n <micro-VMs>", "of each runtime", count, 1000)
+    .option("--clients <count>", "at once", count, 8)
+    .addOption(new Option("--runtime <runtime>", "default: each, in turns").choices(RUNTIMES))
+    .option("--json", "print JSON for scripts")
+    .action(rate);
   bench
     .command("memory")
     .description(
@@ -107,12 +134,11 @@ interface DensityCommandOptions {
 
 async function density({ path, count, json }: DensityCommandOptions): Promise<void> {
   const { benchDensity } = await import("../bench/density.ts");
-  const abort = new AbortController();
-  for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => abort.abort());
+  const signal = untilSignalled();
   const report = await benchDensity({
     path,
     count,
-    signal: abort.signal,
+    signal,
     onProgress: (text) => void process.stderr.write(`${text}\n`),
   });
   if (json) printJson(report);
@@ -133,7 +159,7 @@ async function density({ path, count, json }: DensityCommandOptions): Promise<vo
     ...(left.length === 0 ? {} : { "left behind": left.join(", ") }),
   };
   if (!json) writeFailures(wrong);
-  finish(abort.signal, wrong);
+  finish(signal, wrong);
 }
 
 async function boot(options: BootCommandOptions): Promise<void> {
@@ -142,25 +168,14 @@ async function boot(options: BootCommandOptions): Promise<void> {
   const rounds = await roundsOf(options);
   const report = await benchBoot({
     ...rounds,
+    runtime: options.runtime,
     ...(options.modes ? { modes: options.modes } : {}),
   });
   if (options.json) printJson(report);
   else {
     writeHost(report.host);
-    const columns = ["min", "p50", "p90", "p99", "max"].map((title) => ({ title, right: true }));
-    const show = (value: number | null): string => ms(value ?? undefined);
-    const rows = report.modes.map((one) => [
-      one.mode,
-      String(one.n),
-      String(one.failures),
-      ...[one.min_ms, one.p50_ms, one.p90_ms, one.p99_ms, one.max_ms].map(show),
-    ]);
-    const heading = [
-      { title: "MODE (ms)" },
-      { title: "n", right: true },
-      { title: "failures", right: true },
-    ];
-    process.stdout.write(table([...heading, ...columns], rows));
+    const rows = report.modes.map((one) => [one.mode, ...timesOf(one)]);
+    process.stdout.write(table([{ title: "MODE (ms)" }, ...TIMES], rows));
     if (options.phases) {
       const { costTable, timeTable } = await import("../bench/boot-tables.ts");
       for (const { columns, rows } of [timeTable(report), costTable(report)])
@@ -170,6 +185,55 @@ async function boot(options: BootCommandOptions): Promise<void> {
     writeFailures(report.firstFailures);
   }
   finish(rounds.signal, report.firstFailures);
+}
+
+const TIMES: Column[] = ["n", "failures", "min", "p50", "p90", "p99", "max"].map((title) => ({
+  title,
+  right: true,
+}));
+
+const timesOf = (one: Distribution): string[] => [
+  String(one.n),
+  String(one.failures),
+  ...[one.min_ms, one.p50_ms, one.p90_ms, one.p99_ms, one.max_ms].map((value) =>
+    ms(value ?? undefined),
+  ),
+];
+
+async function rate({ n, clients, runtime, json }: RateCommandOptions): Promise<void> {
+  const { benchRate } = await import("../bench/rate.ts");
+  const signal = untilSignalled();
+  const report = await benchRate({
+    runtimes: runtime ? [runtime] : RUNTIMES,
+    count: n,
+    clients,
+    signal,
+    onProgress: (text) => void process.stderr.write(`${text}\n`),
+  });
+  if (json) printJson(report);
+  else {
+    writeHost(report.host);
+    const columns = [{ title: `RUNTIME (${clients} clients)` }];
+    const rights = ["per second", "processor ms each"].map((title) => ({ title, right: true }));
+    const rows = report.rates.map((one) => [
+      one.runtime,
+      ...[one.per_second, one.cpu_ms_each].map((value) => value?.toFixed(1) ?? "-"),
+      ...timesOf(one),
+    ]);
+    process.stdout.write(table([...columns, ...rights, ...TIMES], rows));
+    process.stdout.write(
+      "\nTimes from the request to the first answer, ms. The rate counts the whole run, also the ends of the micro-VMs.\n",
+    );
+    writeFailures(report.firstFailures);
+  }
+  finish(signal, report.firstFailures);
+}
+
+/** Ends what runs when Ctrl-C or SIGTERM comes. */
+function untilSignalled(): AbortSignal {
+  const abort = new AbortController();
+  for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => abort.abort());
+  return abort.signal;
 }
 
 async function overhead(options: OverheadCommandOptions): Promise<void> {
@@ -234,8 +298,6 @@ function requireKnown(
 /** Announces the rounds; a signal ends them early. */
 async function roundsOf(options: { n: number; json?: boolean }): Promise<Rounds> {
   const { WARM_UP_ROUNDS } = await import("../bench/rounds.ts");
-  const abort = new AbortController();
-  for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => abort.abort());
   const terminal = process.stderr.isTTY === true;
   if (!options.json) {
     process.stderr.write(
@@ -244,7 +306,7 @@ async function roundsOf(options: { n: number; json?: boolean }): Promise<Rounds>
   }
   return {
     rounds: options.n,
-    signal: abort.signal,
+    signal: untilSignalled(),
     onRound: (done, of) => {
       if (terminal) process.stderr.write(`\rround ${done} of ${of}${done === of ? "\n" : ""}`);
     },

@@ -8,11 +8,8 @@ const NOT_YET: Record<string, string> = {
   secret: "Pass values with deploy --env.",
   schedule: "Call the function from cron with ./cloister invoke.",
   "dead-letters": "Synchronous calls get their error at once; there is nothing to keep.",
-  tenant: "One tenant is made at the first start.",
-  key: "The keys of the first start are in DIR/credentials.json.",
   quota: "Nothing is limited beyond a function's own limits.",
   usage: "Invocations are recorded in the database's table invocations.",
-  load: "Use any HTTP load generator on the function's URL.",
 };
 
 export const registerNotYet = (program: Command): void => {

@@ -1,5 +1,5 @@
 import type { Command } from "commander";
-import { Api, readCredentials } from "../http/api.ts";
+import { Api, readAdminCredentials, readCredentials } from "../http/api.ts";
 
 /** Options of every command that talks to the service. */
 export interface ServiceOptions {
@@ -18,3 +18,7 @@ export const forService = (command: Command): Command =>
 
 export const apiOf = (options: { dataDir?: string }): Api =>
   new Api(readCredentials(options.dataDir));
+
+/** The same with the admin key, for the admin API. */
+export const adminApiOf = (options: { dataDir?: string }): Api =>
+  new Api(readAdminCredentials(options.dataDir));

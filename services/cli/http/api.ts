@@ -18,7 +18,13 @@ const problemSchema = z.object({
 });
 
 /** Where the service is and the key for it: CLOISTER_URL and CLOISTER_KEY, else DIR/credentials.json. */
-export function readCredentials(data?: string): Credentials {
+export const readCredentials = (data?: string): Credentials => credentialsWith("key", data);
+
+/** The same with the key of the operator's admin. */
+export const readAdminCredentials = (data?: string): Credentials =>
+  credentialsWith("adminKey", data);
+
+function credentialsWith(which: "key" | "adminKey", data?: string): Credentials {
   const { CLOISTER_URL: url, CLOISTER_KEY: key } = process.env;
   if (url !== undefined && key !== undefined) return { url: url.replace(/\/+$/, ""), key };
   const file = join(dataFolder(data), "credentials.json");
@@ -39,7 +45,7 @@ export function readCredentials(data?: string): Credentials {
   }
   try {
     const found = credentialsSchema.parse(JSON.parse(text));
-    return { url: url ?? found.url, key: key ?? found.key };
+    return { url: url ?? found.url, key: key ?? found[which] };
   } catch {
     throw new Failure(
       `${file} is damaged.`,
@@ -56,6 +62,12 @@ export class Api {
   constructor(credentials: Credentials) {
     this.url = credentials.url;
     this.#key = credentials.key;
+  }
+
+  /** The id of the key that is used; undefined for what is none. */
+  get keyId(): string | undefined {
+    const match = /^cl_([0-9a-v]{26})_/.exec(this.#key);
+    return match ? `key_${match[1]}` : undefined;
   }
 
   /** Any answer, also one that is an error. Rejects when the service cannot be reached. */

@@ -1,4 +1,4 @@
-import { type KeyRecord, parseKey, type Scope, secretMatches } from "#db/keys";
+import { type KeyRecord, matchSecret, parseKey, type Scope } from "#db/keys";
 import { CloisterError } from "#errors/catalogue";
 import { RefreshingCache } from "../cache/refreshing-cache.ts";
 
@@ -7,6 +7,8 @@ export interface Caller {
   keyId: string;
   tenantId: string;
   scopes: readonly Scope[];
+  /** The key is the operator's: with the scope admin it governs all tenants. */
+  operator: boolean;
 }
 
 export interface AuthenticatorOptions {
@@ -80,18 +82,22 @@ export class Authenticator {
   }
 
   #check(key: KeyRecord | undefined, secret: string, scope: Scope): Caller {
+    const secretIs = key && matchSecret(key, secret);
     // One sentence for all of them: which part is wrong is nobody's business.
-    if (!key || !secretMatches(key, secret))
-      throw new CloisterError("unauthenticated", "The key is not valid");
+    if (!key || !secretIs) throw new CloisterError("unauthenticated", "The key is not valid");
     if (key.revoked) throw new CloisterError("unauthenticated", "The key was revoked");
     const now = Date.now();
+    if (secretIs === "previous" && (key.previous?.untilMs ?? 0) <= now)
+      throw new CloisterError("unauthenticated", "The key was rotated, and this is its old secret");
     if (key.expiresAtMs !== undefined && key.expiresAtMs <= now)
       throw new CloisterError("unauthenticated", "The key has expired");
-    if (!key.tenantActive) throw new CloisterError("forbidden", "The tenant is suspended");
+    if (!key.tenantActive)
+      throw new CloisterError("tenant_suspended", "New work is refused until it is resumed");
     if (!key.scopes.includes(scope))
       throw new CloisterError("forbidden", `The key lacks the scope ${scope}`);
     this.#used.set(key.id, now);
-    return { keyId: key.id, tenantId: key.tenantId, scopes: key.scopes };
+    const { id, tenantId, scopes, operator } = key;
+    return { keyId: id, tenantId, scopes, operator };
   }
 
   async #touch(): Promise<void> {

@@ -148,6 +148,12 @@ test("a quota that is used up, and a caller that leaves, end it with what was me
   );
   assert.match(used.result.stopped ?? "", /requestsPerSecond/);
   assert.ok((used.result.paths[0]?.starts[0]?.n ?? 0) > 0);
+  await assert.rejects(
+    compared(() => refuse("quota_exceeded", "concurrency")),
+    {
+      code: "quota_exceeded",
+    },
+  );
   const leaving = new AbortController();
   const left = await compared(
     (path, start, nth) => {

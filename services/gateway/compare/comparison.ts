@@ -126,9 +126,13 @@ async function runRounds(
       if (cell.gone !== undefined) continue;
       if (performance.now() > latest)
         return `It ended after ${LONGEST_MS / 60_000} minutes, before all was measured`;
-      const { answer, failure, means } = await measureOnce(cell, run);
+      const { answer, failure, means, error } = await measureOnce(cell, run);
       if (signal.aborted) return "It was interrupted";
-      if (means === "end") return failure;
+      if (means === "end") {
+        // Whoever may call nothing at all gets that for an answer.
+        if (round === 0 && !succeeded) throw error;
+        return failure;
+      }
       if (means === "no path")
         for (const other of cells) if (other.path === cell.path) other.gone = failure;
       if (means === "no start") cell.gone = failure;
@@ -160,6 +164,7 @@ interface RunOutcome {
   answer?: MeasuredAnswer;
   failure?: string;
   means?: "no path" | "no start" | "end" | undefined;
+  error?: CloisterError;
 }
 
 async function measureOnce({ path, start }: Cell, run: RunOnce): Promise<RunOutcome> {
@@ -183,7 +188,7 @@ async function measureOnce({ path, start }: Cell, run: RunOnce): Promise<RunOutc
       : { failure: `Its sandboxes start ${answer.start} again and again, never ${start}` };
   } catch (error) {
     if (!(error instanceof CloisterError)) throw error;
-    return { failure: `${error.message} (${error.code})`, means: MEANS[error.code] };
+    return { failure: `${error.message} (${error.code})`, means: MEANS[error.code], error };
   }
 }
 

@@ -1,3 +1,4 @@
+import { setTimeout } from "node:timers/promises";
 import { type ForcedStart, type MeasuredRun, measuredRunSchema } from "#contracts/comparison";
 import type { Path, StartKind } from "#contracts/function";
 import { newId } from "#contracts/ids";
@@ -9,6 +10,8 @@ import type { CallHandler, CallStream } from "#protocol/stream";
 import { answerHead } from "../invoke/answer-head.ts";
 import type { CallContext, OpenCall } from "../invoke/call-context.ts";
 import type { TakenCall } from "../invoke/calls.ts";
+import type { Admission } from "../quota/admissions.ts";
+import { quotaOf } from "../quota/quota-error.ts";
 
 export interface MeasuredRequest {
   target: CallTarget;
@@ -35,6 +38,9 @@ export interface MeasuredAnswer {
 /** A worker answers within the function's own bounds, and makes a snapshot within some seconds more, ms. */
 const HUNG_WORKER_GRACE_MS = 30_000;
 const EXCERPT_BYTES = 200;
+/** A quota that lets in again within this is waited for, s, so often. */
+const LONGEST_RETRY_S = 5;
+const MOST_ASKED = 10;
 
 /** One invocation that the gateway makes itself, through the queue as any other; nobody but the one who compares sees its answer. */
 export class MeasuredCall implements CallHandler, TakenCall, OpenCall {
@@ -44,7 +50,8 @@ export class MeasuredCall implements CallHandler, TakenCall, OpenCall {
   readonly #context: CallContext;
   readonly #timeoutMs: number;
   readonly #answer = Promise.withResolvers<MeasuredAnswer>();
-  #beganMs = 0;
+  #admission: Admission | undefined;
+  #beganMs = performance.now();
   #stream: CallStream | undefined;
   #finished = false;
   #hungTimer: NodeJS.Timeout | undefined;
@@ -54,15 +61,46 @@ export class MeasuredCall implements CallHandler, TakenCall, OpenCall {
   constructor(context: CallContext, timeoutMs: number) {
     this.#context = context;
     this.#timeoutMs = timeoutMs;
+    this.#answer.promise.catch(() => {});
     context.opened(this);
   }
 
   /** Rejects with a CloisterError; `signal` ends it with `invocation_cancelled`. */
-  run(request: MeasuredRequest, signal: AbortSignal): Promise<MeasuredAnswer> {
-    const { producer, replyTo, queueWaitMs, calls } = this.#context;
-    const { target, kind, head, body, path, start } = request;
+  async run(request: MeasuredRequest, signal: AbortSignal): Promise<MeasuredAnswer> {
     const cancel = (): void => this.fail(new CloisterError("invocation_cancelled"));
     signal.addEventListener("abort", cancel);
+    try {
+      if (signal.aborted) cancel();
+      await this.#admit(request.target, signal);
+      if (!this.#finished) this.#enqueue(request);
+      return await this.#answer.promise;
+    } catch (error) {
+      this.fail(error);
+      throw error;
+    } finally {
+      signal.removeEventListener("abort", cancel);
+    }
+  }
+
+  /** Asks the quota. Whoever compares may be over a rate for a moment, which is waited for: it is no part of the run. */
+  async #admit({ limits }: CallTarget, signal: AbortSignal): Promise<void> {
+    for (let asked = 1; limits && !this.#finished; asked++)
+      try {
+        const admission = await this.#context.admissions.admit(limits, this.id);
+        if (this.#finished) admission.release();
+        else this.#admission = admission;
+        return;
+      } catch (error) {
+        const quota = error instanceof CloisterError ? quotaOf(error) : undefined;
+        const soon = quota && quota.limit !== 0 && quota.retryAfterS <= LONGEST_RETRY_S;
+        if (!soon || asked === MOST_ASKED) throw error;
+        // Aborted, it is over at once.
+        await setTimeout(quota.retryAfterS * 1000, undefined, { signal }).catch(() => {});
+      }
+  }
+
+  #enqueue({ target, kind, head, body, path, start }: MeasuredRequest): void {
+    const { producer, replyTo, queueWaitMs, calls } = this.#context;
     const acceptedAtMs = performance.timeOrigin + performance.now();
     const job: InvocationJob = {
       id: this.id,
@@ -80,25 +118,21 @@ export class MeasuredCall implements CallHandler, TakenCall, OpenCall {
     };
     if (body) job.body = body;
     this.#beganMs = performance.now();
-    if (signal.aborted) cancel();
-    else {
-      this.queued = true;
-      // Known before it is in the queue: a worker may be quicker than Redis's answer to us.
-      calls.add(this);
-      producer.add(job).catch((error: Error) => {
-        this.#context.onProblem(error);
-        if (!this.#stream)
-          this.fail(new CloisterError("dependency_unavailable", "The queue cannot be reached"));
-      });
-    }
-    return this.#answer.promise.finally(() => signal.removeEventListener("abort", cancel));
+    this.queued = true;
+    // Known before it is in the queue: a worker may be quicker than Redis's answer to us.
+    calls.add(this);
+    producer.add(job).catch((error: Error) => {
+      this.#context.onProblem(error);
+      if (!this.#stream)
+        this.fail(new CloisterError("dependency_unavailable", "The queue cannot be reached"));
+    });
   }
 
   attach(link: InvocationLink, streamId: number): void {
     this.#context.calls.remove(this);
     this.#stream = link.takeCall(streamId, this);
     const boundMs = this.#context.queueWaitMs + this.#timeoutMs + HUNG_WORKER_GRACE_MS;
-    this.#hungTimer = setTimeout(
+    this.#hungTimer = globalThis.setTimeout(
       () => this.fail(new CloisterError("worker_lost", "The worker has stopped answering")),
       boundMs,
     );
@@ -168,6 +202,7 @@ export class MeasuredCall implements CallHandler, TakenCall, OpenCall {
     calls.remove(this);
     if (this.#stream) this.#stream.cancel();
     else if (this.queued) void producer.remove(this.id);
+    this.#admission?.release();
     closed(this, { code: error?.code, durationMs: performance.now() - this.#beganMs });
     return true;
   }

@@ -1,5 +1,6 @@
 import type { ErrorCode } from "#errors/catalogue";
 import type { InvocationProducer } from "#queue/invocation-queue";
+import type { Admissions } from "../quota/admissions.ts";
 import type { Calls, WaitingCall } from "./calls.ts";
 
 export interface CallOutcome {
@@ -18,6 +19,7 @@ export interface OpenCall extends WaitingCall {
 export interface CallContext {
   calls: Pick<Calls<WaitingCall>, "add" | "remove">;
   producer: Pick<InvocationProducer, "add" | "remove">;
+  admissions: Pick<Admissions, "admit">;
   /** Where workers bring the answers. */
   replyTo: string;
   /** Longest wait for a worker, ms. */

@@ -3,13 +3,16 @@ import type { ServerResponse } from "node:http";
 import type { Path } from "#contracts/function";
 import { LIMITS } from "#contracts/function";
 import { newId } from "#contracts/ids";
-import type { InvocationJob } from "#contracts/invocation";
+import type { InvocationJob, Phases } from "#contracts/invocation";
+import { pathsExcess } from "#contracts/quota";
 import type { CallTarget } from "#db/functions";
 import { CloisterError, errorCode } from "#errors/catalogue";
 import { BodySender } from "#protocol/bodies";
 import type { InvocationLink } from "#protocol/link";
 import type { CallHandler, CallStream } from "#protocol/stream";
 import { asCloisterError, problemHeaders, problemOf } from "../problem.ts";
+import type { Admission } from "../quota/admissions.ts";
+import { quotaExceeded } from "../quota/quota-error.ts";
 import { answerHead, clientHeaders, serverTiming } from "./answer-head.ts";
 import { AnswerWriter, lingerAfter } from "./answer-writer.ts";
 import type { CallContext } from "./call-context.ts";
@@ -47,6 +50,9 @@ export class Call implements CallHandler, WaitingCall {
   #stream: CallStream | undefined;
   #sender: BodySender | undefined;
   #queued = false;
+  #admission: Admission | undefined;
+  /** From the request's head until the quota let it in, without the wait for its body; undefined where no quota was asked. */
+  #admitMs: number | undefined;
   #finished = false;
   #hungTimer: NodeJS.Timeout | undefined;
 
@@ -73,12 +79,37 @@ export class Call implements CallHandler, WaitingCall {
   /** The function is known: from now on the call has a bound. */
   found(target: CallTarget): void {
     this.#target = target;
+    this.#admitMs = performance.now() - this.#beganMs;
     if (!this.#finished) this.#context.calls.add(this);
   }
 
-  /** Puts the invocation in the queue. */
-  enqueue({ kind, target, head, wantedPath, trace }: CallRequest, body: RequestBody): void {
+  /** Puts the invocation in the queue, once its tenant's quota lets it in. */
+  enqueue(request: CallRequest, body: RequestBody): void {
     if (this.#finished) return;
+    const { target, wantedPath } = request;
+    const { paths } = target.policy;
+    // A wish for less is the policy's to refuse, with another code.
+    if (wantedPath === "microvm" && paths && !paths.includes("microvm"))
+      this.fail(quotaExceeded(pathsExcess(paths)));
+    else if (!target.limits) this.#add(request, body);
+    else {
+      const askedMs = performance.now();
+      this.#context.admissions.admit(target.limits, this.id).then(
+        (admission) => {
+          if (this.#finished) {
+            admission.release();
+            return;
+          }
+          this.#admission = admission;
+          this.#admitMs = (this.#admitMs ?? 0) + performance.now() - askedMs;
+          this.#add(request, body);
+        },
+        (error: unknown) => this.fail(error),
+      );
+    }
+  }
+
+  #add({ kind, target, head, wantedPath, trace }: CallRequest, body: RequestBody): void {
     const { producer, replyTo, queueWaitMs, calls } = this.#context;
     const acceptedAtMs = wallMs();
     const job: InvocationJob = {
@@ -164,7 +195,7 @@ export class Call implements CallHandler, WaitingCall {
     const headers = problemHeaders(error).flat();
     headers.push("cloister-invocation-id", this.id);
     if (this.#target) headers.push("cloister-version", String(this.#target.version));
-    headers.push("server-timing", serverTiming({}, performance.now() - this.#beganMs));
+    headers.push("server-timing", this.#timing({}));
     headers.push("content-length", String(Buffer.byteLength(text)));
     if (this.#context.draining()) headers.push("connection", "close");
     response.writeHead(error.status, headers);
@@ -188,8 +219,12 @@ export class Call implements CallHandler, WaitingCall {
       ...["cloister-isolation", meta.path],
       ...["cloister-start", meta.start],
       ...["cloister-version", String(meta.version)],
-      ...["server-timing", serverTiming(meta.phases, performance.now() - this.#beganMs)],
+      ...["server-timing", this.#timing(meta.phases)],
     );
+    if (this.#admission) {
+      const { policy, limit } = this.#admission.headers;
+      headers.flat.push("ratelimit-policy", policy, "ratelimit", limit);
+    }
     if (this.#context.draining()) headers.flat.push("connection", "close");
     this.#writer.head(head.status, headers);
   }
@@ -228,6 +263,12 @@ export class Call implements CallHandler, WaitingCall {
     this.#sender?.stop();
   }
 
+  #timing(phases: Phases): string {
+    const text = serverTiming(phases, performance.now() - this.#beganMs);
+    if (!this.#admission || this.#admitMs === undefined) return text;
+    return `admit;dur=${Math.round(this.#admitMs * 1000) / 1000}, ${text}`;
+  }
+
   #sendBody(stream: CallStream, pieces: AsyncIterable<Buffer>): void {
     const sender = new BodySender(stream);
     this.#sender = sender;
@@ -255,6 +296,7 @@ export class Call implements CallHandler, WaitingCall {
     this.#context.calls.remove(this);
     if (this.#stream) this.#stream.cancel();
     else if (this.#queued) void this.#context.producer.remove(this.id);
+    this.#admission?.release();
     this.#context.closed(this, {
       code: error?.code,
       durationMs: performance.now() - this.#beganMs,

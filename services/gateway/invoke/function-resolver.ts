@@ -66,6 +66,11 @@ export class FunctionResolver {
     this.#targets.drop((target) => target.functionId === functionId);
   }
 
+  /** The same for all that a tenant has. */
+  dropTenant(tenantId: string): void {
+    this.#targets.drop((target) => target.tenantId === tenantId);
+  }
+
   expire(): void {
     this.#targets.expire();
   }

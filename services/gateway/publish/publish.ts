@@ -1,10 +1,11 @@
 import { createHash } from "node:crypto";
 import type { z } from "zod";
-import { inspectBundle } from "#bundles/read-archive";
+import { lookAtBundle } from "#bundles/look-at-bundle";
 import { type FunctionConfig, functionConfigSchema, LIMITS } from "#contracts/function";
 import type { Database } from "#db/database";
 import { type FunctionSummary, publishVersion } from "#db/functions";
 import { CloisterError } from "#errors/catalogue";
+import { refuseBeyondQuota } from "../quota/deploy-limits.ts";
 import { publishRequestSchema } from "../routes/function-schemas.ts";
 import { readMultipart } from "./multipart.ts";
 import { packFiles } from "./pack-files.ts";
@@ -39,9 +40,11 @@ export async function publish(
         "body_too_large",
         `The bundle is ${bundle.length} bytes; at most ${LIMITS.bundleBytes} are allowed`,
       );
-    const unpackedBytes = await inspectBundle(bundle);
+    const maxFunctions = await refuseBeyondQuota(db, tenantId, config, bundle.length);
+    const { unpackedBytes, findings } = await lookAtBundle(bundle, config);
     const digest = createHash("sha256").update(bundle).digest("hex");
-    return await publishVersion(db, tenantId, config, { digest, content: bundle, unpackedBytes });
+    const stored = { digest, content: bundle, unpackedBytes };
+    return await publishVersion(db, tenantId, config, stored, { findings, maxFunctions });
   } finally {
     underWay--;
   }

@@ -51,7 +51,7 @@ export function registerCompare(app: OpenAPIHono<GatewayEnv>, gateway: GatewayCo
         },
         ...problems(
           ...(["bad_request", "function_not_found", "version_not_found"] as const),
-          ...(["conflict", "capacity_exhausted"] as const),
+          ...(["conflict", "capacity_exhausted", "quota_exceeded"] as const),
         ),
       },
     }),

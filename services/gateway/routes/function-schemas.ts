@@ -115,6 +115,9 @@ export const problemSchema = z
     remedy: z.string(),
     instance: z.string().optional().describe("the invocation's id"),
     errorType: z.string().optional().describe("name of the error a function threw"),
+    quota: z.string().optional().describe("the quota that is used up"),
+    of: z.enum(["tenant", "function"]).optional().describe("whose quota it is"),
+    limit: z.union([z.number(), z.string()]).optional().describe("what the quota allows"),
   })
   .openapi("Problem");
 

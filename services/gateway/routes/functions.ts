@@ -65,7 +65,7 @@ export function registerFunctions(app: OpenAPIHono<GatewayEnv>, gateway: Gateway
       201: json(functionSchema, "published"),
       ...problems(
         ...(["bad_request", "bad_bundle", "body_too_large", "unsupported_media_type"] as const),
-        ...(["request_timeout", "capacity_exhausted"] as const),
+        ...(["request_timeout", "quota_exceeded", "capacity_exhausted"] as const),
       ),
     },
   });

@@ -49,7 +49,13 @@ const recordSchema = z
     errorCode: z.string().optional(),
     path: pathSchema.optional(),
     start: z.string().optional(),
-    placementReasons: z.array(z.string()),
+    placementReasons: z.array(z.string()).readonly(),
+    placementRules: z
+      .array(z.string())
+      .readonly()
+      .optional()
+      .describe("the rule that gave each of the reasons, see docs/placement.md"),
+    placementTable: z.string().optional().describe("version of the table the rules are of"),
     phases: phasesSchema,
     durationMs: z.number(),
     billedMs: z.number(),

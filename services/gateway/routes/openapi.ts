@@ -11,6 +11,8 @@ const functionAnswer = {
     "Cloister-Start": z.enum(["cold", "prepared", "restored", "reset", "warm"]),
     "Cloister-Version": z.string(),
     "Server-Timing": z.string().describe("phases, ms"),
+    "RateLimit-Policy": z.string().optional().describe("limits, when there are any"),
+    RateLimit: z.string().optional().describe("what is left of them"),
   }),
 };
 
@@ -30,7 +32,7 @@ const functionErrors = problems(
   ...(["function_no_handler", "function_bad_response", "function_out_of_memory"] as const),
   ...(["function_exited", "function_timeout", "worker_lost", "sandbox_failed"] as const),
   ...(["isolation_unavailable", "capacity_exhausted", "queue_timeout", "draining"] as const),
-  ...(["not_implemented", "request_timeout"] as const),
+  ...(["not_implemented", "request_timeout", "quota_exceeded"] as const),
 );
 
 /** The document, with the addresses that are served outside of hono (invoke/invoker.ts). */

@@ -56,12 +56,14 @@ export function registerPlacement(app: OpenAPIHono<GatewayEnv>, gateway: Gateway
       return c.json(
         {
           path: "path" in decision ? decision.path : null,
-          reasons: best ? decision.reasons : [...decision.reasons, "no worker has reported itself"],
+          reasons: best
+            ? [...decision.reasons]
+            : [...decision.reasons, "no worker has reported itself"],
           ...("refused" in decision ? { code: decision.refused } : {}),
           nodes: decided.map((node) => ({
             id: node.id,
             path: "path" in node.decision ? node.decision.path : null,
-            reasons: node.decision.reasons,
+            reasons: [...node.decision.reasons],
           })),
         },
         200,

@@ -8,6 +8,7 @@ import { createLog } from "#telemetry/log";
 import { type PostgresServer, startPostgresServer } from "#testkit/postgres-server";
 import { type RedisServer, startRedisServer } from "#testkit/redis-server";
 import { GatewayService, type GatewaySettings } from "../gateway-service.ts";
+import { type GatewayProcess, startGatewayProcess } from "./gateway-process.ts";
 import { WorkerSide } from "./worker-side.ts";
 
 const SECRET = "a secret of sixteen characters";
@@ -24,6 +25,8 @@ export interface GatewayRig extends FirstKeys {
   secret: string;
   /** Another gateway on the same servers. */
   another(change?: Partial<GatewaySettings>): Promise<{ gateway: GatewayService; url: string }>;
+  /** Another gateway in a process of its own, whose wall clock is off by `clockStepMs`. */
+  anotherProcess(clockStepMs?: number): Promise<GatewayProcess>;
   fetch(path: string, init?: RequestInit): Promise<Response>;
   /** Publishes a function of which only the name matters. */
   publish(name: string, more?: Record<string, unknown>): Promise<void>;
@@ -37,23 +40,22 @@ export async function startGatewayRig(change: Partial<GatewaySettings> = {}): Pr
   const db = openDatabase(postgres.url, { connections: 2 });
   const keys = await bootstrap(db);
   let made = 0;
+  const settingsOf = (more: Partial<GatewaySettings>): GatewaySettings => ({
+    databaseUrl: postgres.url,
+    redisUrl: redis.url,
+    listen: "127.0.0.1:0",
+    replyListen: `unix:${join(folder, `gateway-${made++}.sock`)}`,
+    linkSecret: SECRET,
+    queueWaitMs: 10_000,
+    ...change,
+    ...more,
+  });
   const start = async (more: Partial<GatewaySettings>) => {
-    const replyListen = `unix:${join(folder, `gateway-${made++}.sock`)}`;
-    const gateway = new GatewayService(
-      {
-        databaseUrl: postgres.url,
-        redisUrl: redis.url,
-        listen: "127.0.0.1:0",
-        replyListen,
-        linkSecret: SECRET,
-        queueWaitMs: 10_000,
-        ...change,
-        ...more,
-      },
-      createLog("gateway", "silent"),
-    );
-    return { gateway, url: await gateway.start(), replyListen };
+    const settings = settingsOf(more);
+    const gateway = new GatewayService(settings, createLog("gateway", "silent"));
+    return { gateway, url: await gateway.start(), replyListen: settings.replyListen };
   };
+  const processes: GatewayProcess[] = [];
   const first = await start({});
   const worker = new WorkerSide(redis.url, SECRET);
   await worker.start();
@@ -67,6 +69,11 @@ export async function startGatewayRig(change: Partial<GatewaySettings> = {}): Pr
     redis,
     worker,
     another: (more = {}) => start(more),
+    async anotherProcess(clockStepMs) {
+      const made = await startGatewayProcess(settingsOf({}), clockStepMs);
+      processes.push(made);
+      return made;
+    },
     fetch(path, init = {}) {
       const headers = new Headers(init.headers);
       if (!headers.has("authorization")) headers.set("authorization", `Bearer ${keys.key}`);
@@ -87,6 +94,7 @@ export async function startGatewayRig(change: Partial<GatewaySettings> = {}): Pr
       await response.arrayBuffer();
     },
     async stop() {
+      await Promise.all(processes.map((one) => one.kill()));
       await worker.stop();
       await first.gateway.drain();
       await db.close().catch(() => {});

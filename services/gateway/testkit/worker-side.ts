@@ -1,7 +1,9 @@
 import type { InvocationJob } from "#contracts/invocation";
 import { InvocationConsumer } from "#queue/invocation-queue";
 import { type NodeHeartbeat, writeHeartbeat } from "#queue/nodes";
+import { Publisher, Subscriber } from "#queue/pubsub";
 import { connectRedis, disconnectRedis } from "#queue/redis";
+import { answerInquiries } from "#queue/sandbox-inquiry";
 import type { ReplyStream } from "../../worker/reply/reply-link.ts";
 import { ReplyLinks } from "../../worker/reply/reply-links.ts";
 
@@ -50,6 +52,10 @@ export const answers =
 export class WorkerSide {
   readonly behaviours = new Map<string, Behaviour>();
   readonly jobs: InvocationJob[] = [];
+  readonly #running = new Set<InvocationJob>();
+  readonly #idle: (() => void)[] = [];
+  readonly #subscriber: Subscriber;
+  readonly #publisher: Publisher;
   readonly #consumer: InvocationConsumer;
   readonly #links: ReplyLinks;
   readonly #redisUrl: string;
@@ -61,10 +67,26 @@ export class WorkerSide {
     this.#nodeId = nodeId;
     this.#consumer = new InvocationConsumer(redisUrl, () => {});
     this.#links = new ReplyLinks({ nodeId, secret });
+    this.#subscriber = new Subscriber(redisUrl);
+    this.#publisher = Publisher.connect(redisUrl);
   }
 
   async start(): Promise<void> {
-    await this.#consumer.start((job) => this.#serve(job), { concurrency: 100 });
+    const heard = { subscriber: this.#subscriber, publisher: this.#publisher };
+    await answerInquiries(heard, ({ tenantId }) => ({
+      nodeId: this.#nodeId,
+      running: [...this.#running].filter(
+        (job) => tenantId === undefined || job.tenantId === tenantId,
+      ).length,
+      total: 0,
+      sandboxes: [],
+    }));
+    const serve = async (job: InvocationJob): Promise<void> => {
+      this.#running.add(job);
+      await this.#serve(job).finally(() => this.#running.delete(job));
+      if (this.#running.size === 0) for (const hear of this.#idle.splice(0)) hear();
+    };
+    await this.#consumer.start(serve, { concurrency: 100 });
   }
 
   /** Says that the node is there. */
@@ -96,6 +118,12 @@ export class WorkerSide {
     this.#links.close();
   }
 
+  /** Resolves when nothing runs here. */
+  idle(): Promise<void> {
+    if (this.#running.size === 0) return Promise.resolve();
+    return new Promise((resolve) => this.#idle.push(resolve));
+  }
+
   pause(): Promise<void> {
     return this.#consumer.pause();
   }
@@ -108,7 +136,7 @@ export class WorkerSide {
     if (this.#stopped) return;
     this.#stopped = true;
     this.dropLinks();
-    await this.#consumer.close(0);
+    await Promise.all([this.#consumer.close(0), this.#subscriber.close(), this.#publisher.close()]);
   }
 
   async #serve(job: InvocationJob): Promise<void> {

@@ -1,7 +1,7 @@
 import { Readable, Transform } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { createGunzip } from "node:zlib";
-import { type Parser, Parser as TarParser } from "tar";
+import { type Parser, type ReadEntry, Parser as TarParser } from "tar";
 import { CloisterError } from "#errors/catalogue";
 import { BUNDLE_LIMITS, type BundleLimits, BundleRules, bad } from "./entry-rules.ts";
 
@@ -72,10 +72,14 @@ export async function readArchive(
   if (rules.entries === 0) throw bad("The bundle is empty");
 }
 
-/** Reads a tar.gz without keeping anything of it. Resolves with the bytes of its files; rejects with `bad_bundle`. */
+/**
+ * Reads a tar.gz without keeping anything of it. Resolves with the bytes of its files; rejects with `bad_bundle`. `each` gets every entry that
+ * may be there, and has to read it or let it flow.
+ */
 export async function inspectBundle(
   bundle: Uint8Array,
   limits: BundleLimits = BUNDLE_LIMITS,
+  each: (entry: ReadEntry) => void = (entry) => entry.resume(),
 ): Promise<number> {
   const rules = new BundleRules(limits);
   const controller = new AbortController();
@@ -85,6 +89,8 @@ export async function inspectBundle(
       if (!controller.signal.aborted) {
         try {
           rules.admit(entry);
+          each(entry);
+          return;
         } catch (error) {
           controller.abort(error);
         }

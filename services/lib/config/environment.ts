@@ -33,12 +33,16 @@ const environmentSchema = z.object({
   CLOISTER_IDLE_MS: z.coerce.number().int().min(100).default(300_000),
   /** Prepared cells kept ready, e.g. `node24=2,python3=1`. */
   CLOISTER_PREPARED: z.string().default("node24=2"),
+  /** Clones brought back from its snapshot that wait for the calls of each function in demand, at most; 0: none. */
+  CLOISTER_CLONES_PER_FUNCTION: z.coerce.number().int().min(0).max(16).default(2),
   /** Turns of a runner's own code before a function is frozen; 0 freezes it as it was loaded. */
-  CLOISTER_SNAPSHOT_WARM_TURNS: z.coerce.number().int().min(0).max(10_000).default(50),
+  CLOISTER_SNAPSHOT_WARM_TURNS: z.coerce.number().int().min(0).max(10_000).default(1000),
   /** Longest a request waits for a worker or for room, ms. */
   CLOISTER_QUEUE_WAIT_MS: z.coerce.number().int().min(100).default(30_000),
   /** Where the worker serves its own /metrics and /healthz: a port on 127.0.0.1 or a socket's path; absent means nowhere. */
   CLOISTER_WORKER_METRICS: z.string().optional(),
+  /** File with placement rules of this node's or installation's own (docs/placement.md). */
+  CLOISTER_PLACEMENT_RULES: z.string().min(1).optional(),
   CLOISTER_LOG_LEVEL: z.enum(["trace", "debug", "info", "warn", "error", "silent"]).default("info"),
 });
 

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import type { Need } from "./need-kinds.ts";
 
 /** Runtimes an image exists for. The order is the one shown to people. */
 export const RUNTIMES = ["node20", "node22", "node24", "node26", "python3", "binary"] as const;
@@ -85,4 +86,6 @@ export interface VersionSpec {
   /** SHA-256 of the bundle (tar.gz as stored), lower-case hex; also its folder's name in the bundle cache. */
   bundleDigest: string;
   config: FunctionConfig;
+  /** What its bundle and configuration need for certain; absent when nobody looked. */
+  needs?: readonly Need[];
 }

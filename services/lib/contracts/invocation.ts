@@ -100,7 +100,10 @@ export interface InvocationRecord extends Partial<MachineWork> {
   errorCode?: string;
   path?: Path;
   start?: StartKind;
-  placementReasons: string[];
+  placementReasons: readonly string[];
+  /** The rule that gave each of the reasons, and the version of the table they are of. */
+  placementRules?: readonly string[];
+  placementTable?: string;
   phases: Phases;
   durationMs: number;
   billedMs: number;
@@ -141,4 +144,6 @@ export interface Change {
   versionId?: string;
   /** It is gone. */
   deleted?: true;
+  /** A tenant that may run nothing new. */
+  suspended?: true;
 }

@@ -8,6 +8,9 @@ export interface Database {
   close(): Promise<void>;
 }
 
+/** What a transaction's statements run on. */
+export type Transaction = Parameters<Parameters<NodePgDatabase["transaction"]>[0]>[0];
+
 export interface DatabaseOptions {
   /** Connections at most. */
   connections?: number;

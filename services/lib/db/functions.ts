@@ -1,8 +1,24 @@
 import { and, asc, desc, eq, gt, isNull, sql } from "drizzle-orm";
 import type { FunctionConfig, VersionSpec } from "#contracts/function";
 import { newId } from "#contracts/ids";
+import { type BundleFindings, needsOf } from "#contracts/needs";
+import {
+  effectiveQuota,
+  type InvocationLimits,
+  type IsolationPolicy,
+  invocationLimits,
+} from "#contracts/quota";
 import type { Database } from "./database.ts";
-import { bundles, functions, type TenantTier, tenants, versions } from "./schema.ts";
+import { refuseMoreFunctions } from "./quotas.ts";
+import {
+  bundles,
+  functionQuotas,
+  functions,
+  type TenantTier,
+  tenantQuotas,
+  tenants,
+  versions,
+} from "./schema.ts";
 
 /** A function and the version it stands for now. */
 export interface FunctionSummary {
@@ -30,6 +46,9 @@ export interface VersionSummary {
 export interface CallTarget extends VersionSpec {
   public: boolean;
   tier: TenantTier;
+  policy: IsolationPolicy;
+  /** What its calls are held to; absent where nothing limits them. */
+  limits?: InvocationLimits;
 }
 
 export interface BundleToStore {
@@ -38,17 +57,30 @@ export interface BundleToStore {
   unpackedBytes: number;
 }
 
+/** What is stored of a version beside its bundle and configuration. */
+export interface VersionDetails {
+  /** What a look at the bundle found. */
+  findings?: BundleFindings;
+  /** Functions the tenant may have; null is as many as it likes. */
+  maxFunctions?: number | null;
+}
+
 const live = (tenantId: string, name: string) =>
   and(eq(functions.tenantId, tenantId), eq(functions.name, name), isNull(functions.deletedAt));
 
-/** Stores the bundle and makes the function's next version, all or nothing; callers at the same time get different numbers. */
+/**
+ * Stores the bundle and makes the function's next version, all or nothing; callers at the same time get different numbers. Throws `quota_exceeded`
+ * where it would be one more than the tenant's `maxFunctions`.
+ */
 export async function publishVersion(
   db: Database,
   tenantId: string,
   config: FunctionConfig,
   bundle: BundleToStore,
+  { findings, maxFunctions = null }: VersionDetails = {},
 ): Promise<FunctionSummary> {
   return db.orm.transaction(async (tx) => {
+    if (maxFunctions !== null) await refuseMoreFunctions(tx, tenantId, config.name, maxFunctions);
     await tx
       .insert(bundles)
       .values({ ...bundle, sizeBytes: bundle.content.length })
@@ -82,6 +114,7 @@ export async function publishVersion(
       number: row.currentVersion,
       bundleDigest: bundle.digest,
       config,
+      ...(findings ? { findings } : {}),
     });
     return {
       id: row.id,
@@ -187,28 +220,56 @@ const targetColumns = {
   version: versions.number,
   bundleDigest: versions.bundleDigest,
   config: versions.config,
-  public: functions.public,
-  tier: tenants.tier,
+  findings: versions.findings,
 };
 
-const targets = (db: Database) =>
-  db.orm
-    .select(targetColumns)
-    .from(versions)
-    .innerJoin(functions, eq(functions.id, versions.functionId))
-    .innerJoin(tenants, eq(tenants.id, functions.tenantId));
-
-/** The version a name stands for: the given number, else the current one. */
+/** The version a name stands for: the given number, else the current one; with what its tenant may have. */
 export async function resolveFunction(
   db: Database,
   tenantId: string,
   name: string,
   version?: number,
 ): Promise<CallTarget | undefined> {
-  const [row] = await targets(db).where(
-    and(live(tenantId, name), eq(versions.number, version ?? functions.currentVersion)),
-  );
-  return row;
+  const [row] = await db.orm
+    .select({
+      spec: targetColumns,
+      public: functions.public,
+      tier: tenants.tier,
+      tenantLimits: tenantQuotas.limits,
+      functionLimits: functionQuotas.limits,
+    })
+    .from(versions)
+    .innerJoin(functions, eq(functions.id, versions.functionId))
+    .innerJoin(tenants, eq(tenants.id, functions.tenantId))
+    .leftJoin(tenantQuotas, eq(tenantQuotas.tenantId, functions.tenantId))
+    .leftJoin(functionQuotas, eq(functionQuotas.functionId, functions.id))
+    .where(and(live(tenantId, name), eq(versions.number, version ?? functions.currentVersion)));
+  if (!row) return undefined;
+  const { tier } = row;
+  const { findings, ...spec } = row.spec;
+  const quota = effectiveQuota(tier, row.tenantLimits ?? {});
+  const limits = invocationLimits(spec, quota, row.functionLimits ?? {}, spec.config);
+  const policy = { minimumIsolation: quota.minimumIsolation, paths: quota.paths };
+  return {
+    ...spec,
+    needs: needsOf(findings),
+    public: row.public,
+    tier,
+    policy,
+    ...(limits ? { limits } : {}),
+  };
+}
+
+/** What was found in a version's bundle; undefined when it was published before anybody looked. */
+export async function readFindings(
+  db: Database,
+  versionId: string,
+): Promise<BundleFindings | undefined> {
+  const [row] = await db.orm
+    .select({ findings: versions.findings })
+    .from(versions)
+    .where(eq(versions.id, versionId));
+  return row?.findings ?? undefined;
 }
 
 /** A version by its id, also of a function that was deleted a moment ago. */
@@ -216,10 +277,14 @@ export async function readVersion(
   db: Database,
   versionId: string,
 ): Promise<VersionSpec | undefined> {
-  const [row] = await targets(db).where(eq(versions.id, versionId));
+  const [row] = await db.orm
+    .select(targetColumns)
+    .from(versions)
+    .innerJoin(functions, eq(functions.id, versions.functionId))
+    .where(eq(versions.id, versionId));
   if (!row) return undefined;
-  const { public: _public, tier: _tier, ...spec } = row;
-  return spec;
+  const { findings, ...spec } = row;
+  return { ...spec, needs: needsOf(findings) };
 }
 
 /** Current versions that were published within the last `seconds`, newest first. */

@@ -8,18 +8,24 @@ import { invocations } from "./schema.ts";
 export async function insertInvocations(db: Database, records: InvocationRecord[]): Promise<void> {
   if (records.length === 0) return;
   await db.pool.query(
-    `insert into invocations
+    `insert into invocations (id, tenant_id, function_id, version_id, accepted_at, finished_at, status, http_status,
+       error_code, path, start, placement_reasons, phases, duration_ms, billed_ms, memory_mb, cpu_ms,
+       memory_peak_bytes, request_bytes, response_bytes, sandbox_id, node_id, exits, syscalls, page_faults, guest_ms,
+       monitor_ms, placement_rules, placement_table)
      select r.id, r."tenantId", r."functionId", r."versionId", to_timestamp(r."acceptedAtMs" / 1000),
        to_timestamp(r."finishedAtMs" / 1000), r.status, r."httpStatus", r."errorCode", r.path, r.start,
        array(select jsonb_array_elements_text(r."placementReasons")), r.phases, r."durationMs", r."billedMs", r."memoryMb",
        r."cpuMs", r."memoryPeakBytes", r."requestBytes", r."responseBytes", r."sandboxId", r."nodeId",
-       r.exits, r.syscalls, r."pageFaults", r."guestMs", r."monitorMs"
+       r.exits, r.syscalls, r."pageFaults", r."guestMs", r."monitorMs",
+       case when r."placementRules" is not null then array(select jsonb_array_elements_text(r."placementRules")) end,
+       r."placementTable"
      from jsonb_to_recordset($1::jsonb) as r (
        id text, "tenantId" text, "functionId" text, "versionId" text, "acceptedAtMs" float8, "finishedAtMs" float8,
        status text, "httpStatus" smallint, "errorCode" text, path text, start text, "placementReasons" jsonb,
        phases jsonb, "durationMs" float8, "billedMs" float8, "memoryMb" integer, "cpuMs" float8,
        "memoryPeakBytes" bigint, "requestBytes" bigint, "responseBytes" bigint, "sandboxId" text, "nodeId" text,
-       exits jsonb, syscalls jsonb, "pageFaults" bigint, "guestMs" float8, "monitorMs" float8)
+       exits jsonb, syscalls jsonb, "pageFaults" bigint, "guestMs" float8, "monitorMs" float8,
+       "placementRules" jsonb, "placementTable" text)
      on conflict (id, accepted_at) do nothing`,
     [JSON.stringify(records)],
   );

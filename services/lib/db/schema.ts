@@ -12,6 +12,22 @@ import {
 } from "drizzle-orm/pg-core";
 import type { FunctionConfig } from "#contracts/function";
 import type { ExitCounts, Phases } from "#contracts/invocation";
+import type { BundleFindings } from "#contracts/needs";
+import type { FunctionQuota, TenantQuota } from "#contracts/quota";
+import { SCOPES, TIERS } from "#contracts/tenant";
+
+/** What something was like before or after a change; never a secret. */
+export type AuditState = Record<string, unknown>;
+
+/** The request that asked for it. */
+export interface AuditRequest {
+  id: string;
+  method: string;
+  path: string;
+  /** The peer's address, which may be a proxy's. */
+  address?: string;
+  userAgent?: string;
+}
 
 /** The tables as migrations/ makes them; a test compares the two. */
 
@@ -19,9 +35,7 @@ const bytea = customType<{ data: Buffer }>({ dataType: () => "bytea" });
 const moment = (name: string) => timestamp(name, { withTimezone: true, mode: "date" });
 const bytes = (name: string) => bigint(name, { mode: "number" });
 
-export const TIERS = ["trusted", "standard", "untrusted"] as const;
 export type TenantTier = (typeof TIERS)[number];
-export const SCOPES = ["invoke", "deploy", "read", "admin"] as const;
 export type Scope = (typeof SCOPES)[number];
 
 export const tenants = pgTable("tenants", {
@@ -32,6 +46,8 @@ export const tenants = pgTable("tenants", {
     .notNull()
     .default("active"),
   createdAt: moment("created_at").notNull().defaultNow(),
+  revision: integer("revision").notNull().default(1),
+  updatedAt: moment("updated_at").notNull().defaultNow(),
 });
 
 export const apiKeys = pgTable("api_keys", {
@@ -44,6 +60,23 @@ export const apiKeys = pgTable("api_keys", {
   lastUsedAt: moment("last_used_at"),
   expiresAt: moment("expires_at"),
   revokedAt: moment("revoked_at"),
+  revision: integer("revision").notNull().default(1),
+  rotatedAt: moment("rotated_at"),
+  previousHash: bytea("previous_hash"),
+  previousUntil: moment("previous_until"),
+});
+
+export const auditLog = pgTable("audit_log", {
+  id: bytes("id").primaryKey().generatedAlwaysAsIdentity(),
+  at: moment("at").notNull().defaultNow(),
+  keyId: text("key_id").notNull(),
+  actorTenantId: text("actor_tenant_id").notNull(),
+  action: text("action").notNull(),
+  tenantId: text("tenant_id").notNull(),
+  subject: text("subject").notNull(),
+  before: jsonb("before").$type<AuditState>(),
+  after: jsonb("after").$type<AuditState>(),
+  request: jsonb("request").$type<AuditRequest>().notNull(),
 });
 
 export const bundles = pgTable("bundles", {
@@ -71,7 +104,24 @@ export const versions = pgTable("versions", {
   number: integer("number").notNull(),
   bundleDigest: text("bundle_digest").notNull(),
   config: jsonb("config").$type<FunctionConfig>().notNull(),
+  findings: jsonb("findings").$type<BundleFindings>(),
   createdAt: moment("created_at").notNull().defaultNow(),
+});
+
+export const tenantQuotas = pgTable("tenant_quotas", {
+  tenantId: text("tenant_id").primaryKey(),
+  limits: jsonb("limits").$type<TenantQuota>().notNull(),
+  version: integer("version").notNull(),
+  changedBy: text("changed_by").notNull(),
+  changedAt: moment("changed_at").notNull().defaultNow(),
+});
+
+export const functionQuotas = pgTable("function_quotas", {
+  functionId: text("function_id").primaryKey(),
+  limits: jsonb("limits").$type<FunctionQuota>().notNull(),
+  version: integer("version").notNull(),
+  changedBy: text("changed_by").notNull(),
+  changedAt: moment("changed_at").notNull().defaultNow(),
 });
 
 export const invocations = pgTable("invocations", {
@@ -102,6 +152,8 @@ export const invocations = pgTable("invocations", {
   pageFaults: bytes("page_faults"),
   guestMs: doublePrecision("guest_ms"),
   monitorMs: doublePrecision("monitor_ms"),
+  placementRules: text("placement_rules").array(),
+  placementTable: text("placement_table"),
 });
 
 export const functionLogs = pgTable("function_logs", {

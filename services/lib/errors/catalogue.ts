@@ -32,6 +32,11 @@ export const ERRORS = {
     "Send Authorization: Bearer <key>; DIR/credentials.json holds the first ones.",
   ),
   forbidden: entry(403, "The key may not do this", "Use a key with the scope that detail names."),
+  tenant_suspended: entry(
+    403,
+    "The tenant is suspended",
+    "Ask the operator, who resumes it with ./cloister tenant resume <name>.",
+  ),
   isolation_not_allowed: entry(
     403,
     "Weaker isolation than the policy allows",
@@ -48,6 +53,8 @@ export const ERRORS = {
     "No such version or alias",
     "List versions with ./cloister versions <name>.",
   ),
+  tenant_not_found: entry(404, "No such tenant", "List them with ./cloister tenant ls."),
+  key_not_found: entry(404, "No such key", "List them with ./cloister key ls --tenant <name>."),
   method_not_allowed: entry(
     405,
     "The method is not allowed here",
@@ -59,6 +66,11 @@ export const ERRORS = {
     "Send the whole request without pauses.",
   ),
   conflict: entry(409, "The state does not allow this", "Read the current state and try again."),
+  precondition_failed: entry(
+    412,
+    "It has changed since it was read",
+    "Read it again, and send the change with the ETag that comes with it.",
+  ),
   body_too_large: entry(
     413,
     "The body is too large",
@@ -73,6 +85,11 @@ export const ERRORS = {
     431,
     "The address and headers are too large",
     "Send at most 16 KiB of address and headers; put the rest into the body.",
+  ),
+  precondition_required: entry(
+    428,
+    "The change must name the state that it is of",
+    "Read it first, and send its ETag as If-Match.",
   ),
   quota_exceeded: entry(
     429,

@@ -168,3 +168,36 @@ test("a subscriber hears what is published on its channels until it ends the sub
   assert.equal(await publisher.publish("cloister:changes", {}), 0);
   await Promise.all([publisher.close(), subscriber.close(), disconnectRedis(connected)]);
 });
+
+test("a queue tells how many wait and run, and how long the first has waited", async () => {
+  const producer = new InvocationProducer(server.url, fail);
+  assert.deepEqual(await producer.states(), [{ name: "invocations", waiting: 0, active: 0 }]);
+  const beganMs = Date.now();
+  await producer.add(job("inv_first"));
+  const firstMs = Date.now();
+  while (Date.now() === firstMs) await producer.state("inv_first");
+  await producer.add(job("inv_second"));
+  const [state] = await producer.states();
+  const nowMs = Date.now();
+  assert.deepEqual([state?.waiting, state?.active], [2, 0]);
+  const waitedMs = state?.oldestWaitMs ?? -1;
+  assert.ok(waitedMs <= nowMs - beganMs, `${waitedMs}`);
+  // The second, or later, would have waited less than since the first was in.
+  assert.ok(waitedMs > 0, `${waitedMs}`);
+  const consumer = new InvocationConsumer(server.url, fail);
+  const begun = Promise.withResolvers<void>();
+  const end = Promise.withResolvers<void>();
+  await consumer.start(
+    async () => {
+      begun.resolve();
+      await end.promise;
+    },
+    { concurrency: 1 },
+  );
+  await begun.promise;
+  const [during] = await producer.states();
+  assert.deepEqual([during?.waiting, during?.active], [1, 1]);
+  end.resolve();
+  await consumer.close(5000);
+  await producer.close();
+});

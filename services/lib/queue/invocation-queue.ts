@@ -1,6 +1,7 @@
 import { type JobsOptions, Queue, Worker } from "bullmq";
 import type { Redis } from "ioredis";
 import type { InvocationJob } from "#contracts/invocation";
+import { type QueueState, queueState } from "./queue-state.ts";
 import { connectRedis, disconnectRedis } from "./redis.ts";
 
 export const QUEUE_NAME = "invocations";
@@ -78,6 +79,11 @@ export class InvocationProducer {
   /** Jobs waiting for a worker. */
   async depth(): Promise<number> {
     return this.#queue.getWaitingCount();
+  }
+
+  /** How each queue stands. */
+  async states(): Promise<QueueState[]> {
+    return [await queueState(this.#queue)];
   }
 
   async close(): Promise<void> {

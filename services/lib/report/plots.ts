@@ -17,6 +17,8 @@ export interface PlotText {
 export interface CdfSeries {
   name: string;
   values: readonly number[];
+  /** Of how many the values are the evenly spaced quantiles, when they are not all there were. */
+  n?: number;
 }
 
 const WIDTH = 760;
@@ -26,9 +28,10 @@ const [BAR, BAR_GAP] = [20, 12];
 
 /** How large a part of all values is at most so large: one step per value, on a logarithmic axis. Values not above zero are drawn at its start. */
 export function cdf(text: PlotText, unit: string, given: readonly CdfSeries[]): string {
-  const series = given.slice(0, MOST_SERIES).map(({ name, values }) => ({
+  const series = given.slice(0, MOST_SERIES).map(({ name, values, n }) => ({
     name,
     sorted: ascending(values.filter(Number.isFinite)),
+    n,
   }));
   const positive = series.flatMap(({ sorted }) => sorted.filter((value) => value > 0));
   const x = logScale(least(positive) ?? 1, most(positive) ?? 10, LEFT, WIDTH - RIGHT);
@@ -36,7 +39,7 @@ export function cdf(text: PlotText, unit: string, given: readonly CdfSeries[]): 
     at: (part) => HEIGHT - BOTTOM - part * (HEIGHT - BOTTOM - TOP),
     ticks: [0, 0.25, 0.5, 0.75, 1],
   };
-  const lines = series.map(({ name, sorted }, index) => {
+  const lines = series.map(({ name, sorted, n = sorted.length }, index) => {
     const [first] = sorted;
     if (first === undefined) return "";
     let path = `M${px(x.at(first))} ${px(y.at(0))}`;
@@ -44,7 +47,7 @@ export function cdf(text: PlotText, unit: string, given: readonly CdfSeries[]): 
       path += `H${px(x.at(value))}V${px(y.at((at + 1) / sorted.length))}`;
     const middle = percentile(sorted, 0.5) as number;
     const last = percentile(sorted, 0.99) as number;
-    const said = `${name}: p50 ${figure(middle)} ${unit}, p99 ${figure(last)} ${unit}, n ${sorted.length}`;
+    const said = `${name}: p50 ${figure(middle)} ${unit}, p99 ${figure(last)} ${unit}, n ${n}`;
     return `<g class="series ${mark(index)} at-${index}"><title>${escapeText(said)}</title><path d="${path}"/><circle cx="${px(x.at(middle))}" cy="${px(y.at(0.5))}" r="4"/></g>`;
   });
   const axes = axesOf(x, y, unit, (part) => `${part * 100} %`, HEIGHT);

@@ -7,7 +7,8 @@ import type {
   Phases,
 } from "#contracts/invocation";
 import type { ErrorCode } from "#errors/catalogue";
-import type { Tier } from "../placement/place.ts";
+import type { Placer } from "../placement/placer.ts";
+import type { PolicyCache } from "../placement/policy-cache.ts";
 import type { ForcedStarts } from "../pool/forced-starts.ts";
 import type { SandboxPool } from "../pool/sandbox-pool.ts";
 import type { ReplyLinks } from "../reply/reply-links.ts";
@@ -23,9 +24,8 @@ export interface InvocationContext {
     cached(versionId: string): VersionSpec | undefined;
     load(versionId: string): Promise<VersionSpec>;
   };
-  tiers: { cached(tenantId: string): Tier | undefined; load(tenantId: string): Promise<Tier> };
-  /** What this node can do; undefined while sandboxd cannot be reached. */
-  kinds(): readonly string[] | undefined;
+  policies: Pick<PolicyCache, "cached" | "load">;
+  placer: Pick<Placer, "place" | "started">;
   records: { record(record: InvocationRecord): void; log(entry: LogEntry): void };
   /** Longest wait for a sandbox, counted from when the gateway accepted the request, ms. */
   queueWaitMs: number;

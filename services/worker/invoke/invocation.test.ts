@@ -2,7 +2,9 @@ import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import type { VersionSpec } from "#contracts/function";
 import type { InvocationJob, InvocationRecord, LogEntry, ReplyMeta } from "#contracts/invocation";
+import { PLACEMENT_TABLE } from "#contracts/placement-table";
 import { CloisterError } from "#errors/catalogue";
+import { Placer } from "../placement/placer.ts";
 import { SandboxPool } from "../pool/sandbox-pool.ts";
 import { ReplyLinks } from "../reply/reply-links.ts";
 import { type Answer, GatewaySide } from "../testkit/gateway-side.ts";
@@ -17,6 +19,7 @@ const versions = new Map<string, VersionSpec>();
 let gateway: GatewaySide;
 let links: ReplyLinks;
 let pool: SandboxPool;
+const TRUSTED = { tier: "trusted" } as const;
 let context: InvocationContext;
 
 before(async () => {
@@ -42,8 +45,12 @@ before(async () => {
         return spec;
       },
     },
-    tiers: { cached: () => "trusted", load: async () => "trusted" },
-    kinds: () => ["container"],
+    policies: { cached: () => TRUSTED, load: async () => TRUSTED },
+    placer: new Placer({
+      table: PLACEMENT_TABLE,
+      kinds: () => ["container"],
+      expectedStart: (spec, path) => pool.expectedStart(spec, path),
+    }),
     records: { record: (record) => records.push(record), log: (entry) => logs.push(entry) },
     queueWaitMs: 5000,
     onProblem: (error) => assert.fail(error),
@@ -200,10 +207,13 @@ test("an unknown version, an unplaceable function and another tenant's version a
   assert.equal(unknown.answer.error?.code, "version_not_found");
   const foreign = await invoke(spec, { tenantId: "ten_other" });
   assert.equal(foreign.answer.error?.code, "internal");
-  const { tiers } = context;
-  context.tiers = { cached: () => "untrusted", load: async () => "untrusted" };
+  const { policies } = context;
+  const policy = { tier: "untrusted" as const };
+  context.policies = { cached: () => policy, load: async () => policy };
   const unplaceable = await invoke(spec);
-  context.tiers = tiers;
+  context.policies = policies;
+  assert.deepEqual(unplaceable.record.placementRules, ["tenant-untrusted", "node-lacks"]);
+  assert.equal(unplaceable.record.placementReasons.length, 2);
   assert.equal(unplaceable.answer.error?.code, "isolation_unavailable");
   assert.equal(unplaceable.record.status, "platform_error");
 });

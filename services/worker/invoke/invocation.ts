@@ -7,8 +7,9 @@ import type {
   Phases,
   ReplyMeta,
 } from "#contracts/invocation";
+import type { Placement, Refusal, TenantPolicy } from "#contracts/placement";
 import { CloisterError, type ErrorCode } from "#errors/catalogue";
-import { type Placement, place, type Tier } from "../placement/place.ts";
+import { recordedPlacement, refusalError } from "../placement/placer.ts";
 import type { Lease } from "../pool/function-pool.ts";
 import type { PendingLease } from "../pool/sandbox-pool.ts";
 import { TraceLog } from "../records/trace-log.ts";
@@ -48,6 +49,7 @@ export class Invocation implements AnswerHandler, CallerHandler {
   readonly #phases: Phases = {};
   #spec: VersionSpec | undefined;
   #placement: Placement | undefined;
+  #explained: Placement | Refusal | undefined;
   #reply: ReplyStream | undefined;
   #pending: PendingLease | undefined;
   #lease: Lease | undefined;
@@ -58,6 +60,7 @@ export class Invocation implements AnswerHandler, CallerHandler {
   #answerPump: Pump | undefined;
   #timer: NodeJS.Timeout | undefined;
   #finished = false;
+  #acquireAt = 0;
   #invokedAt = 0;
   #replaced = 0;
   #readyAt: number | undefined;
@@ -104,34 +107,31 @@ export class Invocation implements AnswerHandler, CallerHandler {
   #open(link: ReplyLink): void {
     this.#reply = link.open(this.#job.id, this);
     if (this.#job.bodyFollows) this.#reply.announce();
-    const { versions, tiers } = this.#context;
+    const { versions, policies } = this.#context;
     const spec = versions.cached(this.#job.versionId);
-    const tier = tiers.cached(this.#job.tenantId);
-    if (spec && tier) this.#place(spec, tier);
+    const policy = policies.cached(this.#job.tenantId);
+    if (spec && policy) this.#place(spec, policy);
     else
       Promise.all([
         spec ?? versions.load(this.#job.versionId),
-        tier ?? tiers.load(this.#job.tenantId),
+        policy ?? policies.load(this.#job.tenantId),
       ]).then(
         ([loaded, known]) => this.#place(loaded, known),
         (error: Error) => this.#fail(error),
       );
   }
 
-  #place(spec: VersionSpec, tier: Tier): void {
+  #place(spec: VersionSpec, policy: TenantPolicy): void {
     if (this.#finished) return;
     this.#spec = spec;
     const began = performance.now();
     try {
       if (spec.tenantId !== this.#job.tenantId)
         throw new CloisterError("internal", "The job's tenant is not the version's");
-      this.#placement = place({
-        isolation: spec.config.isolation,
-        runtime: spec.config.runtime,
-        wanted: this.#job.wantedPath,
-        tier,
-        kinds: this.#context.kinds(),
-      });
+      const placed = this.#context.placer.place(spec, policy, this.#job.wantedPath);
+      this.#explained = placed;
+      if ("refused" in placed) throw refusalError(placed);
+      this.#placement = placed;
       this.#phases.place_ms = sinceMs(began);
       if (this.#job.trace && this.#placement.path !== "microvm")
         throw new CloisterError(
@@ -146,6 +146,7 @@ export class Invocation implements AnswerHandler, CallerHandler {
 
   #acquire(spec: VersionSpec): void {
     const began = performance.now();
+    this.#acquireAt = began;
     const now = wallMs();
     const latest = Math.min(
       this.#job.expiresAtMs,
@@ -481,6 +482,20 @@ export class Invocation implements AnswerHandler, CallerHandler {
       this.#phases[name as keyof Phases] = round(ms);
   }
 
+  /** What placement learns of a sandbox that this call waited for. */
+  #noteCost(): void {
+    if (!this.#spec || !this.#placement || !this.#start || this.#start === "warm") return;
+    // A comparison makes ready within its wait what is ready otherwise.
+    if (this.#job.compare) return;
+    if (this.#httpStatus === undefined) return;
+    this.#context.placer.started(this.#spec, {
+      path: this.#placement.path,
+      start: this.#start,
+      acquireMs: this.#servedFrom() - this.#acquireAt,
+      memoryPeakBytes: this.#memoryPeakBytes,
+    });
+  }
+
   #meter(lease: Lease): void {
     const { sandbox } = lease;
     this.#cpuMs = sandbox.cpuDeltaMs();
@@ -520,6 +535,7 @@ export class Invocation implements AnswerHandler, CallerHandler {
     const durationMs = this.#invokedAt === 0 ? 0 : Math.max(0, sinceMs(this.#servedFrom()));
     // The sandbox may be let go later than the caller (or never have been); figures are read while they are to be had.
     if (this.#lease) this.#meter(this.#lease);
+    this.#noteCost();
     const job = this.#job;
     const memoryMb = this.#spec?.config.memoryMb ?? 0;
     this.#context.records.record({
@@ -534,7 +550,7 @@ export class Invocation implements AnswerHandler, CallerHandler {
       ...(errorCode === undefined ? {} : { errorCode }),
       ...(this.#placement ? { path: this.#placement.path } : {}),
       ...(this.#start ? { start: this.#start } : {}),
-      placementReasons: this.#placement?.reasons ?? [],
+      ...recordedPlacement(this.#explained),
       phases: this.#phases,
       durationMs,
       billedMs: Math.ceil(durationMs + (this.#phases.init_ms ?? 0)),

@@ -9,6 +9,8 @@ export class VersionCache {
   readonly #read: (versionId: string) => Promise<VersionSpec | undefined>;
   readonly #versions = new Map<string, VersionSpec>();
   readonly #loading = new Map<string, Promise<VersionSpec>>();
+  /** Rises with every `dropTenant`: what was read before one is not kept after it. */
+  #epoch = 0;
 
   constructor(read: (versionId: string) => Promise<VersionSpec | undefined>) {
     this.#read = read;
@@ -16,6 +18,18 @@ export class VersionCache {
 
   cached(versionId: string): VersionSpec | undefined {
     return this.#versions.get(versionId);
+  }
+
+  /** Those whose versions are known. */
+  *tenants(): Iterable<string> {
+    for (const { tenantId } of this.#versions.values()) yield tenantId;
+  }
+
+  /** Forgets what a tenant had, with the secrets in it. */
+  dropTenant(tenantId: string): void {
+    this.#epoch++;
+    for (const [id, spec] of this.#versions)
+      if (spec.tenantId === tenantId) this.#versions.delete(id);
   }
 
   load(versionId: string): Promise<VersionSpec> {
@@ -28,6 +42,7 @@ export class VersionCache {
   }
 
   async #load(versionId: string): Promise<VersionSpec> {
+    const epoch = this.#epoch;
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<never>((_resolve, reject) => {
       timer = setTimeout(
@@ -48,6 +63,7 @@ export class VersionCache {
       clearTimeout(timer);
     }
     if (!spec) throw new CloisterError("version_not_found");
+    if (epoch !== this.#epoch) return spec;
     this.#versions.set(versionId, spec);
     if (this.#versions.size > MAX_VERSIONS) {
       const oldest = this.#versions.keys().next().value;

@@ -2,6 +2,7 @@ import { availableParallelism } from "node:os";
 import type { Path, StartKind, VersionSpec } from "#contracts/function";
 import type { BundleHold } from "../bundles/bundle-cache.ts";
 import type { ServingSandbox, StartPhases } from "../sandbox/index.ts";
+import type { IdleSet } from "./idle-set.ts";
 import type { Reservation } from "./memory-budget.ts";
 
 /** One sandbox that serves one version of one function of one tenant, and never anything else. */
@@ -10,12 +11,21 @@ export interface Entry {
   /** Another one, of the same sandbox, after a reset. */
   sandbox: ServingSandbox;
   readonly reservation: Reservation;
+  /** How it began, and when it could serve. */
+  readonly kind: StartKind;
+  readonly madeAtMs: number;
+  /** Invocations it has begun. */
+  served: number;
   /** Invocations it serves now. */
   active: number;
   /** Takes no more invocations; it is ended when the last one has left. */
   retired: boolean;
   /** In `owner.open`. */
   listed: boolean;
+  /** A clone that no invocation has had. */
+  spare: boolean;
+  /** Where its idle time is counted. */
+  resting: IdleSet<Entry> | undefined;
   /** When the reset that is under way began. */
   resettingSinceMs: number | undefined;
   /** How its next invocation is labelled, if it is to be something else than `warm`. */
@@ -66,7 +76,7 @@ export class FunctionPool {
   readonly path: Path;
   /** Invocations one sandbox serves at once. */
   readonly width: number;
-  /** Entries with room, the most recently used last. */
+  /** Entries with room: clones that nobody has had first, then the others, the most recently used last. */
   readonly open: Entry[] = [];
   readonly entries = new Set<Entry>();
   /** First come, first served. */
@@ -165,10 +175,23 @@ export class FunctionPool {
     return count;
   }
 
+  /**
+   * Sandboxes that wait for an invocation which wants a pristine one. Where any invocation may have one that was used, only clones kept
+   * beyond those count.
+   */
+  get pristine(): number {
+    if (this.spec.config.reuse === "fresh")
+      return this.open.length + this.#resetting(performance.now());
+    let spares = 0;
+    for (const { spare } of this.open) if (spare) spares++;
+    return spares;
+  }
+
   list(entry: Entry): void {
     if (entry.listed) return;
     entry.listed = true;
-    this.open.push(entry);
+    if (entry.spare) this.open.unshift(entry);
+    else this.open.push(entry);
   }
 
   unlist(entry: Entry): void {
@@ -179,6 +202,9 @@ export class FunctionPool {
     else this.open.splice(this.open.indexOf(entry), 1);
   }
 }
+
+/** What `ps` and sandboxd's list call its sandboxes. */
+export const labelOf = (spec: VersionSpec): string => `${spec.name.slice(0, 48)}@${spec.version}`;
 
 export interface BundleSource {
   hold(digest: string): Promise<BundleHold>;

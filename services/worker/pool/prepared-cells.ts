@@ -1,4 +1,4 @@
-import { type Path, type Runtime, runtimeSchema } from "#contracts/function";
+import { type Path, type Runtime, runtimeSchema, type StartKind } from "#contracts/function";
 import type { BootedSandbox } from "../sandbox/index.ts";
 import type { Reservation } from "./memory-budget.ts";
 
@@ -68,9 +68,22 @@ export class PreparedCells {
     return ready;
   }
 
+  /** Those that wait for a function. */
+  *booted(): Iterable<[CellShape, BootedSandbox]> {
+    for (const shape of this.#shapes.values())
+      for (const { booted } of shape.cells) if (booted) yield [shape, booted];
+  }
+
   /** Whether `take` would give a cell. */
   has(shape: CellShape): boolean {
     return (this.#shapes.get(keyOf(shape))?.cells.length ?? 0) > 0;
+  }
+
+  /** How whoever takes a cell of this shape starts; undefined when none has booted. */
+  startOf(shape: CellShape): StartKind | undefined {
+    const cell = this.#shapes.get(keyOf(shape))?.cells.find(({ booted }) => booted);
+    if (!cell) return undefined;
+    return cell.booted?.restored ? "restored" : "prepared";
   }
 
   /** Notes that a start of this shape happens, and gives it a cell if there is one: a booted one, else one on its way. */

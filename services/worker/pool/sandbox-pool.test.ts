@@ -175,6 +175,7 @@ test("idle sandboxes end after their time and give everything back", async () =>
     warm: 0,
     busy: 0,
     prepared: 0,
+    pooled: 0,
     starting: 0,
     waiting: 0,
     memoryReservedMb: 0,

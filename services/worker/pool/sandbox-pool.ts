@@ -1,63 +1,37 @@
 import { availableParallelism } from "node:os";
 import type { Path, StartKind, VersionSpec } from "#contracts/function";
+import type { SandboxFilter } from "#contracts/live-sandbox";
+import type { PathState } from "#contracts/placement";
 import { CloisterError } from "#errors/catalogue";
 import type { BundleHold } from "../bundles/bundle-cache.ts";
 import {
   type AssignedSandbox,
   type BootedSandbox,
   initOf,
-  type SandboxLauncher,
   type ServingSandbox,
   type StartPhases,
   shapeOf,
 } from "../sandbox/index.ts";
 import { CellMaker, endCell } from "./cell-maker.ts";
+import { CLONE_AGE_MS, CloneKeeper } from "./clone-keeper.ts";
+import { Endings } from "./endings.ts";
 import {
-  type BundleSource,
   type Entry,
   FunctionPool,
   type Lease,
+  labelOf,
   PATIENCE_MS,
   type Start,
   type Waiter,
 } from "./function-pool.ts";
 import { IdleSet } from "./idle-set.ts";
-import { MemoryBudget, type Reservation } from "./memory-budget.ts";
-import { type Cell, PreparedCells, type PreparedTarget } from "./prepared-cells.ts";
+import { MemoryBudget, type Reservation, type Yielding } from "./memory-budget.ts";
+import type { PendingLease, PoolStats, SandboxPoolOptions } from "./pool-options.ts";
+import { type Cell, PreparedCells } from "./prepared-cells.ts";
 import { ProcessorLoad } from "./processor-load.ts";
+import { listSandboxes } from "./sandbox-list.ts";
 
-export interface SandboxPoolOptions {
-  launcher: SandboxLauncher;
-  bundles: BundleSource;
-  /** All sandboxes of the node together, MiB. */
-  memoryMb: number;
-  /** A warm sandbox nobody asked for this long is ended, ms. */
-  idleMs: number;
-  prepared: readonly PreparedTarget[];
-  /** Cells kept of any shape that was asked for within a minute; 0 keeps only `prepared`. */
-  demandCells?: number;
-  /** Sandboxes that boot at once; more would only slow each other down. */
-  maxBooting?: number;
-  /** Hears what a function's sandbox says outside its answers, from its first line on. */
-  observe?: (sandbox: AssignedSandbox, spec: VersionSpec) => void;
-  onProblem?: (error: Error) => void;
-}
-
-/** An invocation that waits for its sandbox. */
-export interface PendingLease {
-  readonly promise: Promise<Lease>;
-  /** The invocation is not wanted any more; the promise then never settles. */
-  cancel(): void;
-}
-
-export interface PoolStats {
-  warm: number;
-  busy: number;
-  prepared: number;
-  starting: number;
-  waiting: number;
-  memoryReservedMb: number;
-}
+export type { PendingLease, PoolStats, SandboxPoolOptions } from "./pool-options.ts";
 
 const NO_PHASES: StartPhases = Object.freeze({});
 /** Idle sandboxes of a version that a newer one has replaced, ms. */
@@ -75,6 +49,7 @@ export class SandboxPool {
   readonly #budget: MemoryBudget;
   readonly #cells: PreparedCells;
   readonly #maker: CellMaker;
+  readonly #clones: CloneKeeper;
   readonly #functions = new Map<string, FunctionPool>();
   /** By function, to find other versions. */
   readonly #versions = new Map<string, Set<FunctionPool>>();
@@ -83,14 +58,15 @@ export class SandboxPool {
   readonly #idle: IdleSet<Entry>;
   readonly #idleSuperseded: IdleSet<Entry>;
   readonly #maxBooting: number;
-  readonly #ending = new Set<Promise<void>>();
-  readonly #processors = new ProcessorLoad();
+  readonly #endings = new Endings();
+  readonly #processors: { saturated(nowMs: number): boolean };
   #booting = 0;
   #busy = 0;
   #closed = false;
 
   constructor(options: SandboxPoolOptions) {
     this.#options = options;
+    this.#processors = options.processors ?? new ProcessorLoad();
     this.#budget = new MemoryBudget(options.memoryMb);
     this.#cells = new PreparedCells(options.prepared, options.demandCells);
     this.#maxBooting = options.maxBooting ?? Math.max(4, 2 * availableParallelism());
@@ -104,8 +80,29 @@ export class SandboxPool {
         this.#booting += change;
       },
       changed: () => this.#admit(),
-      end: (sandbox) => this.#track(sandbox),
+      end: (sandbox) => this.#endings.add(sandbox),
       ...(options.onProblem ? { onProblem: options.onProblem } : {}),
+    });
+    this.#clones = new CloneKeeper({
+      launcher: options.launcher,
+      bundles: options.bundles,
+      budget: this.#budget,
+      perFunction: options.clonesPerFunction ?? 0,
+      ageMs: options.cloneAgeMs ?? CLONE_AGE_MS,
+      mayMake: () => !this.#closed && this.#booting === 0 && this.#room.size === 0,
+      busy: (nowMs) => this.#processors.saturated(nowMs),
+      booting: (change) => {
+        this.#booting += change;
+      },
+      find: (key) => this.#functions.get(key),
+      owner: (spec, path) => this.#ownerOf(spec, path),
+      serve: (owner, assigned, reservation, hold) => {
+        this.#releaseWhenGone(assigned, reservation);
+        return this.#serve(owner, assigned, reservation, hold, "restored", true);
+      },
+      changed: (owner) => this.#balance(owner),
+      retire: (entry) => this.#retire(entry),
+      onProblem: (error) => this.#problem(error),
     });
     this.#idleSuperseded = new IdleSet(Math.min(options.idleMs, SUPERSEDED_IDLE_MS), (entry) =>
       this.#retire(entry),
@@ -123,15 +120,17 @@ export class SandboxPool {
       warm: this.#idle.size + this.#idleSuperseded.size,
       busy: this.#busy,
       prepared: this.#cells.ready,
+      pooled: this.#clones.waiting.size,
       starting,
       waiting,
-      memoryReservedMb: this.#budget.reservedMb,
+      memoryReservedMb: this.#budget.reservedMb + this.#budget.yieldingMb,
     };
   }
 
-  /** Begins to make prepared cells. */
+  /** Begins to make prepared cells, and clones where they are in demand. */
   start(): void {
     this.#maker.soon();
+    this.#clones.soon();
   }
 
   /**
@@ -140,15 +139,33 @@ export class SandboxPool {
    */
   acquire(spec: VersionSpec, path: Path, waitMs: number): Lease | PendingLease {
     if (this.#closed) throw new CloisterError("draining");
-    const key = `${spec.tenantId}/${spec.versionId}/${path}`;
-    const owner = this.#functions.get(key) ?? this.#addFunction(key, spec, path);
+    const owner = this.#ownerOf(spec, path);
     for (;;) {
       const entry = owner.open[owner.open.length - 1];
       if (!entry) break;
-      if (entry.sandbox.alive) return this.#lease(entry);
+      if (entry.sandbox.alive) {
+        if (entry.firstStart !== undefined) this.#clones.took(owner);
+        return this.#lease(entry);
+      }
       this.#retire(entry);
     }
     return this.#wait(owner, waitMs);
+  }
+
+  /** How a call of a version would start now, and whether at once. Changes nothing. */
+  expectedStart(spec: VersionSpec, path: Path): PathState {
+    const { launcher } = this.#options;
+    const owner = this.#functions.get(`${spec.tenantId}/${spec.versionId}/${path}`);
+    const entry = owner?.open.findLast(({ sandbox }) => sandbox.alive);
+    if (entry) return { start: entry.firstStart ?? "warm", ready: true };
+    const shape = shapeOf(spec, path);
+    if (launcher.restores?.(shape, spec)) return { start: "restored", ready: false };
+    return { start: this.#cells.startOf(shape) ?? "cold", ready: false };
+  }
+
+  /** Counts what is kept as long as no sandbox needs its memory. */
+  yields(yielding: Yielding): void {
+    this.#budget.yields(yielding);
   }
 
   /** Memory for a sandbox that is none of the pool's, if there is some now; to be released once, when that is gone. */
@@ -163,15 +180,49 @@ export class SandboxPool {
     };
   }
 
-  /** Called when a function was changed or deleted: what is idle of it leaves early. */
-  supersede(functionId: string): void {
-    for (const owner of this.#versions.get(functionId) ?? []) this.#setSuperseded(owner);
+  /** Called when a function was changed or deleted: what is idle of it leaves early, clones that wait at once. `current` is its version now. */
+  supersede(functionId: string, current?: string): void {
+    for (const owner of this.#versions.get(functionId) ?? [])
+      if (owner.spec.versionId !== current) this.#setSuperseded(owner);
+    this.#clones.drop((spec) => spec.functionId === functionId && spec.versionId !== current);
+  }
+
+  /** Called when a tenant was changed, or may call no more: no clones wait for it until it calls again. */
+  dropClones(tenantId: string): void {
+    this.#clones.drop((spec) => spec.tenantId === tenantId);
+  }
+
+  /** What is idle of a tenant is ended, and the rest when it is done; `gone`: all of it at once, and nobody waits for it any more. */
+  dismiss(tenantId: string, gone: boolean): void {
+    for (const owner of this.#functions.values()) {
+      if (owner.spec.tenantId !== tenantId) continue;
+      for (const entry of [...owner.entries]) {
+        this.#retire(entry);
+        if (gone) this.#endSandbox(entry.sandbox);
+      }
+      if (!gone) continue;
+      // What is being made leaves early.
+      this.#setSuperseded(owner);
+      for (const waiter of [...owner.waiters])
+        this.#rejectWaiter(owner, waiter, new CloisterError("tenant_suspended"));
+      this.#balance(owner);
+    }
+  }
+
+  /** Those who have sandboxes here. */
+  *tenants(): Iterable<string> {
+    for (const { spec } of this.#functions.values()) yield spec.tenantId;
+  }
+
+  sandboxes(filter: SandboxFilter, limit: number): ReturnType<typeof listSandboxes> {
+    return listSandboxes(this.#functions.values(), this.#cells, filter, limit);
   }
 
   /** Refuses new work, ends what is idle at once and the rest as it is released; resolves when all are gone or after `boundMs`. */
   async close(boundMs: number): Promise<void> {
     this.#closed = true;
     this.#maker.stop();
+    this.#clones.stop();
     this.#room.clear();
     for (const owner of this.#functions.values()) {
       owner.queued.clear();
@@ -179,18 +230,15 @@ export class SandboxPool {
         this.#rejectWaiter(owner, waiter, new CloisterError("draining"));
       for (const entry of [...owner.entries]) this.#retire(entry);
     }
-    for (const cell of this.#cells.clear()) this.#track(endCell(cell));
-    let timer: NodeJS.Timeout | undefined;
-    const bound = new Promise<void>((resolve) => {
-      timer = setTimeout(resolve, boundMs);
-    });
-    const gone = (async () => {
-      while (this.#ending.size > 0) await Promise.all(this.#ending);
-    })();
-    await Promise.race([gone, bound]);
-    clearTimeout(timer);
+    for (const cell of this.#cells.clear()) this.#endings.add(endCell(cell));
+    await this.#endings.settled(boundMs);
     this.#idle.clear();
     this.#idleSuperseded.clear();
+  }
+
+  #ownerOf(spec: VersionSpec, path: Path): FunctionPool {
+    const key = `${spec.tenantId}/${spec.versionId}/${path}`;
+    return this.#functions.get(key) ?? this.#addFunction(key, spec, path);
   }
 
   #addFunction(key: string, spec: VersionSpec, path: Path): FunctionPool {
@@ -212,8 +260,10 @@ export class SandboxPool {
   #setSuperseded(owner: FunctionPool): void {
     if (owner.superseded) return;
     owner.superseded = true;
-    for (const entry of owner.entries)
-      if (this.#idle.delete(entry)) this.#idleSuperseded.add(entry);
+    for (const entry of owner.entries) {
+      if (entry.spare) this.#retire(entry);
+      else if (entry.resting) this.#rest(entry);
+    }
   }
 
   #forgetIfEmpty(owner: FunctionPool): void {
@@ -244,6 +294,7 @@ export class SandboxPool {
       Math.max(0, waitMs),
     );
     owner.waiters.add(waiter);
+    if (owner.spec.config.reuse === "fresh") this.#clones.missed(owner);
     this.#balance(owner);
     return {
       promise,
@@ -267,14 +318,18 @@ export class SandboxPool {
 
   #lease(entry: Entry): Lease {
     const { owner } = entry;
+    entry.served++;
     if (entry.active++ === 0) {
-      if (!this.#idle.delete(entry)) this.#idleSuperseded.delete(entry);
+      this.#rouse(entry);
       this.#busy++;
     }
     if (entry.active >= owner.width) owner.unlist(entry);
     const start = entry.firstStart ?? "warm";
-    const phases = entry.firstStart ? entry.firstPhases : NO_PHASES;
+    // What a clone took to come back before this invocation came was nobody's wait.
+    const waited = entry.spare && !entry.sandbox.returning;
+    const phases = entry.firstStart && !waited ? entry.firstPhases : NO_PHASES;
     entry.firstStart = undefined;
+    entry.spare = false;
     let released = false;
     const beganMs = performance.now();
     owner.leased(beganMs);
@@ -288,6 +343,7 @@ export class SandboxPool {
         const nowMs = performance.now();
         owner.served(nowMs - beganMs, nowMs);
         this.#release(entry, keep);
+        if (start !== "warm") this.#clones.soon();
       },
     };
   }
@@ -349,14 +405,30 @@ export class SandboxPool {
       waiter.resolve(this.#lease(entry));
     }
     if (entry.active < owner.width) owner.list(entry);
-    if (entry.active === 0) (owner.superseded ? this.#idleSuperseded : this.#idle).add(entry);
+    if (entry.active === 0) this.#rest(entry);
+  }
+
+  /** Its idle time begins. */
+  #rest(entry: Entry): void {
+    this.#rouse(entry);
+    entry.resting = entry.spare
+      ? this.#clones.waiting
+      : entry.owner.superseded
+        ? this.#idleSuperseded
+        : this.#idle;
+    entry.resting.add(entry);
+  }
+
+  #rouse(entry: Entry): void {
+    entry.resting?.delete(entry);
+    entry.resting = undefined;
   }
 
   #retire(entry: Entry): void {
     if (entry.retired) return;
     entry.retired = true;
     entry.owner.unlist(entry);
-    if (!this.#idle.delete(entry)) this.#idleSuperseded.delete(entry);
+    this.#rouse(entry);
     if (entry.active === 0) this.#end(entry);
   }
 
@@ -366,12 +438,7 @@ export class SandboxPool {
   }
 
   #endSandbox(sandbox: ServingSandbox | BootedSandbox | AssignedSandbox): void {
-    this.#track(sandbox.end());
-  }
-
-  #track(end: Promise<void>): void {
-    const ending = end.finally(() => this.#ending.delete(ending));
-    this.#ending.add(ending);
+    this.#endings.add(sandbox.end());
   }
 
   /** Makes the number of starts fit the number of those whom no warm sandbox will serve soon. */
@@ -428,10 +495,12 @@ export class SandboxPool {
       if (this.#budget.freeSoonMb >= memoryMb || !this.#evictOne()) return;
     }
     this.#maker.soon();
+    this.#clones.soon();
   }
 
   #evictOne(): boolean {
-    const entry = this.#idleSuperseded.oldest() ?? this.#idle.oldest();
+    const entry =
+      this.#clones.waiting.oldest() ?? this.#idleSuperseded.oldest() ?? this.#idle.oldest();
     if (entry) {
       this.#retire(entry);
       return true;
@@ -439,7 +508,7 @@ export class SandboxPool {
     const cell = this.#cells.evict();
     if (!cell) return false;
     cell.reservation.leaving();
-    this.#track(endCell(cell));
+    this.#endings.add(endCell(cell));
     return true;
   }
 
@@ -447,7 +516,8 @@ export class SandboxPool {
     this.#room.delete(start);
     start.owner.queued.delete(start);
     start.owner.running++;
-    start.attempts++;
+    if (start.attempts++ === 0 && start.owner.spec.config.reuse !== "fresh")
+      this.#clones.missed(start.owner);
     void this.#run(start, cell, reservation);
   }
 
@@ -514,7 +584,8 @@ export class SandboxPool {
     reservation: Reservation,
     hold: BundleHold,
     kind: StartKind,
-  ): Promise<void> {
+    spare = false,
+  ): Promise<Entry> {
     this.#options.observe?.(assigned, owner.spec);
     // `initialise` ends the sandbox itself when the function cannot be loaded.
     const sandbox = await assigned.initialise(initOf(owner.spec));
@@ -522,15 +593,23 @@ export class SandboxPool {
       owner,
       sandbox,
       reservation,
+      kind,
+      madeAtMs: performance.now(),
+      served: 0,
       active: 0,
       retired: false,
       listed: false,
+      spare,
+      resting: undefined,
       resettingSinceMs: undefined,
       firstStart: kind,
       firstPhases: sandbox.phases,
     };
     owner.entries.add(entry);
-    void sandbox.down.then(() => this.#retire(entry));
+    void sandbox.down.then(() => {
+      if (entry.spare && !entry.retired) this.#clones.died(owner);
+      this.#retire(entry);
+    });
     void sandbox.ended.then(() => {
       hold.release();
       owner.entries.delete(entry);
@@ -538,6 +617,7 @@ export class SandboxPool {
     });
     if (this.#closed) this.#retire(entry);
     else this.#offer(entry);
+    return entry;
   }
 
   /** A failed start is the answer for as many invocations as it would have served. */
@@ -556,9 +636,6 @@ export class SandboxPool {
     });
   }
 }
-
-/** What `ps` and sandboxd's list call it. */
-const labelOf = (spec: VersionSpec): string => `${spec.name.slice(0, 48)}@${spec.version}`;
 
 /** What its first invocation is told: one that was brought back is `restored`, whether it waited for its function or not. */
 const startOf = (sandbox: AssignedSandbox, otherwise: StartKind): StartKind =>

@@ -10,6 +10,7 @@ export {
 } from "./function-snapshots.ts";
 export {
   type BundleRef,
+  CLONE_WARM_TURNS,
   type InitMessage,
   initOf,
   type SandboxLauncher,

@@ -30,7 +30,21 @@ export interface SandboxLauncher {
   ): Promise<AssignedSandbox>;
   /** Whether `launch` would bring it back with its function loaded, which is faster than anything that waits without one. */
   restores?(shape: SandboxShape, spec: VersionSpec): boolean;
+  /**
+   * The same, or nothing: undefined where `launch` would have to boot it. `warmTurns`: how often its runner rehearses a call with its own code before it is
+   * back, for a sandbox that no call waits for.
+   */
+  bringBack?(
+    shape: SandboxShape,
+    label: string,
+    bundle: BundleRef,
+    spec: VersionSpec,
+    warmTurns?: number,
+  ): Promise<AssignedSandbox | undefined>;
 }
+
+/** Rehearsals of a clone that is to wait: a call with a body and one without. More touched nothing that the first answer was faster by. */
+export const CLONE_WARM_TURNS = 2;
 
 const BASE_SHAPE = { cpuMilli: 1000, pids: 128, tmpMb: 64 } as const;
 

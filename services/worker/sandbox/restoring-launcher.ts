@@ -63,8 +63,8 @@ export class RestoringLauncher implements SandboxLauncher {
     spec?: VersionSpec,
   ): Promise<AssignedSandbox> {
     const { functions } = this;
-    if (functions && spec && shape.kind === "microvm") {
-      const returning = await this.#bringBack(functions, shape, label, bundle, spec);
+    if (spec) {
+      const returning = await this.bringBack(shape, label, bundle, spec);
       if (returning) {
         this.#haveBare(shape);
         return returning;
@@ -106,14 +106,19 @@ export class RestoringLauncher implements SandboxLauncher {
     this.functions?.clear();
   }
 
-  /** A sandbox from the function's snapshot, which may be asked at once; undefined where there is none that works. */
-  async #bringBack(
-    functions: FunctionSnapshots,
+  /**
+   * A sandbox from the function's snapshot, which may be asked at once; undefined where there is none that works. With `warmTurns` of its runner's own
+   * code it is back later, and has then touched what a call touches.
+   */
+  async bringBack(
     shape: SandboxShape,
     label: string,
     bundle: BundleRef,
     spec: VersionSpec,
+    warmTurns = 0,
   ): Promise<AssignedSandbox | undefined> {
+    const { functions } = this;
+    if (!functions || shape.kind !== "microvm") return undefined;
     const snapshot = functions.use(shape, spec);
     if (snapshot === undefined) return undefined;
     const broken = (error: Error): void => {
@@ -123,7 +128,7 @@ export class RestoringLauncher implements SandboxLauncher {
       this.#problem(error);
     };
     try {
-      const created = await this.#inner.create(shape, label, bundle, { snapshot });
+      const created = await this.#inner.create(shape, label, bundle, { snapshot }, warmTurns);
       created.whenAnswered(() => functions.answered(snapshot, created.id));
       return created.returning(broken);
     } catch (error) {

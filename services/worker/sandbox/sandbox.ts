@@ -196,11 +196,12 @@ export class SandboxCore {
     }
   }
 
-  /** Tells the runner that it was brought back, as the process `pid`. */
-  bringBack(pid: number): void {
+  /** Tells the runner that it was brought back, as the process `pid`, and how many turns of its own code are to come before READY. */
+  bringBack(pid: number, warmTurns = 0): void {
     this.restored = true;
     const seed = randomBytes(32).toString("base64");
-    this.#refused = this.link.restored({ seed, nowMs: Date.now(), pid });
+    const turns = warmTurns > 0 ? { warmTurns } : {};
+    this.#refused = this.link.restored({ seed, nowMs: Date.now(), pid, ...turns });
     this.#refused.catch(() => {});
   }
 

@@ -13,6 +13,11 @@ const helloSchema = z.object({
   kinds: z.array(z.string()),
   /** Names of the system calls of micro-VMs by number. */
   calls: z.record(z.string(), z.string().max(64)).optional(),
+  /** Of the micro-VMs that it keeps ready. */
+  ready: z
+    .object({ most: z.number().int().min(0), memoryMb: z.number().int().min(1) })
+    .optional()
+    .catch(undefined),
   landlockAbi: z.number().nullish(),
   pid: z.number(),
 });

@@ -116,13 +116,14 @@ export class SandboxdLauncher implements SandboxLauncher, SandboxHolder {
 
   /**
    * The first stage alone: resolves when sandboxd has made the process. A micro-VM may be made `freezable`, or be brought back
-   * from a `snapshot`.
+   * from a `snapshot`; `warmTurns` of its runner's own code then come before READY.
    */
   async create(
     shape: SandboxShape,
     label: string,
     bundle?: BundleRef,
     frozen: { freezable?: true; snapshot?: string } = {},
+    warmTurns = 0,
   ): Promise<CreatedSandbox> {
     if (!this.#control.hello) throw unreachable();
     const began = performance.now();
@@ -151,7 +152,7 @@ export class SandboxdLauncher implements SandboxLauncher, SandboxHolder {
           let core: SandboxCore;
           try {
             const reply = jsonObject(payload);
-            core = this.#adopt(frames as FrameSocket, reply);
+            core = this.#adopt(frames as FrameSocket, reply, warmTurns);
             this.#options.onMade?.(core.id, reply);
           } catch (error) {
             reject(error);
@@ -196,6 +197,11 @@ export class SandboxdLauncher implements SandboxLauncher, SandboxHolder {
   /** Has sandboxd look at what a sandbox that was brought back has written so far. */
   async learn(id: string): Promise<void> {
     await this.#control.request({ op: "learn", sandbox: id });
+  }
+
+  /** Has sandboxd keep no more micro-VMs ready than that. */
+  async keepReady(ready: number): Promise<void> {
+    await this.#control.request({ op: "keep", ready });
   }
 
   /** Throws a snapshot away. */
@@ -253,7 +259,7 @@ export class SandboxdLauncher implements SandboxLauncher, SandboxHolder {
   }
 
   /** The REPLY of a create: from here on the connection is the runner's. Throws sandboxd's refusal. */
-  #adopt(frames: FrameSocket, reply: Record<string, unknown>): SandboxCore {
+  #adopt(frames: FrameSocket, reply: Record<string, unknown>, warmTurns: number): SandboxCore {
     if (reply.ok !== true) throw refusal(reply);
     const { sandbox, pid, guestPid, stat } = createdSchema.parse(reply);
     const calls = this.#control.hello?.calls ?? {};
@@ -264,7 +270,7 @@ export class SandboxdLauncher implements SandboxLauncher, SandboxHolder {
       ...(pid === undefined ? {} : { pid }),
     });
     this.#cores.set(sandbox, core);
-    if (guestPid !== undefined) core.bringBack(guestPid);
+    if (guestPid !== undefined) core.bringBack(guestPid, warmTurns);
     void core.ended.then(() => this.#cores.delete(sandbox));
     return core;
   }

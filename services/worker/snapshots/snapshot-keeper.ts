@@ -4,8 +4,8 @@ import type { SnapshotState } from "#contracts/snapshot";
 import type { Redis } from "#queue/redis";
 import { writeSnapshotState } from "#queue/snapshots";
 import type { VersionCache } from "../invoke/version-cache.ts";
-import { place } from "../placement/place.ts";
-import type { TierCache } from "../placement/tier-cache.ts";
+import { type Placer, refusalError } from "../placement/placer.ts";
+import type { PolicyCache } from "../placement/policy-cache.ts";
 import { type FunctionSnapshots, shapeOf } from "../sandbox/index.ts";
 
 export interface SnapshotKeeperOptions {
@@ -18,8 +18,8 @@ export interface SnapshotKeeperOptions {
 /** What is needed to tell what a change asks for. */
 export interface ChangeGround {
   versions: VersionCache;
-  tiers: TierCache;
-  kinds: readonly string[] | undefined;
+  policies: PolicyCache;
+  placer: Placer;
   functions: FunctionSnapshots | undefined;
 }
 
@@ -72,10 +72,10 @@ export class SnapshotKeeper {
     if (typeof change.versionId !== "string") return;
     try {
       const spec = await ground.versions.load(change.versionId);
-      const { isolation, runtime } = spec.config;
-      const tier = await ground.tiers.load(spec.tenantId);
-      const { kinds } = ground;
-      const { path } = place({ isolation, runtime, wanted: undefined, tier, kinds });
+      const policy = await ground.policies.load(spec.tenantId);
+      const placed = ground.placer.decide(spec, policy, undefined);
+      if ("refused" in placed) throw refusalError(placed);
+      const { path } = placed;
       if (path === "microvm") await functions.make(shapeOf(spec, path), spec);
       // Only now: until there is a new one, calls of the former version are as fast as they were.
       functions.forget(spec.functionId, spec.version);

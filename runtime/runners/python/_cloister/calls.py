@@ -102,6 +102,9 @@ class Call:
 class Engine:
     """Dispatches frames to calls. Subclasses run user code."""
 
+    # Whether it can do so while it serves.
+    can_rehearse = True
+
     def __init__(self, wire, logs, init, target):
         self.wire = wire
         self.logs = logs
@@ -112,6 +115,8 @@ class Engine:
         # Hooks that run after a restore; calls that come meanwhile wait.
         self.after_restore = []
         self._renewing = None
+        self._renew_ms = 0
+        self._warm_turns = 0
         self._waiting = []
         self._waiting_lock = Lock()
         # Why no call can be served.
@@ -182,7 +187,8 @@ class Engine:
 
         hooks = lifecycle.Lifecycle(self.target.module)
         lifecycle.run(hooks.warm_up, self.complete)
-        rehearse(self.another, self.target, warm_turns)
+        for engine in rehearse(self.another, self.target, warm_turns):
+            engine.turn()
         lifecycle.run(hooks.before_snapshot, self.complete)
         self.after_restore = hooks.after_restore
         self.listen()
@@ -194,17 +200,27 @@ class Engine:
         started = time.monotonic()
         renew(restored)
         self.come_back()
-        if not self.after_restore:
+        turns = restored.get("warmTurns")
+        self._warm_turns = turns if isinstance(turns, int) and self.can_rehearse else 0
+        if not self.after_restore and self._warm_turns <= 0:
             say_ready(self.wire, renewMs=since_ms(started))
             return
         self._renewing = started
         self.run_after_restore()
 
+    def rehearsal(self):
+        """The hooks have run. Touches what a call will touch, while no call waits for it: engines with something to serve."""
+        from .rehearsal import rehearse
+
+        self._renew_ms = since_ms(self._renewing)
+        self.logs.outside.finish()
+        return rehearse(self.another, self.target, self._warm_turns, restores=False)
+
     def renewed(self, error=None):
         """The hooks have run, or failed. Only now code of the function is called."""
         self.logs.outside.finish()
         if error is None:
-            say_ready(self.wire, renewMs=since_ms(self._renewing))
+            say_ready(self.wire, renewMs=self._renew_ms)
         else:
             fault = faults.describe(error, "function_init_error")
             self._refusal = {**fault, "exiting": True}

@@ -22,6 +22,8 @@ class EventedEngine(Engine):
         self.lifespan = Lifespan(target.call, self.loop) if target.kind == "asgi" else None
         if self.lifespan:
             self.lifespan.startup()
+            # Another app's startup would need the loop for itself.
+            self.can_rehearse = False
 
     def run(self):
         """Serves until the socket closes. Called on the main thread; never returns."""
@@ -46,6 +48,9 @@ class EventedEngine(Engine):
     async def _after_restore(self):
         try:
             await lifecycle.run_async(self.after_restore, lifecycle.AFTER_RESTORE_SECONDS)
+            for engine in self.rehearsal():
+                while engine.calls:
+                    await asyncio.sleep(0)
         except BaseException as error:
             self.renewed(error)
         else:

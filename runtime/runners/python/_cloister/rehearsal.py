@@ -43,9 +43,10 @@ async def _asgi(scope, receive, send):
     await send({"type": "http.response.body", "body": message.get("body", b"")})
 
 
-def rehearse(make_engine, target, turns):
-    """`make_engine(wire, logs, init, target)` gives an engine of the class that will serve; it has `turn()`."""
-    if turns == 0:
+def rehearse(make_engine, target, turns, restores=True):
+    """`make_engine(wire, logs, init, target)` gives an engine of the class that will serve. Yields it each time that it has something to serve.
+    `restores`: each turn begins as in a process that was restored."""
+    if turns <= 0:
         return
     call = {"handler": _async_handler if target.is_async else _handler, "asgi": _asgi, "wsgi": _wsgi}[target.kind]
     reading, writing = os.pipe()
@@ -54,17 +55,17 @@ def rehearse(make_engine, target, turns):
         wire = Wire(reading, nowhere)
         engine = make_engine(wire, Logs(wire), _INIT, Target(call, target.kind, target.is_async, 2))
         for turn in range(1, turns + 1):
-            os.write(writing, _frames(turn))
+            os.write(writing, _frames(turn, restores))
             engine.frames(wire.read())
-            engine.turn()
+            yield engine
     finally:
         for fd in (reading, writing, nowhere):
             os.close(fd)
 
 
-def _frames(turn):
+def _frames(turn, restores):
     kind = "event" if turn % 2 else "http"
     # As it will be: what a restored process hears, and the call right behind it.
-    restored = json_frame(RESTORED, 0, _RESTORED)
+    restored = json_frame(RESTORED, 0, _RESTORED) if restores else b""
     invoke = json_frame(INVOKE, turn, {**_REQUEST, "kind": kind})
     return restored + invoke + frame(DATA, turn, b'{"name":"value"}') + frame(END, turn)

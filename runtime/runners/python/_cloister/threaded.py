@@ -132,6 +132,8 @@ class ThreadedEngine(Engine):
     def _after_restore(self):
         try:
             lifecycle.run(self.after_restore, self.complete)
+            for engine in self.rehearsal():
+                engine.turn()
         except BaseException as error:
             self.renewed(error)
         else:

@@ -1,0 +1,250 @@
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { chmodSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { openDatabase } from "#db/database";
+import { arrivalTimes } from "#loadtests/lib/arrivals";
+import { SCENARIOS } from "#loadtests/scenarios/index";
+import { commandLine, type Instance, startInstance, testEnvironment } from "#testkit/instance";
+import { type PostgresServer, startPostgresServer } from "#testkit/postgres-server";
+import { cli } from "../e2e/run-cli.ts";
+import type { LoadReport } from "./report.ts";
+
+/** Small enough for a machine that does other things: what is checked is whether the counts are right. */
+const SMALL: Record<string, string[]> = {
+  "cold-start-storm": ["--vus", "4"],
+  "warm-steady": ["--rate", "30"],
+  burst: ["--rate", "60"],
+  ramp: ["--duration", "3200ms", "--rate", "80"],
+  soak: ["--rate", "20"],
+  "noisy-neighbour": ["--vus", "2"],
+  "quota-edge": ["--rate", "40"],
+  "isolation-ab": ["--rate", "20"],
+  mixed: ["--rate", "20"],
+  "large-bodies": ["--vus", "2"],
+  streaming: ["--vus", "3"],
+};
+const SECONDS = ["--duration", "2s"];
+/** Make tenants, for which the service needs its admin API. */
+const WITH_TENANTS = ["noisy-neighbour", "quota-edge"];
+
+const readReport = (out: string, scenario: string): { report: LoadReport; html: string } => {
+  const names = readdirSync(out).filter((name) => name.startsWith(`${scenario}-2`));
+  const json = names
+    .filter((name) => name.endsWith(".json"))
+    .sort()
+    .at(-1);
+  assert.ok(json, `a report of ${scenario} in ${names}`);
+  const text = readFileSync(join(out, json), "utf8");
+  return {
+    report: JSON.parse(text) as LoadReport,
+    html: readFileSync(join(out, json.replace(/json$/, "html")), "utf8"),
+  };
+};
+
+/** Starts the command and resolves with it when it has said that it sends. */
+async function sending(words: string[], env: Record<string, string>) {
+  const [program, args] = commandLine("load", ...words);
+  const child = spawn(program, args, {
+    stdio: ["ignore", "pipe", "pipe"],
+    env: testEnvironment(env),
+  });
+  let said = "";
+  const ended = new Promise<number | null>((resolve) => child.once("close", resolve));
+  const begun = new Promise<void>((resolve) => {
+    child.stderr.setEncoding("utf8").on("data", (text: string) => {
+      said += text;
+      if (/^Sending /m.test(said)) resolve();
+    });
+  });
+  child.stdout.resume();
+  await Promise.race([
+    begun,
+    ended.then((code) => assert.fail(`load ended with ${code} before it sent: ${said}`)),
+  ]);
+  return { child, ended, said: () => said };
+}
+
+describe("load tests against a real service", { timeout: 300_000 }, () => {
+  let postgres: PostgresServer;
+  let instance: Instance;
+  let out: string;
+  const reports = new Map<string, LoadReport>();
+
+  before(async () => {
+    out = mkdtempSync(join(tmpdir(), "cloister-load-test-"));
+    // Of the test's own, so that the records can be read when the service has written the last of them.
+    postgres = await startPostgresServer();
+    // The services' account has to get through to the socket; the server itself asks who comes.
+    chmodSync(new URL(postgres.url).searchParams.get("host") ?? "", 0o755);
+    instance = await startInstance({ env: { CLOISTER_DATABASE_URL: postgres.url } });
+  });
+  after(async () => {
+    await instance?.stop().catch(() => {});
+    await postgres?.stop();
+    rmSync(out, { recursive: true, force: true });
+  });
+
+  for (const { name } of SCENARIOS.filter((one) => !WITH_TENANTS.includes(one.name))) {
+    test(`${name}: no failure, and a report that adds up`, async () => {
+      const words = [...SECONDS, ...(SMALL[name] ?? []), "--failures-only", "--out", out];
+      const { code, stdout, stderr } = await cli(["load", name, ...words, "--json"], {
+        data: instance.dataDirectory,
+      });
+      assert.equal(code, 0, `${stderr}\n${stdout}`);
+      const summary = JSON.parse(stdout.trim().split("\n").at(-1) ?? "");
+      const { report, html } = readReport(out, name);
+      reports.set(name, report);
+      assert.equal(report.early, null);
+      assert.deepEqual(report.failures, []);
+      assert.ok(report.totals.sent > 0);
+      const sums = report.groups.reduce((sum, one) => sum + one.ok + one.refused + one.failed, 0);
+      assert.equal(sums, report.totals.sent);
+      assert.equal(summary.metrics.http_reqs.count, report.totals.sent);
+      assert.equal(summary.metrics.dropped_iterations.count, report.totals.dropped);
+      assert.equal(summary.ok, true);
+      for (const group of report.groups) assert.ok(group.path && group.start);
+      assert.match(html, /<svg/);
+      const listed = await cli(["ls", "--json"], { data: instance.dataDirectory });
+      assert.deepEqual(JSON.parse(listed.stdout).functions, [], "functions are removed");
+    });
+  }
+
+  test("the isolations take turns and are compared within the run", () => {
+    const { groups, versus } = reports.get("isolation-ab") ?? assert.fail("it ran before");
+    const of = (path: string): number =>
+      groups.reduce((sum, one) => sum + (one.path === path ? one.ok : 0), 0);
+    assert.ok(Math.abs(of("container") - of("microvm")) <= 1);
+    assert.ok(versus.every(({ a, b }) => a === "container" && b === "microvm"));
+  });
+
+  test("every step of the ramp is in its report", () => {
+    const { knee, totals } = reports.get("ramp") ?? assert.fail("it ran before");
+    const ramp = SCENARIOS.find(({ name }) => name === "ramp") ?? assert.fail("it is one");
+    const { streams } = ramp.plan({ durationMs: 3200, rate: 80 });
+    assert.equal(knee?.steps.length, streams.length);
+    const due = streams.reduce((sum, { arrival }) => {
+      assert.equal(arrival.kind, "rate");
+      return sum + (arrival.kind === "rate" ? [...arrivalTimes(arrival.stages)].length : 0);
+    }, 0);
+    assert.equal(totals.sent + totals.dropped, due);
+  });
+
+  test("a baseline is compared with, group by group", async () => {
+    const words = ["load", "warm-steady", ...SECONDS, "--rate", "30", "--failures-only"];
+    const again = await cli([...words, "--out", out, "--baseline", "last", "--json"], {
+      data: instance.dataDirectory,
+    });
+    assert.equal(again.code, 0, again.stderr);
+    const { report } = readReport(out, "warm-steady");
+    const before = reports.get("warm-steady");
+    assert.equal(report.baseline?.beganAt, before?.beganAt);
+    assert.ok(report.baseline?.ratios.some(({ p50 }) => p50 && p50.low <= p50.value));
+    reports.set("warm-steady again", report);
+  });
+
+  for (const name of WITH_TENANTS) {
+    test(`${name} says that it needs the admin API`, async () => {
+      const words = ["load", name, ...SECONDS, ...(SMALL[name] ?? []), "--out", out];
+      const { code, stderr } = await cli(words, { data: instance.dataDirectory });
+      assert.equal(code, 1, stderr);
+      assert.match(stderr, /has no admin API/);
+    });
+  }
+
+  test("a service that dies midway: the report is written and says so", async () => {
+    const dying = await startInstance();
+    try {
+      const words = ["warm-steady", "--duration", "60s", "--rate", "20", "--out", out];
+      const run = await sending(words, { CLOISTER_DATA: dying.dataDirectory });
+      dying.supervisor.kill("SIGKILL");
+      assert.equal(await run.ended, 1, run.said());
+      assert.match(run.said(), /could not be reached any more/);
+      const { report, html } = readReport(out, "warm-steady");
+      assert.equal(report.early?.why, "service-lost");
+      assert.ok(report.totals.failed > 0 && report.elapsed_ms < 60_000);
+      assert.match(html, /could not be reached any more/);
+    } finally {
+      await dying.stop().catch(() => {});
+    }
+  });
+
+  test("without a service one is started; Ctrl-C stops it and still writes the report", async () => {
+    const temporary = mkdtempSync(join(tmpdir(), "cloister-load-own-"));
+    try {
+      const words = ["soak", "--duration", "60s", "--rate", "5", "--out", join(out, "own")];
+      const run = await sending(words, {
+        CLOISTER_DATA: join(temporary, "none"),
+        TMPDIR: temporary,
+      });
+      const port = /127\.0\.0\.1:(\d+) for this run/.exec(run.said())?.[1];
+      assert.ok(port, run.said());
+      assert.ok((await fetch(`http://127.0.0.1:${port}/healthz`)).ok);
+      run.child.kill("SIGINT");
+      assert.equal(await run.ended, 130, run.said());
+      assert.equal(readReport(join(out, "own"), "soak").report.early?.why, "interrupted");
+      await assert.rejects(fetch(`http://127.0.0.1:${port}/healthz`));
+      const left = readdirSync(temporary).filter((name) => name.startsWith("cloister-load-"));
+      assert.deepEqual(left, [], "its data folder is gone");
+    } finally {
+      rmSync(temporary, { recursive: true, force: true });
+    }
+  });
+
+  test("what cannot be run is refused before anything is sent", async () => {
+    const data = { data: instance.dataDirectory };
+    const refused = async (words: string[], says: RegExp, env = {}): Promise<void> => {
+      const { code, stderr } = await cli(["load", ...words], { ...data, env });
+      assert.equal(code, 2, stderr);
+      assert.match(stderr, says);
+    };
+    await refused([], /Which scenario\?.*warm-steady/s);
+    await refused(["nothing"], /no scenario nothing/);
+    await refused(["warm-steady", "--duration", "3h"], /Write it like 10s/);
+    await refused(["warm-steady", "--duration", "20m"], /at most 600 s/);
+    await refused(["warm-steady", "--vus", "0"], /from 1 to 500/);
+    await refused(["streaming", "--rate", "5"], /no use for --rate/);
+    await refused(["warm-steady", "--rate", "20000", "--duration", "60s"], /more than the 1000000/);
+    await refused(
+      ["soak", "--baseline", join(out, "missing.json"), "--out", out],
+      /cannot be read/,
+    );
+    await refused(
+      ["burst", "--baseline", "last", "--out", join(out, "empty")],
+      /no earlier report/,
+    );
+    const other = readdirSync(out).find((name) => /^mixed-2.*json$/.test(name)) ?? "";
+    await refused(["soak", "--baseline", join(out, other), "--out", out], /of mixed, not of soak/);
+    await refused(["warm-steady", "--ab", "http://127.0.0.1:9"], /CLOISTER_AB_KEY/);
+    await refused(["warm-steady", "--ab", "http://192.0.2.1"], /not an address of this machine/, {
+      CLOISTER_AB_KEY: "k",
+    });
+  });
+
+  test("the counts of the reports are those of the service's own records", async () => {
+    // Its last records are written when it has stopped.
+    await instance.stop();
+    const db = openDatabase(postgres.url);
+    try {
+      for (const [scenario, { targets, groups }] of reports) {
+        const { rows } = await db.pool.query<{ path: string; start: string; n: number }>(
+          `select i.path, i.start, count(*)::int as n from invocations i join functions f on f.id = i.function_id
+           where starts_with(f.name, $1) group by 1, 2`,
+          [targets[0]?.prefix],
+        );
+        const kept = new Map(rows.map(({ path, start, n }) => [`${path} ${start}`, n]));
+        const reported = new Map<string, number>();
+        for (const { path, start, ok } of groups) {
+          const key = `${path} ${start}`;
+          reported.set(key, (reported.get(key) ?? 0) + ok);
+        }
+        const sorted = (counts: Map<string, number>) => [...counts].sort();
+        assert.deepEqual(sorted(reported), sorted(kept), scenario);
+      }
+    } finally {
+      await db.close();
+    }
+  });
+});

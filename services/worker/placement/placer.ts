@@ -1,0 +1,97 @@
+import type { Path, StartKind, VersionSpec } from "#contracts/function";
+import type { InvocationRecord } from "#contracts/invocation";
+import {
+  decidePlacement,
+  type PathState,
+  type Placement,
+  type Refusal,
+  type TenantPolicy,
+} from "#contracts/placement";
+import { PlacementEngine } from "#contracts/placement-engine";
+import type { PlacementTable } from "#contracts/placement-table";
+import { CloisterError } from "#errors/catalogue";
+import { CostBook, type ExpectedCost } from "./cost-book.ts";
+
+/** A start that a call waited for. */
+export interface ObservedStart {
+  path: Path;
+  start: StartKind;
+  acquireMs: number;
+  memoryPeakBytes: number | undefined;
+}
+
+export interface PlacerOptions {
+  table: PlacementTable;
+  /** What this node can do; undefined while sandboxd cannot be reached. */
+  kinds: () => readonly string[] | undefined;
+  /** How a call would start now; asking changes nothing. */
+  expectedStart: (spec: VersionSpec, path: Path) => PathState;
+}
+
+/** Places the invocations of one node: the rules, with what this node has and what its starts have cost. */
+export class Placer {
+  readonly engine: PlacementEngine;
+  readonly costs: CostBook;
+  readonly #options: PlacerOptions;
+
+  constructor(options: PlacerOptions) {
+    this.#options = options;
+    this.engine = new PlacementEngine(options.table);
+    this.costs = new CostBook(options.table.cost);
+  }
+
+  /** What would become of a call, without running it. */
+  decide(spec: VersionSpec, policy: TenantPolicy, wanted: Path | undefined): Placement | Refusal {
+    const { kinds, expectedStart } = this.#options;
+    const { config, needs, versionId } = spec;
+    return decidePlacement(
+      {
+        ...policy,
+        isolation: config.isolation,
+        runtime: config.runtime,
+        wanted,
+        needs,
+        kinds: kinds(),
+        stateOf: (path) => expectedStart(spec, path),
+        costOf: (path, start) => this.costs.expect(versionId, path, start),
+        last: this.costs.last(versionId),
+      },
+      this.engine,
+    );
+  }
+
+  /** Where a call runs, or why it may run nowhere here. */
+  place(spec: VersionSpec, policy: TenantPolicy, wanted: Path | undefined): Placement | Refusal {
+    const decided = this.decide(spec, policy, wanted);
+    if ("path" in decided && decided.byCost) this.costs.chose(spec.versionId, decided.path);
+    return decided;
+  }
+
+  /** What the node has for a version on a path, and what a start there is expected to cost; undefined when it does not have the path. */
+  stateOf(spec: VersionSpec, path: Path): (PathState & ExpectedCost) | undefined {
+    const { kinds, expectedStart } = this.#options;
+    if (!kinds()?.includes(path)) return undefined;
+    const state = expectedStart(spec, path);
+    return { ...state, ...this.costs.expect(spec.versionId, path, state.start) };
+  }
+
+  /** A call has been served by a sandbox that was made for it. */
+  started(spec: VersionSpec, { path, start, acquireMs, memoryPeakBytes }: ObservedStart): void {
+    this.costs.observe(spec.versionId, path, start, acquireMs, memoryPeakBytes);
+  }
+}
+
+/** What the record of an invocation tells of its placement. */
+export const recordedPlacement = (
+  decided: Placement | Refusal | undefined,
+): Pick<InvocationRecord, "placementReasons" | "placementRules" | "placementTable"> =>
+  decided
+    ? {
+        placementReasons: decided.reasons,
+        placementRules: decided.rules,
+        placementTable: decided.table,
+      }
+    : { placementReasons: [] };
+
+export const refusalError = ({ refused, detail, remedy }: Refusal): CloisterError =>
+  new CloisterError(refused, detail, remedy === undefined ? {} : { remedy });
