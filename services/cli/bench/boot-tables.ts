@@ -73,18 +73,20 @@ function allWords(all: [string, number][][]): string[] {
 
 /** What a sandbox has cost in all when its first answer is there. */
 export function costTable({ modes }: BootReport): Shown {
-  const titles = ["cpu ms", "page faults", "context switches", "private MiB"];
+  const titles = ["cpu ms", "page faults", "context switches", "private MiB", "shared MiB"];
   const exits = ["exits: system calls", "faults", "kicks", "pages not there"];
   return {
     columns: [{ title: "COST (p50)" }, ...[...titles, ...exits].map(number)],
     rows: modes
-      .filter(({ cpu_ms }) => cpu_ms !== undefined)
+      .filter(({ page_faults }) => page_faults !== undefined)
       .map((one) => [
         one.mode,
         figure(one.cpu_ms),
         figure(one.page_faults),
         figure(one.context_switches),
-        figure(one.private_kib === undefined ? undefined : one.private_kib / 1024),
+        ...[one.private_kib, one.shared_kib].map((kib) =>
+          figure(kib === undefined ? undefined : kib / 1024),
+        ),
         ...["syscall", "fault", "interrupted", "page_unavailable"].map((reason) =>
           figure(one.exits?.[reason]),
         ),

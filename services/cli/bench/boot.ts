@@ -78,6 +78,9 @@ export interface ModeReport extends Distribution {
   cpu_ms?: number;
   context_switches?: number;
   private_kib?: number;
+  shared_kib?: number;
+  /** Kinds of namespace that are the sandbox's own. */
+  namespaces?: string[];
 }
 
 export interface BootReport {
@@ -142,11 +145,11 @@ export async function benchBoot(options: BootOptions): Promise<BootReport> {
   };
 }
 
-const COUNTS = ["page_faults", "cpu_ms", "context_switches", "private_kib"] as const;
+const COUNTS = ["page_faults", "cpu_ms", "context_switches", "private_kib", "shared_kib"] as const;
 
 function mediansOfFacts(
   facts: readonly RunFacts[],
-): Pick<ModeReport, "phases" | "steps" | "exits" | (typeof COUNTS)[number]> {
+): Pick<ModeReport, "phases" | "steps" | "exits" | "namespaces" | (typeof COUNTS)[number]> {
   const exits = mediansByName(facts.map((one) => one.exits ?? {}));
   const counts = mediansByName(
     facts.map((one) => Object.fromEntries(COUNTS.map((name) => [name, one[name]]))),
@@ -156,5 +159,6 @@ function mediansOfFacts(
     steps: mediansByName(facts.map((one) => one.steps)),
     ...(Object.keys(exits).length > 0 ? { exits } : {}),
     ...counts,
+    ...(facts[0]?.namespaces ? { namespaces: facts[0].namespaces } : {}),
   };
 }

@@ -1,14 +1,6 @@
 import { execFileSync } from "node:child_process";
 import { createHash, randomBytes } from "node:crypto";
-import {
-  chmodSync,
-  cpSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-} from "node:fs";
+import { chmodSync, cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, relative, resolve } from "node:path";
 import { z } from "zod";
@@ -28,6 +20,7 @@ import {
   type WholeRequest,
 } from "../../worker/sandbox/index.ts";
 import { Failure, messageOf } from "../failure.ts";
+import { filesBelow } from "../host/files-below.ts";
 import { type Folders, foldersOf, imagesFolder } from "../instance/folders.ts";
 import { makeFolders, sandboxdService } from "../instance/services.ts";
 import type { Running } from "../instance/supervised.ts";
@@ -190,10 +183,7 @@ export async function layGround(measured: Measured): Promise<Ground> {
 /** Of names and contents of all files below. */
 function digestOf(source: string): string {
   const hash = createHash("sha256");
-  const files = readdirSync(source, { recursive: true, withFileTypes: true })
-    .filter((entry) => entry.isFile())
-    .map((entry) => join(entry.parentPath, entry.name));
-  for (const file of files.sort()) {
+  for (const file of filesBelow(source).sort()) {
     hash.update(`${relative(source, file)}\0`);
     hash.update(readFileSync(file));
   }

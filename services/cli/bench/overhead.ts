@@ -47,6 +47,10 @@ export interface WorkloadReport {
   /** Of what least met other work of the machine: the shortest times, or the tenth percentile of slices of some 2 ms where the function tells them. */
   container_least_ratio: number | null;
   microvm_least_ratio: number | null;
+  /** Those themselves, ms. */
+  process_least_ms: number | null;
+  container_least_ms: number | null;
+  microvm_least_ms: number | null;
   /** Of the micro-VM, each time on average; page faults of its monitor, guest memory included. Absent for starts, and where nobody counts. */
   exits?: Record<string, number>;
   page_faults?: number;
@@ -148,6 +152,9 @@ export function figures(
     microvm_ratio: ratio(microvm.p50_ms, process.p50_ms),
     container_interval: intervalOf("container"),
     microvm_interval: intervalOf("microvm"),
+    process_least_ms: process.least_ms,
+    container_least_ms: container.least_ms,
+    microvm_least_ms: microvm.least_ms,
     container_least_ratio: ratio(container.least_ms, process.least_ms),
     microvm_least_ratio: ratio(microvm.least_ms, process.least_ms),
   };

@@ -8,7 +8,7 @@ import { answer, firstAnswer } from "./first-answer.ts";
 import { fromSnapshot } from "./from-snapshot.ts";
 import type { Ground } from "./ground.ts";
 import type { Mode } from "./rounds.ts";
-import { factsOf } from "./run-facts.ts";
+import { factsOf, factsOfChildren } from "./run-facts.ts";
 
 /** Starts the image's own program and runner without any walls, so that only the walls differ. */
 export function processLauncher(ground: Ground): ProcessLauncher {
@@ -30,6 +30,7 @@ export function processMode(ground: Ground): Mode {
         ground,
       );
     },
+    facts: () => factsOfChildren(serving as ServingSandbox, ground),
     async after() {
       await serving?.end();
       serving = undefined;

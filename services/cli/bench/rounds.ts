@@ -1,15 +1,13 @@
 import { messageOf } from "../failure.ts";
+import type { ProcessFacts } from "./process-facts.ts";
 
 /** What a run cost, as far as its kind of sandbox tells. */
-export interface RunFacts {
+export interface RunFacts extends Partial<ProcessFacts> {
   /** Worker's and sandboxd's, by name, ms. */
   phases: Record<string, number>;
   steps: Record<string, number>;
   exits?: Record<string, number>;
-  page_faults?: number;
   cpu_ms?: number;
-  private_kib?: number;
-  context_switches?: number;
 }
 
 /** One thing that is measured again and again. Only `measured` is timed. */

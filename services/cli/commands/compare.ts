@@ -19,6 +19,7 @@ interface CompareOptions {
   method?: string;
   body?: string;
   peers?: Peer[];
+  table?: boolean;
   html?: string;
   markdown?: boolean;
   dataDir?: string;
@@ -45,6 +46,7 @@ Examples:
   ./cloister compare primes --request '/?size=small' -n 20 --html primes.html
   ./cloister compare hello-python --data '{"name":"you"}' --markdown
   ./cloister compare hello --peers process,runc,crun,bwrap
+  ./cloister compare --table -n 30 --markdown
 
 Each run is an invocation like any other: it is recorded, metered and counted against quotas. n runs of a start are n invocations, a warm one has three before it,
 and three rounds come first that do not count. Peers run your function on this machine in the sandboxes of others, as root; process runs it without any walls.`;
@@ -56,7 +58,7 @@ export const registerCompare = (program: Command): void => {
       .description(
         "run a function on both paths, each kind of start, interleaved, and compare them",
       )
-      .argument("<name>", "a function of yours: name, or name@version")
+      .argument("[name]", "a function of yours: name, or name@version")
       .option("-n <runs>", `measured runs of each start, 1 to ${MOST_RUNS}`, runs, 50)
       .addOption(new Option("--path <path>", "this path alone").choices([...pathSchema.options]))
       .option("--data <JSON or @file>", "call it with this event; - reads stdin")
@@ -64,13 +66,34 @@ export const registerCompare = (program: Command): void => {
       .option("--method <method>", "of --request (default: GET, with --body POST)")
       .option("--body <text>", "of --request")
       .option("--peers <list>", `also first answers of ${PEERS.join(", ")}`, peerList)
+      .option(
+        "--table",
+        "instead: what VMs and containers are said to cost, beside what this machine shows",
+      )
       .option("--html <file>", "write a report with plots, which needs nothing else")
       .option("--markdown", "print tables that can be pasted into a document")
       .addHelpText("after", EXAMPLES),
   ).action(compare);
 };
 
-async function compare(name: string, options: CompareOptions): Promise<void> {
+async function compare(name: string | undefined, options: CompareOptions): Promise<void> {
+  if (options.table) {
+    if (name !== undefined)
+      throw new Failure(
+        "--table compares no function of yours.",
+        "Leave out its name, or --table.",
+        EXIT.usage,
+      );
+    const { showTextbook } = await import("../compare/show-textbook.ts");
+    await showTextbook(options);
+    return;
+  }
+  if (name === undefined)
+    throw new Failure(
+      "Which function is to be compared?",
+      "Name one of ./cloister ls, or use --table.",
+      EXIT.usage,
+    );
   const { askForComparison } = await import("../compare/ask.ts");
   const call = callOf(options);
   // Before minutes of work are lost for want of a folder.
