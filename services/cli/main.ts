@@ -21,6 +21,7 @@ const COMMANDS: Record<string, () => Promise<(program: Command) => void>> = {
   compare: async () => (await import("./commands/compare.ts")).registerCompare,
   tenant: async () => (await import("./commands/tenant.ts")).registerTenant,
   key: async () => (await import("./commands/key.ts")).registerKey,
+  quota: async () => (await import("./commands/quota.ts")).registerQuota,
   bench: async () => (await import("./commands/bench.ts")).registerBench,
   load: async () => (await import("./commands/load.ts")).registerLoad,
   doctor: async () => (await import("./commands/doctor.ts")).registerDoctor,

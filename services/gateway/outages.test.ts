@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
+import { AdminClient } from "./testkit/admin-client.ts";
 import { type GatewayRig, startGatewayRig } from "./testkit/gateway-rig.ts";
 
 let rig: GatewayRig;
@@ -24,6 +25,29 @@ test("a Redis that does not answer is a 503, and calls are served again when it 
   assert.equal((await rig.fetch("/f/fn/")).status, 200);
 });
 
+test("while Redis does not answer a tenant is suspended all the same, and nothing is deleted that may have something running", async () => {
+  const admin = new AdminClient(rig.url, rig.adminKey);
+  await admin.tenant("kept");
+  const { client } = await admin.clientOf("kept", ["read"]);
+  await client.expect(200, "GET", "/v1/functions");
+  rig.redis.process.kill("SIGSTOP");
+  try {
+    const away = [503, "dependency_unavailable"] as const;
+    await Promise.all([
+      ...["nodes", "sandboxes", "queues"].map((what) =>
+        admin.refused(...away, "GET", `/admin/v1/${what}`),
+      ),
+      admin.refused(...away, "DELETE", "/admin/v1/tenants/kept"),
+    ]);
+    await admin.expect(200, "POST", "/admin/v1/tenants/kept/suspend");
+    await client.refused(403, "tenant_suspended", "GET", "/v1/functions");
+  } finally {
+    rig.redis.process.kill("SIGCONT");
+  }
+  await rig.worker.beat();
+  await admin.expect(204, "DELETE", "/admin/v1/tenants/kept");
+});
+
 test("without PostgreSQL what was called before goes on, and the rest says what is missing", async () => {
   await rig.worker.beat();
   assert.equal((await rig.fetch("/f/fn/")).status, 200);
@@ -34,6 +58,8 @@ test("without PostgreSQL what was called before goes on, and the rest says what 
     assert.equal(response.status, 503, path);
     assert.equal(await codeOf(response), "dependency_unavailable");
   }
+  const admin = new AdminClient(rig.url, rig.adminKey);
+  await admin.refused(503, "dependency_unavailable", "GET", "/admin/v1/tenants");
   const ready = await rig.fetch("/readyz");
   assert.equal(ready.status, 503);
   const { missing } = (await ready.json()) as { missing: string[] };

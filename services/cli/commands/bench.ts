@@ -6,6 +6,7 @@ import type { Rounds } from "../bench/rounds.ts";
 import { EXIT, Failure } from "../failure.ts";
 import type { HostFacts } from "../host/facts.ts";
 import { type Column, ms, printJson, table } from "../terminal/table.ts";
+import { registerBenchQuota } from "./bench-quota.ts";
 import { registerThroughput } from "./bench-throughput.ts";
 
 interface BootCommandOptions {
@@ -104,6 +105,7 @@ export const registerBench = (program: Command): void => {
     .option("--json", "print JSON for scripts")
     .action(density);
   registerThroughput(bench);
+  registerBenchQuota(bench);
 };
 
 async function memory(options: { count: number; json?: boolean }): Promise<void> {

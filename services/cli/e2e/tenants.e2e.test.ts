@@ -54,8 +54,10 @@ describe("tenants and keys from the shell", { timeout: 300_000 }, () => {
     const told = JSON.parse((await as(key, "invoke", "waits", "--json")).stdout);
     assert.deepEqual([told.answer, told.isolation], ["waited", "microvm"]);
     assert.match(await refused("invoke", "waits"), /function_not_found/);
+    const weaker = ["invoke", "waits", "--isolation", "container", "--json"];
+    assert.match((await as(key, ...weaker)).stderr, /isolation_not_allowed/);
     assert.match(await done("tenant", "set", "acme", "--tier", "trusted"), /is trusted now/);
-    const again = JSON.parse((await as(key, "invoke", "waits", "--json")).stdout);
+    const again = JSON.parse((await as(key, ...weaker)).stdout);
     assert.equal(again.isolation, "container", "the worker has heard of it");
     const rows = await done("tenant", "ls");
     assert.match(

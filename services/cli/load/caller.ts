@@ -9,6 +9,8 @@ export interface Target {
   url: string;
   /** What the names of this run's functions begin with. */
   prefix: string;
+  /** Ids of the tenants that the run has made. */
+  tenants: readonly string[];
   /** Of a function of the scenario. */
   addressOf(name: string): string;
   keyOf(name: string): string;

@@ -1,22 +1,21 @@
 import { randomBytes } from "node:crypto";
 import { z } from "zod";
-import type { LoadFunction, LoadTenant, Plan } from "#loadtests/lib/plan";
+import type { LoadFunction, Plan } from "#loadtests/lib/plan";
 import { awaitSnapshot } from "../commands/awaited-snapshot.ts";
-import { EXIT, Failure, messageOf } from "../failure.ts";
-import { Api, type Credentials, failureOf, segment } from "../http/api.ts";
+import { EXIT, Failure } from "../failure.ts";
+import { Api, type Credentials, segment } from "../http/api.ts";
 import type { Target } from "./caller.ts";
+import { deleteTenant, type MadeTenant, makeTenant } from "./tenants.ts";
 
 /** Deploys at a time: each makes a snapshot. */
 const AT_ONCE = 4;
 
-const madeTenantSchema = z.looseObject({ id: z.string() });
-const madeKeySchema = z.looseObject({ key: z.string() });
 const deployedSchema = z.looseObject({ name: z.string(), version: z.number() });
 
 /** The functions and tenants of one run on one service, under names that no other run has. */
 export interface Deployment {
   target: Target;
-  /** Removes the functions. Resolves with what could not be removed. */
+  /** Removes the functions, and the tenants with what is theirs. Resolves with what could not be removed. */
   remove(): Promise<string[]>;
 }
 
@@ -32,10 +31,9 @@ export async function deployFor(
 ): Promise<Deployment> {
   const run = `load-${randomBytes(4).toString("hex")}`;
   const nameOf = (name: string): string => `${run}-${name}`;
-  const keys = new Map<string, string>();
-  for (const tenant of plan.tenants) keys.set(tenant.name, await makeTenant(tenant, run, service));
+  const tenants = new Map<string, MadeTenant>();
   const owner = new Map(plan.functions.map(({ name, tenant }) => [name, tenant]));
-  const keyOf = (name: string): string => keys.get(owner.get(name) ?? "") ?? service.key;
+  const keyOf = (name: string): string => tenants.get(owner.get(name) ?? "")?.key ?? service.key;
   const apiOf = (name: string): Api => new Api({ url: service.url, key: keyOf(name) });
   const deployed: string[] = [];
   const remove = async (): Promise<string[]> => {
@@ -49,9 +47,13 @@ export async function deployFor(
         left.push(nameOf(name));
       }
     });
+    for (const [name, { id }] of tenants)
+      if (!(await deleteTenant(id, service))) left.push(`tenant ${nameOf(name)}`);
     return left;
   };
   try {
+    for (const tenant of plan.tenants)
+      tenants.set(tenant.name, await makeTenant(tenant, run, service));
     await eachAtOnce(plan.functions, async (one) => {
       if (signal.aborted) throw interruption();
       const api = apiOf(one.name);
@@ -72,6 +74,7 @@ export async function deployFor(
     label,
     url: service.url,
     prefix: `${run}-`,
+    tenants: [...tenants.values()].map(({ id }) => id),
     addressOf: (name) => `/f/${nameOf(name)}`,
     keyOf,
   };
@@ -89,67 +92,6 @@ const configOf = (
   ...(memoryMb === undefined ? {} : { memoryMb }),
   ...(concurrency === undefined ? {} : { concurrency }),
   ...(isolation === undefined ? {} : { isolation }),
-});
-
-/** Makes a tenant with its quota; gives a key of it. */
-async function makeTenant(
-  { name, tier, quota }: LoadTenant,
-  run: string,
-  { url, adminKey }: Credentials & { adminKey: string | undefined },
-): Promise<string> {
-  if (adminKey === undefined) {
-    throw new Failure(
-      "This scenario makes tenants, and the service's admin key is not known.",
-      "Name the service's data folder with --data-dir, or set CLOISTER_ADMIN_KEY.",
-    );
-  }
-  const admin = new Api({ url, key: adminKey });
-  const init = (body: unknown): RequestInit => ({
-    body: JSON.stringify(body),
-    headers: { "content-type": "application/json" },
-  });
-  const made = await admin.send(
-    "POST",
-    "/admin/v1/tenants",
-    init({ name: `${run}-${name}`, tier }),
-  );
-  if (made.status === 404 || made.status === 501) {
-    await made.body?.cancel();
-    throw new Failure(
-      `This scenario makes tenants, and the service at ${url} has no admin API.`,
-      "Run it against a service of a version that has it.",
-    );
-  }
-  if (!made.ok) throw await failureOf(made);
-  const parsed = madeTenantSchema.safeParse(await made.json().catch(messageOf));
-  if (!parsed.success) {
-    throw new Failure(
-      `${url} answered the request for a tenant with something this command does not understand.`,
-      "Use the command line of the same version as the service.",
-    );
-  }
-  const address = `/admin/v1/tenants/${segment(parsed.data.id)}`;
-  const limits = await admin.send("PUT", `${address}/quota`, init(quotaOf(quota)));
-  if (!limits.ok) throw await failureOf(limits);
-  await limits.body?.cancel();
-  const body = { name: run, scopes: ["invoke", "deploy", "read"] };
-  return (await admin.json("POST", `${address}/keys`, madeKeySchema, init(body))).key;
-}
-
-/** A whole quota, since PUT replaces: null is unlimited. */
-const quotaOf = (given: LoadTenant["quota"]): Record<string, unknown> => ({
-  requestsPerSecond: null,
-  burst: null,
-  concurrency: null,
-  memoryMb: null,
-  gbSecondsPerMonth: null,
-  functions: null,
-  bundleBytes: null,
-  timeoutMs: null,
-  asyncBacklog: null,
-  paths: ["container", "microvm"],
-  minimumIsolation: null,
-  ...given,
 });
 
 /** Rejects with the first failure, when what was begun has ended. */

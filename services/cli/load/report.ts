@@ -20,8 +20,8 @@ export interface LoadReport {
   /** What sent the requests. Numbers of different generators are not comparable. */
   generator: { name: string; version: string };
   host: HostFacts;
-  /** Functions were called `prefix` and their name in the scenario: records of the service have these names. */
-  targets: { label: string; url: string; prefix: string }[];
+  /** Functions were called `prefix` and their name in the scenario; `tenants` are ids. By these the service's records of the run are found. */
+  targets: { label: string; url: string; prefix: string; tenants: readonly string[] }[];
   totals: {
     sent: number;
     ok: number;
@@ -78,7 +78,7 @@ export function reportOf(input: ReportInput): LoadReport {
     settings,
     generator: input.generator,
     host: hostFacts(),
-    targets: targets.map(({ label, url, prefix }) => ({ label, url, prefix })),
+    targets: targets.map(({ label, url, prefix, tenants }) => ({ label, url, prefix, tenants })),
     totals: {
       sent: samples.length,
       ok,

@@ -27,7 +27,8 @@ export async function findOrStartService(
   if (process.env.CLOISTER_URL !== undefined || existsSync(file)) {
     const credentials = readCredentials(dataDir);
     requireLoopback(credentials.url);
-    return { ...credentials, adminKey: adminKeyIn(file), stop: async () => {} };
+    const adminKey = process.env.CLOISTER_ADMIN_KEY ?? adminKeyIn(file);
+    return { ...credentials, adminKey, stop: async () => {} };
   }
   const data = mkdtempSync(join(tmpdir(), "cloister-load-"));
   const removeData = (): void => rmSync(data, { recursive: true, force: true });
@@ -71,7 +72,6 @@ function readCredentialsIn(data: string): Credentials {
 }
 
 function adminKeyIn(file: string): string | undefined {
-  if (process.env.CLOISTER_ADMIN_KEY !== undefined) return process.env.CLOISTER_ADMIN_KEY;
   try {
     return adminSchema.parse(JSON.parse(readFileSync(file, "utf8"))).adminKey;
   } catch {

@@ -50,6 +50,8 @@ export class Call implements CallHandler, WaitingCall {
   #stream: CallStream | undefined;
   #sender: BodySender | undefined;
   #queued = false;
+  /** The quota has been asked and has not answered. */
+  #asking = false;
   #admission: Admission | undefined;
   /** From the request's head until the quota let it in, without the wait for its body; undefined where no quota was asked. */
   #admitMs: number | undefined;
@@ -94,8 +96,10 @@ export class Call implements CallHandler, WaitingCall {
     else if (!target.limits) this.#add(request, body);
     else {
       const askedMs = performance.now();
+      this.#asking = true;
       this.#context.admissions.admit(target.limits, this.id).then(
         (admission) => {
+          this.#asking = false;
           if (this.#finished) {
             admission.release();
             return;
@@ -156,6 +160,12 @@ export class Call implements CallHandler, WaitingCall {
   }
 
   waitedTooLong(): void {
+    if (this.#asking) {
+      this.fail(
+        new CloisterError("dependency_unavailable", "The quota could not be checked in time"),
+      );
+      return;
+    }
     this.fail(
       this.#queued
         ? new CloisterError(

@@ -444,14 +444,43 @@ test("of changes that rest on the same state one is taken; a blind one does not 
   assert.deepEqual(new Set(many.map(({ status }) => status)), new Set([200]));
 });
 
-test("quotas are read and set by admins only, and of tenants that exist", async () => {
+test("quotas are set by the operator only, read by admins, of tenants that exist, and written down", async () => {
   const path = "/admin/v1/tenants/default/quota";
   assert.equal((await rig.fetch(path)).status, 403);
   const admin = { authorization: `Bearer ${rig.adminKey}` };
   for (const name of ["nobody", "ten_00000000000000000000000000", "%00", "a b"]) {
     const response = await rig.fetch(`/admin/v1/tenants/${name}/quota`, { headers: admin });
     assert.equal(response.status, 404, name);
+    assert.equal((await json(response)).code, "tenant_not_found");
   }
+  const one = await subject({ concurrency: 3 });
+  const { clear } = await createKey(rig.db, one.id, "their admin", ["admin"]);
+  const theirs = { authorization: `Bearer ${clear}`, "content-type": "application/json" };
+  const own = `/admin/v1/tenants/${one.name}/quota`;
+  assert.equal((await json(await rig.fetch(own, { headers: theirs }))).concurrency, 3);
+  assert.equal((await rig.fetch(path, { headers: theirs })).status, 404);
+  // Whoever is limited does not say how far.
+  const raise = { method: "PUT", headers: theirs, body: "{}" };
+  assert.equal((await rig.fetch(own, raise)).status, 403);
+  const audit = await json(
+    await rig.fetch(`/admin/v1/audit?tenant=${one.name}`, { headers: admin }),
+  );
+  const [entry] = audit.entries as Json[];
+  assert.deepEqual(
+    [entry?.action, entry?.before, entry?.after],
+    ["quota.replace", {}, { concurrency: 3 }],
+  );
   const first = await json(await rig.fetch(path, { headers: admin }));
   for (const field of Object.keys(PLANS.trusted)) assert.equal(first[field], null, field);
+});
+
+test("who set a quota, and from what to what, is in the audit log", async () => {
+  const one = await subject({ concurrency: 3 });
+  assert.equal((await one.quota({ concurrency: 5 })).status, 200);
+  const headers = { authorization: `Bearer ${rig.adminKey}` };
+  const response = await rig.fetch(`/admin/v1/audit?tenant=${one.name}`, { headers });
+  const { entries } = (await json(response)) as { entries: Json[] };
+  const [last] = entries.filter(({ action }) => action === "quota.replace");
+  assert.deepEqual([last?.before, last?.after], [{ concurrency: 3 }, { concurrency: 5 }]);
+  assert.equal(last?.subject, one.id);
 });

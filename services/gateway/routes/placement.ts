@@ -45,7 +45,7 @@ export function registerPlacement(app: OpenAPIHono<GatewayEnv>, gateway: Gateway
           isolation: target.config.isolation,
           runtime: target.config.runtime,
           wanted,
-          tier: target.tier,
+          ...target.policy,
           kinds,
         });
       const decided = nodes

@@ -13,6 +13,7 @@ export function problems(...codes: ErrorCode[]): Record<number, Answer> {
     ...codes,
     "unauthenticated",
     "forbidden",
+    "tenant_suspended",
     "dependency_unavailable",
     "internal",
   ];

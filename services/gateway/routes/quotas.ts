@@ -21,12 +21,17 @@ import {
   type StoredFunctionQuota,
   type StoredQuota,
 } from "#db/quotas";
-import { readTenant, tenantByName } from "#db/tenants";
 import { CloisterError } from "#errors/catalogue";
 import { etagOf, expectedBy } from "../admin/if-match.ts";
+import { originOf } from "../admin/origin.ts";
+import { tenantOf } from "../admin/tenant-of.ts";
 import type { GatewayContext } from "../gateway-context.ts";
+import { requireOperator } from "../middleware/admin.ts";
 import { type GatewayEnv, requireScope } from "../middleware/caller.ts";
+import { jsonBody } from "../middleware/json-body.ts";
 import { overUse, readQuotaUse } from "../quota/quota-use.ts";
+import { ifMatch, tenantParameter } from "./admin/admin-schemas.ts";
+import { body, security } from "./admin/answers.ts";
 import { nameParameter } from "./function-schemas.ts";
 import { existing } from "./functions.ts";
 import { problems } from "./problem-answers.ts";
@@ -70,24 +75,11 @@ const functionAnswerSchema = z
   })
   .openapi("FunctionQuota");
 
-const requestOf = <T extends z.ZodType>(schema: T) => ({
-  required: true,
-  content: { "application/json": { schema } },
-});
 const answerOf = <T extends z.ZodType>(schema: T, description: string) => ({
   description,
   headers: z.object({ ETag: z.string().describe("for If-Match") }),
   content: { "application/json": { schema } },
 });
-const tenantParameter = z.object({
-  tenant: z.string().min(1).max(100).openapi({ description: "id or name", example: "acme" }),
-});
-const ifMatch = z.object({
-  "if-match": z.string().max(2000).optional().openapi({
-    description: "ETag of the quota that the change is of, or *",
-  }),
-});
-const security = [{ key: [] }];
 const tags = ["quotas"];
 const CHANGE_PROBLEMS = [
   ...(["bad_request", "unsupported_media_type", "body_too_large"] as const),
@@ -117,19 +109,20 @@ function registerTenantQuotas(app: OpenAPIHono<GatewayEnv>, gateway: GatewayCont
       method: "get",
       path,
       summary: "Read a tenant's quota and what is used of it",
+      description: "An admin key of that tenant may read it too.",
       tags,
       security,
       middleware: [requireScope(authenticator, "admin")] as const,
       request: { params: tenantParameter },
       responses: {
         200: answerOf(quotaAnswerSchema, "what holds"),
-        ...problems("bad_request", "not_found"),
+        ...problems("bad_request", "tenant_not_found"),
       },
     }),
     async (c) => {
-      const tenantId = await tenantNamed(gateway, c.req.valid("param").tenant);
-      const stored = await readTenantQuota(db, tenantId);
-      if (!stored) throw noTenant(tenantId);
+      const { id } = await tenantOf(db, c.get("caller"), c.req.valid("param").tenant);
+      const stored = await readTenantQuota(db, id);
+      if (!stored) throw noTenant(id);
       return c.json(await shown(stored), 200, tagOf(stored));
     },
   );
@@ -145,31 +138,25 @@ function registerTenantQuotas(app: OpenAPIHono<GatewayEnv>, gateway: GatewayCont
         "within a minute.",
       tags,
       security,
-      middleware: [requireScope(authenticator, "admin")] as const,
-      request: {
-        params: tenantParameter,
-        headers: ifMatch,
-        body: requestOf(tenantQuotaSchema),
-      },
+      middleware: [requireOperator(authenticator), jsonBody()] as const,
+      request: { params: tenantParameter, headers: ifMatch, ...body(tenantQuotaSchema) },
       responses: {
         200: answerOf(quotaAnswerSchema, "what holds now"),
-        ...problems("not_found", ...CHANGE_PROBLEMS),
+        ...problems("tenant_not_found", ...CHANGE_PROBLEMS),
       },
     }),
     async (c) => {
-      const tenantId = await tenantNamed(gateway, c.req.valid("param").tenant);
+      const { id, tier } = await tenantOf(db, c.get("caller"), c.req.valid("param").tenant);
       const own: TenantQuota = c.req.valid("json");
-      const before = await readTenantQuota(db, tenantId);
-      if (!before) throw noTenant(tenantId);
-      if (!isPossible(planned(before.tier, own)))
+      if (!isPossible(planned(tier, own)))
         throw new CloisterError(
           "bad_request",
-          `paths: a tenant that is ${before.tier} runs in micro-VMs, so paths must hold microvm unless minimumIsolation is set to container`,
+          `paths: a tenant that is ${tier} runs in micro-VMs, so paths must hold microvm unless minimumIsolation is set to container`,
         );
       const change = changeOf(c.req.valid("header")["if-match"], c.get("caller").keyId);
-      const stored = await replaceTenantQuota(db, tenantId, own, change);
-      if (!stored) throw noTenant(tenantId);
-      await gateway.changed({ kind: "tenant", id: tenantId });
+      const stored = await replaceTenantQuota(db, id, own, { ...change, origin: originOf(c) });
+      if (!stored) throw noTenant(id);
+      await gateway.changed({ kind: "tenant", id });
       return c.json(await shown(stored), 200, tagOf(stored));
     },
   );
@@ -223,12 +210,8 @@ function registerFunctionQuotas(app: OpenAPIHono<GatewayEnv>, gateway: GatewayCo
         "Replaces what was set; a field that is left out or null is the tenant's. More than the tenant has is refused.",
       tags,
       security,
-      middleware: [requireScope(authenticator, "deploy")] as const,
-      request: {
-        params: nameParameter,
-        headers: ifMatch,
-        body: requestOf(functionQuotaSchema),
-      },
+      middleware: [requireScope(authenticator, "deploy"), jsonBody()] as const,
+      request: { params: nameParameter, headers: ifMatch, ...body(functionQuotaSchema) },
       responses: {
         200: answerOf(functionAnswerSchema, "what holds now"),
         ...problems("function_not_found", ...CHANGE_PROBLEMS),
@@ -260,14 +243,6 @@ const changeOf = (ifMatch: string | undefined, keyId: string): QuotaChange => ({
   blind: ifMatch === undefined,
 });
 
-const noTenant = (text: string): CloisterError =>
-  new CloisterError("not_found", `There is no tenant ${text}`);
-
-/** The id of the tenant that an address names by its id or its name. */
-async function tenantNamed({ db }: GatewayContext, text: string): Promise<string> {
-  // What can be neither never reaches the database, which cannot hold every string.
-  if (!/^[\w.-]{1,100}$/.test(text)) throw noTenant(text);
-  const found = (await readTenant(db, text)) ?? (await tenantByName(db, text));
-  if (!found) throw noTenant(text);
-  return found.id;
-}
+/** It was removed a moment ago. */
+const noTenant = (id: string): CloisterError =>
+  new CloisterError("tenant_not_found", `There is no tenant ${id}`);

@@ -2,14 +2,14 @@ import { z } from "zod";
 import { pathSchema, runtimeSchema, startKindSchema } from "./function.ts";
 
 /**
- * A sandbox as its node tells of it. `prepared`: it waits for its function, and is nobody's. `ending`: it takes nothing new, and goes when
+ * A sandbox as its node tells of it. `prepared`: it waits for its function, and is nobody's. `pooled`: it was brought back with its function, and no call has had it. `ending`: it takes nothing new, and goes when
  * what it serves is done.
  */
 export const liveSandboxSchema = z.object({
   id: z.string().max(200),
   path: pathSchema,
   runtime: runtimeSchema,
-  state: z.enum(["prepared", "idle", "busy", "resetting", "ending"]),
+  state: z.enum(["prepared", "pooled", "idle", "busy", "resetting", "ending"]),
   /** How it began; absent while it is prepared. */
   start: startKindSchema.optional(),
   tenantId: z.string().optional(),

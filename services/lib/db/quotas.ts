@@ -1,13 +1,16 @@
 import { and, count, eq, isNull, max, ne, sql } from "drizzle-orm";
 import {
+  type Allowed,
   effectiveQuota,
   type FunctionQuota,
   monthOf,
   PLANS,
+  policyOf,
   type Quota,
   type TenantQuota,
 } from "#contracts/quota";
 import { CloisterError } from "#errors/catalogue";
+import { type Origin, writeAudit } from "./audit.ts";
 import type { Database, Transaction } from "./database.ts";
 import { checkExpected, type Expected, type Revised } from "./revision.ts";
 import {
@@ -76,14 +79,14 @@ const storedQuota = (
 });
 
 /**
- * Replaces a tenant's quota. Throws `precondition_failed` when it is not what the asker has read, and `precondition_required` when the asker has read
+ * Replaces a tenant's quota, which goes into the audit log. Throws `precondition_failed` when it is not what the asker has read, and `precondition_required` when the asker has read
  * nothing and another key has just changed it. Undefined when there is no such tenant.
  */
 export async function replaceTenantQuota(
   db: Database,
   tenantId: string,
   own: TenantQuota,
-  change: QuotaChange,
+  change: QuotaChange & { origin: Origin },
 ): Promise<StoredQuota | undefined> {
   return db.orm.transaction(async (tx) => {
     const [tenant] = await tx
@@ -93,7 +96,7 @@ export async function replaceTenantQuota(
       .for("no key update");
     if (!tenant) return undefined;
     const [before] = await tx
-      .select(lastChange(tenantQuotas))
+      .select({ ...lastChange(tenantQuotas), limits: tenantQuotas.limits })
       .from(tenantQuotas)
       .where(eq(tenantQuotas.tenantId, tenantId));
     const version = nextVersion(tenantId, before, change);
@@ -102,6 +105,13 @@ export async function replaceTenantQuota(
       .insert(tenantQuotas)
       .values({ tenantId, ...set })
       .onConflictDoUpdate({ target: tenantQuotas.tenantId, set });
+    await writeAudit(tx, change.origin, {
+      action: "quota.replace",
+      tenantId,
+      subject: tenantId,
+      before: before?.limits ?? {},
+      after: own,
+    });
     return storedQuota(tenantId, tenant.tier, own, version);
   });
 }
@@ -264,7 +274,7 @@ export async function readDeployQuota(
   db: Database,
   tenantId: string,
   name: string,
-): Promise<{ tier: TenantTier; quota: Quota; own: FunctionQuota } | undefined> {
+): Promise<Allowed | undefined> {
   const stored = await readTenantQuota(db, tenantId);
   if (!stored) return undefined;
   const [row] = await db.orm
@@ -274,5 +284,6 @@ export async function readDeployQuota(
     .where(
       and(eq(functions.tenantId, tenantId), eq(functions.name, name), isNull(functions.deletedAt)),
     );
-  return { tier: stored.tier, quota: stored.quota, own: row?.own ?? {} };
+  const { tier, quota } = stored;
+  return { policy: policyOf(tier, quota), quota, own: row?.own ?? {} };
 }

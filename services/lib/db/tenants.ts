@@ -1,10 +1,10 @@
-import { and, asc, eq, gt, inArray, type SQL, sql } from "drizzle-orm";
+import { and, asc, eq, gt, inArray, lt, notExists, type SQL, sql } from "drizzle-orm";
 import { newId } from "#contracts/ids";
 import { CloisterError } from "#errors/catalogue";
 import { type AuditState, type Origin, writeAudit } from "./audit.ts";
 import type { Database, Transaction } from "./database.ts";
 import { checkExpected, type Expected } from "./revision.ts";
-import { type TenantTier, tenants } from "./schema.ts";
+import { bundles, functions, type TenantTier, tenants, versions } from "./schema.ts";
 
 /** The tenant of the first start, which is the operator's own; functions that are called without a key are its. */
 export const DEFAULT_TENANT = "default";
@@ -142,7 +142,7 @@ export async function changeTenant(
   });
 }
 
-/** Removes it with its keys, functions and versions. Its records and logs stay for their time; what was done to it stays in the audit log. */
+/** Removes it with its keys, functions, versions and bundles. Its records and logs stay for their time; what was done to it stays in the audit log. */
 export async function deleteTenant(
   db: Database,
   id: string,
@@ -150,7 +150,16 @@ export async function deleteTenant(
 ): Promise<void> {
   await db.orm.transaction(async (tx) => {
     const before = await locked(tx, id, expected);
+    const own = await tx
+      .selectDistinct({ digest: versions.bundleDigest })
+      .from(versions)
+      .innerJoin(functions, eq(functions.id, versions.functionId))
+      .where(eq(functions.tenantId, id));
     await tx.delete(tenants).where(eq(tenants.id, id));
+    await deleteUnused(
+      tx,
+      own.map(({ digest }) => digest),
+    );
     await writeAudit(tx, origin, {
       action: "tenant.delete",
       tenantId: id,
@@ -158,6 +167,25 @@ export async function deleteTenant(
       before: audited(before),
     });
   });
+}
+
+/** Bundles that no version uses go, unless somebody may be publishing the same at this moment: that takes no longer than a statement may. */
+async function deleteUnused(tx: Transaction, digests: string[]): Promise<void> {
+  if (digests.length === 0) return;
+  await tx
+    .delete(bundles)
+    .where(
+      and(
+        inArray(bundles.digest, digests),
+        lt(bundles.touchedAt, sql`now() - interval '1 minute'`),
+        notExists(
+          tx
+            .select({ id: versions.id })
+            .from(versions)
+            .where(eq(versions.bundleDigest, bundles.digest)),
+        ),
+      ),
+    );
 }
 
 /** Which of these tenants are active and which suspended; those that are gone are left out. */

@@ -152,6 +152,8 @@ test("none is made for a function that nobody calls, while processors are busy, 
   open();
   await published("idle");
   const spec = await published("called");
+  await pool.close(5000);
+  open();
   busy = true;
   await call(await acquire(spec));
   await new Promise((resolve) => setTimeout(resolve, 300));

@@ -47,6 +47,8 @@ export interface CloneKeeperOptions {
 const DELAY_MS = 10;
 /** While all processors are busy this long passes until it is looked again, ms. */
 const BUSY_DELAY_MS = 200;
+/** On a node that is never idle one is made this often all the same: a hundredth of a processor's time, ms. */
+const BUSY_TURN_MS = 2000;
 /** One that takes longer to come back, by its function's hooks, does not hold up those of others, ms. */
 const TURN_MS = 250;
 /** Longest that one waits, when nothing else is asked for: what its hooks drew or opened when it came back should not be old, ms. */
@@ -64,7 +66,7 @@ interface Wanted {
 
 /**
  * Keeps a few clones of each function that is in demand, brought back from its snapshot before a call wants one. They are made one at a time, beside the
- * calls and never by ending anything, and are the first to go when there is no room for something else.
+ * calls, hardly any while all processors are busy, and never by ending anything, and are the first to go when there is no room for something else.
  */
 export class CloneKeeper {
   readonly #options: CloneKeeperOptions;
@@ -73,6 +75,7 @@ export class CloneKeeper {
   readonly waiting: IdleSet<Entry>;
   #timer: NodeJS.Timeout | undefined;
   #making = false;
+  #madeAtMs = performance.now();
   #stopped = false;
 
   constructor(options: CloneKeeperOptions) {
@@ -81,6 +84,13 @@ export class CloneKeeper {
       options.retire(entry);
       this.soon();
     });
+  }
+
+  /** How many are back, and wait. */
+  get ready(): number {
+    let ready = 0;
+    for (const { sandbox } of this.waiting.items()) if (!sandbox.returning) ready++;
+    return ready;
   }
 
   /** A call took a sandbox that nobody had used since it was made, or pristine again. */
@@ -137,13 +147,14 @@ export class CloneKeeper {
     const nowMs = performance.now();
     const most = this.#mostLacking(nowMs);
     if (!most) return;
-    if (busy(nowMs)) {
+    if (nowMs - this.#madeAtMs < BUSY_TURN_MS && busy(nowMs)) {
       this.soon(BUSY_DELAY_MS);
       return;
     }
     const reservation = this.#reserve(most.spec.config.memoryMb);
     if (!reservation) return;
     this.#making = true;
+    this.#madeAtMs = nowMs;
     void this.#make(most, reservation).then(() => {
       this.#making = false;
       this.soon();

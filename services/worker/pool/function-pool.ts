@@ -1,7 +1,7 @@
 import { availableParallelism } from "node:os";
 import type { Path, StartKind, VersionSpec } from "#contracts/function";
 import type { BundleHold } from "../bundles/bundle-cache.ts";
-import type { ServingSandbox, StartPhases } from "../sandbox/index.ts";
+import type { AssignedSandbox, ServingSandbox, StartPhases } from "../sandbox/index.ts";
 import type { IdleSet } from "./idle-set.ts";
 import type { Reservation } from "./memory-budget.ts";
 
@@ -209,3 +209,7 @@ export const labelOf = (spec: VersionSpec): string => `${spec.name.slice(0, 48)}
 export interface BundleSource {
   hold(digest: string): Promise<BundleHold>;
 }
+
+/** What its first invocation is told: one that was brought back is `restored`, whether it waited for its function or not. */
+export const startOf = (sandbox: AssignedSandbox, otherwise: StartKind): StartKind =>
+  sandbox.restored ? "restored" : otherwise;

@@ -37,7 +37,7 @@ export interface PoolStats {
   warm: number;
   busy: number;
   prepared: number;
-  /** Clones with their function that no invocation has had. */
+  /** Clones that are back with their function, and that no invocation has had. */
   pooled: number;
   starting: number;
   waiting: number;

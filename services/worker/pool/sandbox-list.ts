@@ -52,8 +52,10 @@ function shown(entry: Entry, nowMs: number): LiveSandbox {
   };
 }
 
-function stateOf({ retired, active, resettingSinceMs }: Entry): LiveSandbox["state"] {
+function stateOf(entry: Entry): LiveSandbox["state"] {
+  const { retired, active, resettingSinceMs, spare } = entry;
   if (retired) return "ending";
   if (active > 0) return "busy";
+  if (spare) return "pooled";
   return resettingSinceMs === undefined ? "idle" : "resetting";
 }

@@ -17,25 +17,25 @@ import { CLONE_AGE_MS, CloneKeeper } from "./clone-keeper.ts";
 import { Endings } from "./endings.ts";
 import {
   type Entry,
-  FunctionPool,
+  type FunctionPool,
   type Lease,
   labelOf,
   PATIENCE_MS,
   type Start,
+  startOf,
   type Waiter,
 } from "./function-pool.ts";
-import { IdleSet } from "./idle-set.ts";
+import { FunctionPools } from "./function-pools.ts";
 import { MemoryBudget, type Reservation, type Yielding } from "./memory-budget.ts";
 import type { PendingLease, PoolStats, SandboxPoolOptions } from "./pool-options.ts";
 import { type Cell, PreparedCells } from "./prepared-cells.ts";
 import { ProcessorLoad } from "./processor-load.ts";
+import { RestingEntries } from "./resting-entries.ts";
 import { listSandboxes } from "./sandbox-list.ts";
 
 export type { PendingLease, PoolStats, SandboxPoolOptions } from "./pool-options.ts";
 
 const NO_PHASES: StartPhases = Object.freeze({});
-/** Idle sandboxes of a version that a newer one has replaced, ms. */
-const SUPERSEDED_IDLE_MS = 10_000;
 /** A prepared cell can die between being taken and being assigned; then the next one is tried. */
 const MAX_ATTEMPTS = 3;
 
@@ -50,13 +50,10 @@ export class SandboxPool {
   readonly #cells: PreparedCells;
   readonly #maker: CellMaker;
   readonly #clones: CloneKeeper;
-  readonly #functions = new Map<string, FunctionPool>();
-  /** By function, to find other versions. */
-  readonly #versions = new Map<string, Set<FunctionPool>>();
+  readonly #functions = new FunctionPools((owner) => this.#leaveEarly(owner));
   /** Starts that wait for memory or for their turn to boot, first come first served. */
   readonly #room = new Set<Start>();
-  readonly #idle: IdleSet<Entry>;
-  readonly #idleSuperseded: IdleSet<Entry>;
+  readonly #resting: RestingEntries;
   readonly #maxBooting: number;
   readonly #endings = new Endings();
   readonly #processors: { saturated(nowMs: number): boolean };
@@ -70,7 +67,6 @@ export class SandboxPool {
     this.#budget = new MemoryBudget(options.memoryMb);
     this.#cells = new PreparedCells(options.prepared, options.demandCells);
     this.#maxBooting = options.maxBooting ?? Math.max(4, 2 * availableParallelism());
-    this.#idle = new IdleSet(options.idleMs, (entry) => this.#retire(entry));
     this.#maker = new CellMaker({
       launcher: options.launcher,
       cells: this.#cells,
@@ -94,8 +90,8 @@ export class SandboxPool {
       booting: (change) => {
         this.#booting += change;
       },
-      find: (key) => this.#functions.get(key),
-      owner: (spec, path) => this.#ownerOf(spec, path),
+      find: (key) => this.#functions.byKey(key),
+      owner: (spec, path) => this.#functions.of(spec, path),
       serve: (owner, assigned, reservation, hold) => {
         this.#releaseWhenGone(assigned, reservation);
         return this.#serve(owner, assigned, reservation, hold, "restored", true);
@@ -104,7 +100,7 @@ export class SandboxPool {
       retire: (entry) => this.#retire(entry),
       onProblem: (error) => this.#problem(error),
     });
-    this.#idleSuperseded = new IdleSet(Math.min(options.idleMs, SUPERSEDED_IDLE_MS), (entry) =>
+    this.#resting = new RestingEntries(this.#clones.waiting, options.idleMs, (entry) =>
       this.#retire(entry),
     );
   }
@@ -112,15 +108,15 @@ export class SandboxPool {
   stats(): PoolStats {
     let starting = 0;
     let waiting = 0;
-    for (const owner of this.#functions.values()) {
+    for (const owner of this.#functions.all()) {
       starting += owner.running;
       waiting += owner.waiters.size;
     }
     return {
-      warm: this.#idle.size + this.#idleSuperseded.size,
+      warm: this.#resting.used,
       busy: this.#busy,
       prepared: this.#cells.ready,
-      pooled: this.#clones.waiting.size,
+      pooled: this.#clones.ready,
       starting,
       waiting,
       memoryReservedMb: this.#budget.reservedMb + this.#budget.yieldingMb,
@@ -139,7 +135,7 @@ export class SandboxPool {
    */
   acquire(spec: VersionSpec, path: Path, waitMs: number): Lease | PendingLease {
     if (this.#closed) throw new CloisterError("draining");
-    const owner = this.#ownerOf(spec, path);
+    const owner = this.#functions.of(spec, path);
     for (;;) {
       const entry = owner.open[owner.open.length - 1];
       if (!entry) break;
@@ -155,7 +151,7 @@ export class SandboxPool {
   /** How a call of a version would start now, and whether at once. Changes nothing. */
   expectedStart(spec: VersionSpec, path: Path): PathState {
     const { launcher } = this.#options;
-    const owner = this.#functions.get(`${spec.tenantId}/${spec.versionId}/${path}`);
+    const owner = this.#functions.find(spec, path);
     const entry = owner?.open.findLast(({ sandbox }) => sandbox.alive);
     if (entry) return { start: entry.firstStart ?? "warm", ready: true };
     const shape = shapeOf(spec, path);
@@ -182,8 +178,8 @@ export class SandboxPool {
 
   /** Called when a function was changed or deleted: what is idle of it leaves early, clones that wait at once. `current` is its version now. */
   supersede(functionId: string, current?: string): void {
-    for (const owner of this.#versions.get(functionId) ?? [])
-      if (owner.spec.versionId !== current) this.#setSuperseded(owner);
+    for (const owner of this.#functions.versionsOf(functionId))
+      if (owner.spec.versionId !== current) this.#functions.supersede(owner);
     this.#clones.drop((spec) => spec.functionId === functionId && spec.versionId !== current);
   }
 
@@ -194,7 +190,8 @@ export class SandboxPool {
 
   /** What is idle of a tenant is ended, and the rest when it is done; `gone`: all of it at once, and nobody waits for it any more. */
   dismiss(tenantId: string, gone: boolean): void {
-    for (const owner of this.#functions.values()) {
+    this.dropClones(tenantId);
+    for (const owner of this.#functions.all()) {
       if (owner.spec.tenantId !== tenantId) continue;
       for (const entry of [...owner.entries]) {
         this.#retire(entry);
@@ -202,7 +199,7 @@ export class SandboxPool {
       }
       if (!gone) continue;
       // What is being made leaves early.
-      this.#setSuperseded(owner);
+      this.#functions.supersede(owner);
       for (const waiter of [...owner.waiters])
         this.#rejectWaiter(owner, waiter, new CloisterError("tenant_suspended"));
       this.#balance(owner);
@@ -211,11 +208,11 @@ export class SandboxPool {
 
   /** Those who have sandboxes here. */
   *tenants(): Iterable<string> {
-    for (const { spec } of this.#functions.values()) yield spec.tenantId;
+    for (const { spec } of this.#functions.all()) yield spec.tenantId;
   }
 
   sandboxes(filter: SandboxFilter, limit: number): ReturnType<typeof listSandboxes> {
-    return listSandboxes(this.#functions.values(), this.#cells, filter, limit);
+    return listSandboxes(this.#functions.all(), this.#cells, filter, limit);
   }
 
   /** Refuses new work, ends what is idle at once and the rest as it is released; resolves when all are gone or after `boundMs`. */
@@ -224,7 +221,7 @@ export class SandboxPool {
     this.#maker.stop();
     this.#clones.stop();
     this.#room.clear();
-    for (const owner of this.#functions.values()) {
+    for (const owner of this.#functions.all()) {
       owner.queued.clear();
       for (const waiter of [...owner.waiters])
         this.#rejectWaiter(owner, waiter, new CloisterError("draining"));
@@ -232,52 +229,21 @@ export class SandboxPool {
     }
     for (const cell of this.#cells.clear()) this.#endings.add(endCell(cell));
     await this.#endings.settled(boundMs);
-    this.#idle.clear();
-    this.#idleSuperseded.clear();
+    this.#resting.clear();
   }
 
-  #ownerOf(spec: VersionSpec, path: Path): FunctionPool {
-    const key = `${spec.tenantId}/${spec.versionId}/${path}`;
-    return this.#functions.get(key) ?? this.#addFunction(key, spec, path);
-  }
-
-  #addFunction(key: string, spec: VersionSpec, path: Path): FunctionPool {
-    const owner = new FunctionPool(key, spec, path);
-    this.#functions.set(key, owner);
-    let versions = this.#versions.get(spec.functionId);
-    if (!versions) {
-      versions = new Set();
-      this.#versions.set(spec.functionId, versions);
-    }
-    for (const other of versions) {
-      if (other.spec.version < spec.version) this.#setSuperseded(other);
-      else if (other.spec.version > spec.version) owner.superseded = true;
-    }
-    versions.add(owner);
-    return owner;
-  }
-
-  #setSuperseded(owner: FunctionPool): void {
-    if (owner.superseded) return;
-    owner.superseded = true;
+  /** What is idle of it leaves early, and clones that wait at once. */
+  #leaveEarly(owner: FunctionPool): void {
     for (const entry of owner.entries) {
       if (entry.spare) this.#retire(entry);
-      else if (entry.resting) this.#rest(entry);
+      else if (entry.resting) this.#resting.add(entry);
     }
-  }
-
-  #forgetIfEmpty(owner: FunctionPool): void {
-    if (!owner.empty || this.#functions.get(owner.key) !== owner) return;
-    this.#functions.delete(owner.key);
-    const versions = this.#versions.get(owner.spec.functionId);
-    versions?.delete(owner);
-    if (versions?.size === 0) this.#versions.delete(owner.spec.functionId);
   }
 
   #wait(owner: FunctionPool, waitMs: number): PendingLease {
     const memoryMb = owner.spec.config.memoryMb;
     if (memoryMb > this.#budget.totalMb) {
-      this.#forgetIfEmpty(owner);
+      this.#functions.forgetIfEmpty(owner);
       throw new CloisterError(
         "capacity_exhausted",
         `The function needs ${memoryMb} MiB and this node has ${this.#budget.totalMb} MiB for all sandboxes`,
@@ -320,7 +286,7 @@ export class SandboxPool {
     const { owner } = entry;
     entry.served++;
     if (entry.active++ === 0) {
-      this.#rouse(entry);
+      this.#resting.rouse(entry);
       this.#busy++;
     }
     if (entry.active >= owner.width) owner.unlist(entry);
@@ -405,30 +371,14 @@ export class SandboxPool {
       waiter.resolve(this.#lease(entry));
     }
     if (entry.active < owner.width) owner.list(entry);
-    if (entry.active === 0) this.#rest(entry);
-  }
-
-  /** Its idle time begins. */
-  #rest(entry: Entry): void {
-    this.#rouse(entry);
-    entry.resting = entry.spare
-      ? this.#clones.waiting
-      : entry.owner.superseded
-        ? this.#idleSuperseded
-        : this.#idle;
-    entry.resting.add(entry);
-  }
-
-  #rouse(entry: Entry): void {
-    entry.resting?.delete(entry);
-    entry.resting = undefined;
+    if (entry.active === 0) this.#resting.add(entry);
   }
 
   #retire(entry: Entry): void {
     if (entry.retired) return;
     entry.retired = true;
     entry.owner.unlist(entry);
-    this.#rouse(entry);
+    this.#resting.rouse(entry);
     if (entry.active === 0) this.#end(entry);
   }
 
@@ -460,7 +410,7 @@ export class SandboxPool {
       this.#room.add(start);
     }
     this.#admit();
-    this.#forgetIfEmpty(owner);
+    this.#functions.forgetIfEmpty(owner);
   }
 
   /** What was foretold may not come true: a call may last longer than those before it. */
@@ -499,8 +449,7 @@ export class SandboxPool {
   }
 
   #evictOne(): boolean {
-    const entry =
-      this.#clones.waiting.oldest() ?? this.#idleSuperseded.oldest() ?? this.#idle.oldest();
+    const entry = this.#resting.leastMissed();
     if (entry) {
       this.#retire(entry);
       return true;
@@ -613,7 +562,7 @@ export class SandboxPool {
     void sandbox.ended.then(() => {
       hold.release();
       owner.entries.delete(entry);
-      this.#forgetIfEmpty(owner);
+      this.#functions.forgetIfEmpty(owner);
     });
     if (this.#closed) this.#retire(entry);
     else this.#offer(entry);
@@ -636,7 +585,3 @@ export class SandboxPool {
     });
   }
 }
-
-/** What its first invocation is told: one that was brought back is `restored`, whether it waited for its function or not. */
-const startOf = (sandbox: AssignedSandbox, otherwise: StartKind): StartKind =>
-  sandbox.restored ? "restored" : otherwise;

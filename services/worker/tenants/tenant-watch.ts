@@ -47,7 +47,7 @@ export class TenantWatch {
       const state = states.get(id);
       if (state === undefined) this.#gone(id);
       else if (state === "suspended") pool.dismiss(id, false);
-      else pool.dropClones(id);
+      pool.dropClones(id);
     }
   }
 

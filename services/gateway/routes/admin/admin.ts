@@ -4,6 +4,7 @@ import type { GatewayEnv } from "../../middleware/caller.ts";
 import { registerAudit } from "./audit.ts";
 import { registerFleet } from "./fleet.ts";
 import { registerKeys } from "./keys.ts";
+import { registerSelf } from "./self.ts";
 import { registerTenants } from "./tenants.ts";
 
 /** Everything under /admin/v1. */
@@ -12,4 +13,5 @@ export function registerAdmin(app: OpenAPIHono<GatewayEnv>, gateway: GatewayCont
   registerKeys(app, gateway);
   registerAudit(app, gateway);
   registerFleet(app, gateway);
+  registerSelf(app, gateway);
 }

@@ -27,7 +27,8 @@ const sandboxListSchema = z
   .object({
     sandboxes: z.array(
       liveSandboxSchema.extend({ node: z.string() }).openapi("LiveSandbox", {
-        description: "prepared: waits for its function; ending: takes nothing new",
+        description:
+          "prepared: waits for its function; pooled: came with it, and no call has had it; ending: takes nothing new",
       }),
     ),
     total: z.number().int().describe("how many there are; a node lists at most 1000"),
