@@ -31,7 +31,7 @@ function partsOf({ phases, steps, p50_ms }: ModeReport): [words: string, ms: num
   const waited = phases.reset_ms === undefined;
   const parts: [string, number][] = [
     ...told,
-    ["request to sandboxd and back", Math.max(0, of("create_ms") - toldMs)],
+    ["request and reply around that", Math.max(0, of("create_ms") - toldMs)],
     ["runtime boots", of("runtime_ms")],
     ["function put in", of("assign_ms")],
     ["put back to its snapshot", of("reset_ms")],
@@ -46,12 +46,43 @@ function partsOf({ phases, steps, p50_ms }: ModeReport): [words: string, ms: num
   return [...parts, ["first answer, and the rest", Math.max(0, (p50_ms ?? sum) - sum)]];
 }
 
+/** Their sandboxes had been started before anybody called. */
+const NO_START = /-(?:warm|pooled)$/;
+
+/** Of each mode whose sandboxes tell. */
+export function partsByMode({
+  modes,
+}: BootReport): { mode: string; p50_ms: number | null; parts: [words: string, ms: number][] }[] {
+  return modes
+    .filter(({ mode, phases }) => !NO_START.test(mode) && Object.keys(phases).length > 0)
+    .map((one) => ({ mode: one.mode, p50_ms: one.p50_ms, parts: partsOf(one) }));
+}
+
+/** One row for each mode. */
+export function timesTable({ modes }: BootReport): Shown {
+  const titles = ["n", "failures", "min", "p50", "95 % of p50", "p90", "p99", "max"];
+  return {
+    columns: [{ title: "MODE (ms)" }, ...titles.map(number)],
+    rows: modes.map((one) => [
+      one.mode,
+      String(one.n),
+      String(one.failures),
+      figure(one.min_ms),
+      figure(one.p50_ms),
+      one.p50_interval
+        ? `${figure(one.p50_interval.low)} to ${figure(one.p50_interval.high)}`
+        : "-",
+      figure(one.p90_ms),
+      figure(one.p99_ms),
+      figure(one.max_ms),
+    ]),
+  };
+}
+
 /** One column for each mode whose sandboxes tell. */
-export function timeTable({ modes }: BootReport): Shown {
-  const telling = modes
-    .filter(({ mode, phases }) => !mode.endsWith("-warm") && Object.keys(phases).length > 0)
-    .map((one) => ({ mode: one.mode, parts: partsOf(one) }));
-  const words = telling[0]?.parts.length ? allWords(telling.map(({ parts }) => parts)) : [];
+export function timeTable(report: BootReport): Shown {
+  const telling = partsByMode(report);
+  const words = allWords(telling.map(({ parts }) => parts));
   return {
     columns: [{ title: "PART (p50, ms)" }, ...telling.map(({ mode }) => number(mode))],
     rows: words.map((word) => [

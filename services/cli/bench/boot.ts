@@ -69,6 +69,8 @@ export const MODE_NAMES: readonly string[] = Object.keys(MODES);
 export interface ModeReport extends Distribution {
   mode: string;
   p50_interval: Interval | null;
+  /** All of them, as they came. */
+  times_ms: number[];
   /** Worker's phases and sandboxd's steps within the making of a sandbox, ms. */
   phases: Record<string, number>;
   steps: Record<string, number>;
@@ -136,6 +138,7 @@ export async function benchBoot(options: BootOptions): Promise<BootReport> {
       mode: name,
       ...distribution(times, failures.length),
       p50_interval: medianInterval(times),
+      times_ms: times.map((ms) => Math.round(ms * 1000) / 1000),
       ...mediansOfFacts(facts),
     })),
     unavailable,

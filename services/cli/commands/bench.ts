@@ -8,12 +8,14 @@ import type { HostFacts } from "../host/facts.ts";
 import { type Column, ms, printJson, table } from "../terminal/table.ts";
 import { registerBenchQuota } from "./bench-quota.ts";
 import { registerThroughput } from "./bench-throughput.ts";
+import { writeReport } from "./report-file.ts";
 
 interface BootCommandOptions {
   n: number;
   json?: boolean;
   modes?: string[];
   phases?: boolean;
+  html?: string;
   runtime: HelloRuntime;
 }
 
@@ -51,6 +53,7 @@ export const registerBench = (program: Command): void => {
     .option("--modes <list>", "separated by commas; default: all that can run here", (text) =>
       text.split(","),
     )
+    .option("--html <file>", "write a report with plots, which needs nothing else")
     .option("--phases", "also where the time goes, and what a sandbox has cost by its first answer")
     .addOption(
       new Option("--runtime <runtime>", "of the function: examples/hello, or examples/hello-python")
@@ -168,11 +171,17 @@ async function boot(options: BootCommandOptions): Promise<void> {
   const { benchBoot, MODE_NAMES } = await import("../bench/boot.ts");
   requireKnown("mode", options.modes, MODE_NAMES);
   const rounds = await roundsOf(options);
+  if (options.html !== undefined) writeReport(options.html, "", "a");
   const report = await benchBoot({
     ...rounds,
     runtime: options.runtime,
     ...(options.modes ? { modes: options.modes } : {}),
   });
+  if (options.html !== undefined) {
+    const { bootPage } = await import("../bench/boot-page.ts");
+    writeReport(options.html, bootPage(report));
+    process.stderr.write(`Report: ${options.html}\n`);
+  }
   if (options.json) printJson(report);
   else {
     writeHost(report.host);

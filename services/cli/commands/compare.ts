@@ -1,14 +1,14 @@
-import { writeFileSync } from "node:fs";
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { type CompareProgress, type CompareRequest, MOST_RUNS } from "#contracts/comparison";
 import { type Path, pathSchema } from "#contracts/function";
 import { markdownTable } from "#report/page";
 import type { WholeRequest } from "../../worker/sandbox/index.ts";
 import { PEERS, type Peer, type PeerReport } from "../compare/peers.ts";
-import { EXIT, Failure, messageOf } from "../failure.ts";
+import { EXIT, Failure } from "../failure.ts";
 import { hostFacts } from "../host/facts.ts";
 import { ms, printJson, table } from "../terminal/table.ts";
 import { readEvent } from "./event-option.ts";
+import { writeReport } from "./report-file.ts";
 import { apiOf, forService } from "./service-options.ts";
 
 interface CompareOptions {
@@ -197,17 +197,6 @@ function callOf(options: CompareOptions): {
       : {},
     whole: { method, path, ...(body === undefined ? {} : { body: Buffer.from(body) }) },
   };
-}
-
-function writeReport(file: string, html: string, flag: "w" | "a" = "w"): void {
-  try {
-    writeFileSync(file, html, { flag });
-  } catch (error) {
-    throw new Failure(
-      `The report cannot be written: ${messageOf(error)}.`,
-      "Name a file in a folder that is there.",
-    );
-  }
 }
 
 /** Elsewhere than on a terminal a line each so many steps. */

@@ -10,6 +10,7 @@ const mode = (name: string, ms: number, more: Partial<ModeReport> = {}): ModeRep
   mode: name,
   ...distribution([ms], 0),
   p50_interval: null,
+  times_ms: [ms],
   phases: {},
   steps: {},
   ...more,
