@@ -12,7 +12,7 @@ export const CLAIMS = {
   namespaces: ["not needed", "pid, mnt, net, uts, ipc, and often user and cgroup"],
   cold: [
     "slow: an operating system boots [1]; Firecracker under 125 ms to a guest's program [3]",
-    "as a process starts, once its image is there [1]",
+    "that of an isolated process [1]",
   ],
   ready: ["from a snapshot, if there is one", "-"],
   warm: ["-", "-"],
