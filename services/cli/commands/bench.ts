@@ -5,10 +5,10 @@ import type { HelloRuntime } from "../bench/ground.ts";
 import type { Rounds } from "../bench/rounds.ts";
 import { EXIT, Failure } from "../failure.ts";
 import type { HostFacts } from "../host/facts.ts";
+import { writeReport } from "../terminal/report-file.ts";
 import { type Column, ms, printJson, table } from "../terminal/table.ts";
 import { registerBenchQuota } from "./bench-quota.ts";
 import { registerThroughput } from "./bench-throughput.ts";
-import { writeReport } from "./report-file.ts";
 
 interface BootCommandOptions {
   n: number;

@@ -6,9 +6,9 @@ import type { WholeRequest } from "../../worker/sandbox/index.ts";
 import { PEERS, type Peer, type PeerReport } from "../compare/peers.ts";
 import { EXIT, Failure } from "../failure.ts";
 import { hostFacts } from "../host/facts.ts";
+import { writeReport } from "../terminal/report-file.ts";
 import { ms, printJson, table } from "../terminal/table.ts";
 import { readEvent } from "./event-option.ts";
-import { writeReport } from "./report-file.ts";
 import { apiOf, forService } from "./service-options.ts";
 
 interface CompareOptions {
@@ -78,10 +78,11 @@ export const registerCompare = (program: Command): void => {
 
 async function compare(name: string | undefined, options: CompareOptions): Promise<void> {
   if (options.table) {
-    if (name !== undefined)
+    const { path, data, request, method, body, peers } = options;
+    if ([name, path, data, request, method, body, peers].some((given) => given !== undefined))
       throw new Failure(
-        "--table compares no function of yours.",
-        "Leave out its name, or --table.",
+        "--table compares no function of yours, and always all there is.",
+        "Beside it only -n, --json, --markdown and --html can be used.",
         EXIT.usage,
       );
     const { showTextbook } = await import("../compare/show-textbook.ts");

@@ -1,18 +1,22 @@
 import { markdownTable } from "#report/page";
 import { EXIT, Failure } from "../failure.ts";
+import { writeReport } from "../terminal/report-file.ts";
 import { printJson, table } from "../terminal/table.ts";
 
 export interface ShownTextbook {
   n: number;
   json?: boolean;
   markdown?: boolean;
+  html?: string;
 }
 
 /** `compare --table`. */
-export async function showTextbook({ n, json, markdown }: ShownTextbook): Promise<void> {
+export async function showTextbook({ n, json, markdown, html }: ShownTextbook): Promise<void> {
   if (process.getuid?.() !== 0)
     throw new Failure("The table is measured as root.", "Run it as root.", EXIT.usage);
+  if (html !== undefined) writeReport(html, "", "a");
   const { measureTextbook, textbookTable } = await import("./textbook.ts");
+  const { textbookPage } = await import("./textbook-page.ts");
   const abort = new AbortController();
   for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => abort.abort());
   const terminal = process.stderr.isTTY === true;
@@ -26,6 +30,10 @@ export async function showTextbook({ n, json, markdown }: ShownTextbook): Promis
         process.stderr.write(`${what}: round ${done} of ${of}\n`);
     },
   });
+  if (html !== undefined) {
+    writeReport(html, textbookPage(report));
+    process.stderr.write(`Report: ${html}\n`);
+  }
   if (json) printJson(report);
   else {
     const { columns, rows } = textbookTable(report);

@@ -5,6 +5,7 @@ import type { BootReport, ModeReport } from "../bench/boot.ts";
 import { figures } from "../bench/overhead.ts";
 import { hostFacts } from "../host/facts.ts";
 import { textbookRows, textbookTable } from "./textbook.ts";
+import { textbookPage } from "./textbook-page.ts";
 
 const mode = (name: string, ms: number, more: Partial<ModeReport> = {}): ModeReport => ({
   mode: name,
@@ -63,4 +64,14 @@ test("without KVM no cell of a micro-VM has a number; columns of nobody are left
   const { columns, rows: shown } = textbookTable({ rows });
   assert.ok(!columns.some(({ title }) => title === "runc"));
   assert.ok(shown.every((cells) => cells.length === columns.length));
+});
+
+test("the report of it holds every cell and source, and needs nothing from elsewhere", () => {
+  const rows = rowsOf([mode("process", 70), mode("container-cold", 80)]);
+  const boot = { host: hostFacts(), warmUpRounds: 3, modes: [mode("process", 70)] };
+  const sources = ["[1] somebody"];
+  const made = textbookPage({ host: hostFacts(), n: 1, surface, boot, rows, sources } as never);
+  assert.match(made, /80 \/ 80 ms/);
+  assert.match(made, /\[1\] somebody/);
+  assert.doesNotMatch(made, /(?:src|href)="(?!#)/);
 });
