@@ -3,6 +3,7 @@ import { test } from "node:test";
 import { type CompareProgress, comparisonSchema, type ForcedStart } from "#contracts/comparison";
 import type { Path, StartKind } from "#contracts/function";
 import { CloisterError, type ErrorCode } from "#errors/catalogue";
+import { quotaExceeded } from "../quota/quota-error.ts";
 import {
   CALLS_BEFORE_WARM,
   type ComparisonPlan,
@@ -54,6 +55,10 @@ async function compared(
   comparisonSchema.parse(JSON.parse(JSON.stringify(result)));
   return { result, runs, steps };
 }
+
+const overQuota = (quota: "requestsPerSecond" | "concurrency" | "paths"): never => {
+  throw quotaExceeded({ quota, of: "tenant", limit: 1 });
+};
 
 const refuse = (code: ErrorCode, detail: string): never => {
   throw new CloisterError(code, detail);
@@ -109,6 +114,19 @@ test("a path that cannot be had is told with its reason and not tried again; not
   assert.equal(result.stopped, undefined);
 });
 
+test("a path that the tenant's quota does not have ends only that path", async () => {
+  for (const refused of [() => overQuota("paths"), () => refuse("quota_exceeded", "of a worker")]) {
+    const { result } = await compared((path, start) =>
+      path === "microvm" ? refused() : answer(path, start ?? "warm"),
+    );
+    assert.deepEqual(
+      result.paths.map(({ available }) => available),
+      [true, false],
+    );
+    assert.match(result.paths[1]?.reason ?? "", /quota_exceeded/);
+  }
+});
+
 test("a start that cannot be had has no times and says why; the others are measured", async () => {
   const { result } = await compared((path, start) =>
     start === "restored"
@@ -144,12 +162,12 @@ test("a function that always fails ends it after the warm-up, with the reason", 
 
 test("a quota that is used up, and a caller that leaves, end it with what was measured", async () => {
   const used = await compared((path, start, nth) =>
-    nth > 60 ? refuse("quota_exceeded", "requestsPerSecond") : answer(path, start ?? "warm"),
+    nth > 60 ? overQuota("requestsPerSecond") : answer(path, start ?? "warm"),
   );
   assert.match(used.result.stopped ?? "", /requestsPerSecond/);
   assert.ok((used.result.paths[0]?.starts[0]?.n ?? 0) > 0);
   await assert.rejects(
-    compared(() => refuse("quota_exceeded", "concurrency")),
+    compared(() => overQuota("concurrency")),
     {
       code: "quota_exceeded",
     },

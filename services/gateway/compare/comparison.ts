@@ -15,6 +15,7 @@ import {
   mediansByName,
   ratioInterval,
 } from "#report/statistics";
+import { quotaOf } from "../quota/quota-error.ts";
 import type { MeasuredAnswer } from "./measured-call.ts";
 
 /** Rounds that do not count: code of the service and of the function is compiled, pages and snapshots are fetched and made. */
@@ -31,9 +32,15 @@ const MEANS: Partial<Record<ErrorCode, RunOutcome["means"]>> = {
   isolation_unavailable: "no path",
   isolation_not_allowed: "no path",
   start_unavailable: "no start",
-  quota_exceeded: "end",
   draining: "end",
 };
+
+function meansOf(error: CloisterError): RunOutcome["means"] {
+  if (error.code !== "quota_exceeded") return MEANS[error.code];
+  const quota = quotaOf(error)?.quota;
+  // Where a worker says it, no path of the tenant's is left; rates and sums are the gateway's to tell.
+  return quota === undefined || quota === "paths" ? "no path" : "end";
+}
 
 export interface ComparisonPlan {
   name: string;
@@ -188,7 +195,7 @@ async function measureOnce({ path, start }: Cell, run: RunOnce): Promise<RunOutc
       : { failure: `Its sandboxes start ${answer.start} again and again, never ${start}` };
   } catch (error) {
     if (!(error instanceof CloisterError)) throw error;
-    return { failure: `${error.message} (${error.code})`, means: MEANS[error.code], error };
+    return { failure: `${error.message} (${error.code})`, means: meansOf(error), error };
   }
 }
 
