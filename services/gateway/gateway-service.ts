@@ -1,6 +1,8 @@
 import type { Server } from "node:http";
 import { getRequestListener } from "@hono/node-server";
 import { CHANGES_CHANNEL, type Change } from "#contracts/invocation";
+import { PlacementEngine } from "#contracts/placement-engine";
+import { PLACEMENT_TABLE, type PlacementTable } from "#contracts/placement-table";
 import { type Database, openDatabase } from "#db/database";
 import { resolveFunction } from "#db/functions";
 import { readKey, touchKeys } from "#db/keys";
@@ -36,6 +38,8 @@ export interface GatewaySettings {
   replyListen: string;
   linkSecret: string;
   queueWaitMs: number;
+  /** The built-in rules when absent. */
+  placement?: PlacementTable;
   /** Longest a drain waits for calls under way, ms. */
   drainMs?: number;
   /** How long calls at once of a gateway that died still count, ms. */
@@ -64,6 +68,7 @@ export class GatewayService {
   readonly #open = new Set<OpenCall>();
   readonly #lostJobs: LostJobs<TakenCall>;
   readonly #reply: ReplyServer;
+  readonly #placement: PlacementEngine;
   readonly #drain = new AbortController();
   #server: Server | undefined;
   #idle: (() => void) | undefined;
@@ -110,6 +115,7 @@ export class GatewayService {
       maxEntries: 10,
       onProblem: problem("tenants"),
     });
+    this.#placement = new PlacementEngine(settings.placement ?? PLACEMENT_TABLE);
     this.#calls = new Calls(settings.queueWaitMs);
     this.#lostJobs = new LostJobs(this.#calls, (id) => this.#producer.state(id));
     this.#reply = new ReplyServer({
@@ -166,6 +172,7 @@ export class GatewayService {
       readMonthTotal: this.#readMonthTotal,
       authenticator: this.#authenticator,
       metrics: this.#metrics,
+      placement: this.#placement,
       publicUrl,
       draining,
       drained: this.#drain.signal,

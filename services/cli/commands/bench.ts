@@ -107,6 +107,12 @@ export const registerBench = (program: Command): void => {
     .option("--count <sandboxes>", "how many", count, 100)
     .option("--json", "print JSON for scripts")
     .action(density);
+  bench
+    .command("placement")
+    .description("how long the worker takes to decide where a call runs; starts nothing")
+    .option("-n <decisions>", "measurements of each case", count, 10_000)
+    .option("--json", "print JSON for scripts")
+    .action(placement);
   registerThroughput(bench);
   registerBenchQuota(bench);
 };
@@ -129,6 +135,29 @@ async function memory(options: { count: number; json?: boolean }): Promise<void>
     String(one.guest_private_kib),
   ]);
   process.stdout.write(table(columns, rows));
+}
+
+async function placement(options: { n: number; json?: boolean }): Promise<void> {
+  const { benchPlacement } = await import("../bench/placement.ts");
+  const abort = new AbortController();
+  for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => abort.abort());
+  const report = await benchPlacement(options.n, abort.signal);
+  if (options.json) {
+    printJson(report);
+    return;
+  }
+  writeHost(report.host);
+  const titles = ["n", "p50", "p99", "max"].map((title) => ({ title, right: true }));
+  const rows = report.cases.map(({ case: name, n, p50_us, p99_us, max_us }) => [
+    name,
+    String(n),
+    ...[p50_us, p99_us, max_us].map((us) => us.toFixed(2)),
+  ]);
+  process.stdout.write(table([{ title: "ONE DECISION (us)" }, ...titles], rows));
+  process.stdout.write(
+    `\n${report.clock_us.toFixed(2)} us of each are the clock's own. Rules: table ${report.table}.\n`,
+  );
+  finish(abort.signal, {});
 }
 
 interface DensityCommandOptions {

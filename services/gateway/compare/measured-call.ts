@@ -3,7 +3,6 @@ import { type ForcedStart, type MeasuredRun, measuredRunSchema } from "#contract
 import type { Path, StartKind } from "#contracts/function";
 import { newId } from "#contracts/ids";
 import type { InvocationJob, Phases } from "#contracts/invocation";
-import { pathsExcess } from "#contracts/quota";
 import type { CallTarget } from "#db/functions";
 import { CloisterError, errorCode } from "#errors/catalogue";
 import type { InvocationLink } from "#protocol/link";
@@ -12,7 +11,7 @@ import { answerHead } from "../invoke/answer-head.ts";
 import type { CallContext, OpenCall } from "../invoke/call-context.ts";
 import type { TakenCall } from "../invoke/calls.ts";
 import type { Admission } from "../quota/admissions.ts";
-import { quotaExceeded, quotaOf } from "../quota/quota-error.ts";
+import { quotaOf } from "../quota/quota-error.ts";
 
 export interface MeasuredRequest {
   target: CallTarget;
@@ -85,15 +84,10 @@ export class MeasuredCall implements CallHandler, TakenCall, OpenCall {
 
   /** Asks the quota. Whoever compares may be over a rate for a moment, which is waited for: it is no part of the run. */
   async #admit({ target, path }: MeasuredRequest, signal: AbortSignal): Promise<void> {
-    const { limits } = target;
-    const { paths } = target.policy;
-    // A wish for less is the policy's to refuse, with another code.
-    if (path === "microvm" && paths && !paths.includes("microvm"))
-      throw quotaExceeded(pathsExcess(paths));
-    for (let asked = 1; limits && !this.#finished; asked++)
+    for (let asked = 1; !this.#finished; asked++)
       try {
-        const admission = await this.#context.admissions.admit(limits, this.id);
-        if (this.#finished) admission.release();
+        const admission = await this.#context.admissions.enter(target, path, this.id);
+        if (this.#finished) admission?.release();
         else this.#admission = admission;
         return;
       } catch (error) {

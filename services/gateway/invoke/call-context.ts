@@ -19,7 +19,7 @@ export interface OpenCall extends WaitingCall {
 export interface CallContext {
   calls: Pick<Calls<WaitingCall>, "add" | "remove">;
   producer: Pick<InvocationProducer, "add" | "remove">;
-  admissions: Pick<Admissions, "admit">;
+  admissions: Pick<Admissions, "enter" | "admit">;
   /** Where workers bring the answers. */
   replyTo: string;
   /** Longest wait for a worker, ms. */

@@ -89,28 +89,32 @@ export class Call implements CallHandler, WaitingCall {
   enqueue(request: CallRequest, body: RequestBody): void {
     if (this.#finished) return;
     const { target, wantedPath } = request;
-    const { paths } = target.policy;
-    // A wish for less is the policy's to refuse, with another code.
-    if (wantedPath === "microvm" && paths && !paths.includes("microvm"))
-      this.fail(quotaExceeded(pathsExcess(paths)));
-    else if (!target.limits) this.#add(request, body);
-    else {
-      const askedMs = performance.now();
-      this.#asking = true;
-      this.#context.admissions.admit(target.limits, this.id).then(
-        (admission) => {
-          this.#asking = false;
-          if (this.#finished) {
-            admission.release();
-            return;
-          }
-          this.#admission = admission;
-          this.#admitMs = (this.#admitMs ?? 0) + performance.now() - askedMs;
-          this.#add(request, body);
-        },
-        (error: unknown) => this.fail(error),
-      );
+    let entering: Promise<Admission> | undefined;
+    try {
+      entering = this.#context.admissions.enter(target, wantedPath, this.id);
+    } catch (error) {
+      this.fail(error);
+      return;
     }
+    if (!entering) {
+      this.#add(request, body);
+      return;
+    }
+    const askedMs = performance.now();
+    this.#asking = true;
+    entering.then(
+      (admission) => {
+        this.#asking = false;
+        if (this.#finished) {
+          admission.release();
+          return;
+        }
+        this.#admission = admission;
+        this.#admitMs = (this.#admitMs ?? 0) + performance.now() - askedMs;
+        this.#add(request, body);
+      },
+      (error: unknown) => this.fail(error),
+    );
   }
 
   #add({ kind, target, head, wantedPath, trace }: CallRequest, body: RequestBody): void {
@@ -204,6 +208,7 @@ export class Call implements CallHandler, WaitingCall {
     const text = JSON.stringify(problemOf(error, this.id));
     const headers = problemHeaders(error).flat();
     headers.push("cloister-invocation-id", this.id);
+    this.#tellLimits(headers);
     if (this.#target) headers.push("cloister-version", String(this.#target.version));
     headers.push("server-timing", this.#timing({}));
     headers.push("content-length", String(Buffer.byteLength(text)));
@@ -231,10 +236,7 @@ export class Call implements CallHandler, WaitingCall {
       ...["cloister-version", String(meta.version)],
       ...["server-timing", this.#timing(meta.phases)],
     );
-    if (this.#admission) {
-      const { policy, limit } = this.#admission.headers;
-      headers.flat.push("ratelimit-policy", policy, "ratelimit", limit);
-    }
+    this.#tellLimits(headers.flat);
     if (this.#context.draining()) headers.flat.push("connection", "close");
     this.#writer.head(head.status, headers);
   }
@@ -251,12 +253,21 @@ export class Call implements CallHandler, WaitingCall {
   }
 
   onError(raw: Record<string, unknown>): void {
-    const { message, type } = raw;
+    const { message, type, remedy } = raw;
+    const paths = this.#target?.policy.paths;
+    if (raw.code === "quota_exceeded" && paths) {
+      // The one quota that a worker holds a call to, when it places it.
+      this.fail(quotaExceeded(pathsExcess(paths)));
+      return;
+    }
     this.fail(
       new CloisterError(
         errorCode(raw.code),
         typeof message === "string" && message !== "" ? message.slice(0, 4096) : undefined,
-        typeof type === "string" ? { type: type.slice(0, 256) } : {},
+        {
+          ...(typeof type === "string" ? { type: type.slice(0, 256) } : {}),
+          ...(typeof remedy === "string" ? { remedy: remedy.slice(0, 1024) } : {}),
+        },
       ),
     );
   }
@@ -271,6 +282,13 @@ export class Call implements CallHandler, WaitingCall {
 
   onBodyUnwanted(): void {
     this.#sender?.stop();
+  }
+
+  /** What is left to a call that was let in; one that was not is told by its error. */
+  #tellLimits(headers: string[]): void {
+    if (!this.#admission) return;
+    const { policy, limit } = this.#admission.headers;
+    headers.push("ratelimit-policy", policy, "ratelimit", limit);
   }
 
   #timing(phases: Phases): string {
