@@ -6,7 +6,7 @@ import type { Path } from "#contracts/function";
 import { PROJECT_ROOT } from "#embedded/unprivileged";
 import { distribution } from "#report/statistics";
 import { deploy } from "../commands/deploy.ts";
-import { Failure, messageOf } from "../failure.ts";
+import { EXIT, Failure, messageOf } from "../failure.ts";
 import { type HostFacts, hostFacts } from "../host/facts.ts";
 import { type Credentials, readCredentials } from "../http/api.ts";
 import { foldersOf } from "../instance/folders.ts";
@@ -121,9 +121,11 @@ async function serviceFor({ dataDir, signal, onProgress }: ThroughputOptions): P
     await deploy(folder, { dataDir: data, name: NAME });
   } catch (error) {
     await stop();
+    if (signal.aborted)
+      throw new Failure("The benchmark was interrupted.", "Run it again.", EXIT.interrupted);
     throw error instanceof Failure
       ? error
-      : new Failure(`The service cannot start: ${messageOf(error)}.`, "Run ./cloister doctor.");
+      : new Failure(`The service cannot start: ${messageOf(error)}`, "Run ./cloister doctor.");
   }
   signal.removeEventListener("abort", kill);
   return { credentials: readCredentials(data), stateFile: instance.folders.stateFile, stop };

@@ -84,6 +84,31 @@ describe("compare", { timeout: 300_000 }, () => {
     assert.match(stdout, /^container cannot be had: .*isolation_not_allowed/m);
   });
 
+  test("bench throughput sends what is due, to both paths, and tells what became of it", async () => {
+    const { code, stdout, stderr } = await run(
+      ...["bench", "throughput", "--seconds", "1", "--rate", "40", "--json"],
+      ...["--data-dir", instance.dataDirectory],
+    );
+    assert.equal(code, 0, stderr);
+    const { paths } = JSON.parse(stdout);
+    assert.deepEqual(
+      paths.map(({ path, requests, failures, dropped }: Record<string, unknown>) => [
+        path,
+        Number(requests) + Number(dropped),
+        failures,
+      ]),
+      [
+        ["container", 40, 0],
+        ["microvm", 40, 0],
+      ],
+    );
+    for (const { starts, requests, cpu_us } of paths) {
+      const sum = Object.values(starts as Record<string, number>).reduce((all, n) => all + n, 0);
+      assert.equal(sum, requests);
+      for (const part of ["gateway", "worker", "client"]) assert.ok(part in cpu_us, part);
+    }
+  });
+
   test("what cannot be compared is one sentence and a remedy", async () => {
     const bad = join(folder, "bad.mjs");
     writeFileSync(bad, `export default { fetch() { throw new Error("on purpose"); } };`);
