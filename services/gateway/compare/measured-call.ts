@@ -3,10 +3,12 @@ import { type ForcedStart, type MeasuredRun, measuredRunSchema } from "#contract
 import type { Path, StartKind } from "#contracts/function";
 import { newId } from "#contracts/ids";
 import type { InvocationJob, Phases } from "#contracts/invocation";
+import type { LostCall } from "#contracts/lost-record";
 import type { CallTarget } from "#db/functions";
-import { CloisterError, errorCode } from "#errors/catalogue";
+import { CloisterError, type ErrorCode, errorCode } from "#errors/catalogue";
 import type { InvocationLink } from "#protocol/link";
 import type { CallHandler, CallStream } from "#protocol/stream";
+import type { Passage, Ticket } from "../dispatch/dispatcher.ts";
 import { answerHead } from "../invoke/answer-head.ts";
 import type { CallContext, OpenCall } from "../invoke/call-context.ts";
 import type { TakenCall } from "../invoke/calls.ts";
@@ -46,11 +48,13 @@ const MOST_ASKED = 10;
 export class MeasuredCall implements CallHandler, TakenCall, OpenCall {
   readonly id = newId("inv");
   deadlineMs = 0;
-  queued = false;
   readonly #context: CallContext;
   readonly #timeoutMs: number;
   readonly #answer = Promise.withResolvers<MeasuredAnswer>();
   #admission: Admission | undefined;
+  #passage: Passage | undefined;
+  /** Of a call that nobody has recorded yet. */
+  #unrecorded: LostCall | undefined;
   #beganMs = performance.now();
   #stream: CallStream | undefined;
   #finished = false;
@@ -63,6 +67,10 @@ export class MeasuredCall implements CallHandler, TakenCall, OpenCall {
     this.#timeoutMs = timeoutMs;
     this.#answer.promise.catch(() => {});
     context.opened(this);
+  }
+
+  get queuedAt(): string | undefined {
+    return this.#passage?.state === "sent" ? this.#passage.room?.node.beat.id : undefined;
   }
 
   /** Rejects with a CloisterError; `signal` ends it with `invocation_cancelled`. */
@@ -100,7 +108,7 @@ export class MeasuredCall implements CallHandler, TakenCall, OpenCall {
   }
 
   #enqueue({ target, kind, head, body, path, start }: MeasuredRequest): void {
-    const { producer, replyTo, queueWaitMs, calls } = this.#context;
+    const { dispatcher, replyTo, queueWaitMs, calls } = this.#context;
     const acceptedAtMs = performance.timeOrigin + performance.now();
     const job: InvocationJob = {
       id: this.id,
@@ -118,19 +126,32 @@ export class MeasuredCall implements CallHandler, TakenCall, OpenCall {
     };
     if (body) job.body = body;
     this.#beganMs = performance.now();
-    this.queued = true;
-    // Known before it is in the queue: a worker may be quicker than Redis's answer to us.
+    // Known before it is in a queue: a worker may be quicker than Redis's answer to us.
     calls.add(this);
-    producer.add(job).catch((error: Error) => {
-      this.#context.onProblem(error);
-      if (!this.#stream)
+    this.#passage = dispatcher.submit(this.#ticketFor(job), target, path, 0);
+    if (this.#finished) return;
+    const { id, tenantId, functionId, versionId } = job;
+    this.#unrecorded = { id, tenantId, functionId, versionId, acceptedAtMs };
+  }
+
+  #ticketFor(job: InvocationJob): Ticket {
+    return {
+      job,
+      fail: (error) => this.fail(error),
+      notQueued: (error) => {
+        this.#context.onProblem(error);
+        // A worker that has it nevertheless goes on answering, and records it.
+        if (this.#stream) return;
+        this.#unrecorded = undefined;
         this.fail(new CloisterError("dependency_unavailable", "The queue cannot be reached"));
-    });
+      },
+    };
   }
 
   attach(link: InvocationLink, streamId: number): void {
     this.#context.calls.remove(this);
     this.#stream = link.takeCall(streamId, this);
+    if (this.#passage) this.#context.dispatcher.taken(this.#passage);
     const boundMs = this.#context.queueWaitMs + this.#timeoutMs + HUNG_WORKER_GRACE_MS;
     this.#hungTimer = globalThis.setTimeout(
       () => this.fail(new CloisterError("worker_lost", "The worker has stopped answering")),
@@ -150,6 +171,7 @@ export class MeasuredCall implements CallHandler, TakenCall, OpenCall {
   onHead(raw: Record<string, unknown>): void {
     this.#head = answerHead(raw);
     if (!this.#head) this.fail(new CloisterError("internal", "That is no answer's head"));
+    else if (this.#passage) this.#context.dispatcher.answered(this.#passage, this.#head.meta);
   }
 
   onData(bytes: Buffer): void {
@@ -162,6 +184,8 @@ export class MeasuredCall implements CallHandler, TakenCall, OpenCall {
   }
 
   onEnd(trailer: Record<string, unknown>): void {
+    // The worker has recorded it before it said so.
+    this.#unrecorded = undefined;
     const tookMs = performance.now() - this.#beganMs;
     const head = this.#head;
     const measured = measuredRunSchema.safeParse(trailer.measured);
@@ -185,12 +209,20 @@ export class MeasuredCall implements CallHandler, TakenCall, OpenCall {
   }
 
   onError({ code, message }: Record<string, unknown>): void {
+    this.#unrecorded = undefined;
     const detail = typeof message === "string" && message !== "" ? message.slice(0, 1000) : "";
     this.fail(new CloisterError(errorCode(code), detail || undefined));
   }
 
   onDown(): void {
-    this.fail(new CloisterError("worker_lost"));
+    if (this.#finished) this.#recordLoss("worker_lost");
+    else this.fail(new CloisterError("worker_lost"));
+  }
+
+  /** Nobody else will: the call never had a worker, or has none any more. */
+  #recordLoss(code: ErrorCode): void {
+    if (this.#unrecorded) this.#context.lost(this.#unrecorded, code);
+    this.#unrecorded = undefined;
   }
 
   /** False when it had ended before. */
@@ -198,10 +230,11 @@ export class MeasuredCall implements CallHandler, TakenCall, OpenCall {
     if (this.#finished) return false;
     this.#finished = true;
     clearTimeout(this.#hungTimer);
-    const { calls, producer, closed } = this.#context;
+    const { calls, dispatcher, closed } = this.#context;
     calls.remove(this);
-    if (this.#stream) this.#stream.cancel();
-    else if (this.queued) void producer.remove(this.id);
+    if (this.#stream?.open) this.#stream.cancel();
+    else this.#recordLoss(error?.code ?? "worker_lost");
+    if (this.#passage) dispatcher.done(this.#passage);
     this.#admission?.release();
     closed(this, { code: error?.code, durationMs: performance.now() - this.#beganMs });
     return true;

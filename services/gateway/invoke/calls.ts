@@ -10,8 +10,8 @@ export interface WaitingCall {
 
 /** What a worker's announcement and a lost job are told to. */
 export interface TakenCall extends WaitingCall {
-  /** Whether its job is in the queue, as far as this side knows. */
-  readonly queued: boolean;
+  /** The node in whose queue its job is, as far as this side knows. */
+  readonly queuedAt: string | undefined;
   /** A worker has the invocation; called within the link's `invoke`. */
   attach(link: InvocationLink, streamId: number): void;
   /** Ends it with an error, unless it has ended. */

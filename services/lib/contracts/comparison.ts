@@ -105,7 +105,10 @@ export const comparisonSchema = z
     calls_before_warm: z.number().int().describe("before each measured warm call"),
     started_at: z.string(),
     duration_ms: z.number(),
-    invocations: z.number().int().describe("all, also those that do not count"),
+    invocations: z
+      .number()
+      .int()
+      .describe("all calls, also those that do not count, and those that were refused"),
     nodes: z.array(z.string()),
     stopped: z.string().optional().describe("why it ended before all was measured"),
     paths: z.array(pathReportSchema),
