@@ -274,7 +274,10 @@ test("placement tells the path and why, and what a refusal would be", async () =
   await rig.worker.beat();
   const fits = await json(await rig.fetch("/v1/functions/fn/placement"));
   assert.equal(fits.path, "container");
-  assert.ok((fits.reasons as string[]).length > 0);
+  assert.deepEqual(fits.rules, ["auto-trusted", "node-offers"]);
+  assert.equal((fits.reasons as string[]).length, 2);
+  const [silent] = fits.nodes as Json[];
+  assert.equal(silent?.answered, false, "a node that does not answer is judged by its heartbeat");
   const stronger = await json(await rig.fetch("/v1/functions/fn/placement?isolation=microvm"));
   assert.equal(stronger.path, null);
   assert.equal(stronger.code, "isolation_unavailable");
@@ -358,7 +361,6 @@ test("addresses of later versions are told apart from those that will never be",
     "/v1/functions/fn/secrets/x",
     "/v1/functions/fn/schedules",
     "/v1/dead-letters",
-    "/v1/compare",
     "/2015-03-31/functions/fn/invocations",
     "/ui",
   ])
@@ -378,7 +380,7 @@ test("health, readiness and metrics", async () => {
   const unready = await fetch(`${rig.url}/readyz`);
   assert.equal(unready.status, 503);
   assert.deepEqual(await unready.json(), { ready: false, missing: ["worker"] });
-  await rig.worker.beat();
+  await rig.worker.beat({ sandboxd: true });
   await rig.fetch("/f/fn/");
   const text = await (await fetch(`${rig.url}/metrics`)).text();
   assert.match(text, /^cloister_gateway_invocations_total\{code="ok"\} [1-9]/m);

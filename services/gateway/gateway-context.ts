@@ -1,9 +1,11 @@
 import type { Change } from "#contracts/invocation";
+import type { PlacementEngine } from "#contracts/placement-engine";
 import type { Database } from "#db/database";
 import type { InvocationProducer } from "#queue/invocation-queue";
 import type { Subscriber } from "#queue/pubsub";
 import type { QuotaCounters } from "#queue/quota-counters";
 import type { Authenticator } from "./auth/authenticator.ts";
+import type { CallContext } from "./invoke/call-context.ts";
 import type { GatewayMetrics } from "./metrics.ts";
 
 /** What the routes need of their gateway. */
@@ -16,6 +18,8 @@ export interface GatewayContext {
   readMonthTotal: (tenantId: string, month: string) => Promise<number>;
   authenticator: Authenticator;
   metrics: GatewayMetrics;
+  /** The rules that calls are placed by. */
+  placement: PlacementEngine;
   /** What users type before a path. */
   publicUrl: string;
   draining: () => boolean;
@@ -24,4 +28,6 @@ export interface GatewayContext {
   /** Drops what is cached of it here, and tells the other processes. */
   changed: (change: Change) => Promise<void>;
   onProblem: (error: Error) => void;
+  /** For invocations that the gateway makes itself. */
+  calls: CallContext;
 }

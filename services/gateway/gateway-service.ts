@@ -1,23 +1,32 @@
 import type { Server } from "node:http";
 import { getRequestListener } from "@hono/node-server";
 import { CHANGES_CHANNEL, type Change } from "#contracts/invocation";
+import { lostRecord } from "#contracts/lost-record";
+import { PlacementEngine } from "#contracts/placement-engine";
+import { PLACEMENT_TABLE, type PlacementTable } from "#contracts/placement-table";
 import { type Database, openDatabase } from "#db/database";
 import { resolveFunction } from "#db/functions";
+import { writeRecords } from "#db/invocations";
 import { readKey, touchKeys } from "#db/keys";
-import { readMonthTotal } from "#db/quotas";
 import { DEFAULT_TENANT, type Tenant, tenantByName } from "#db/tenants";
+import { readMonthTotals } from "#db/usage";
 import { CloisterError } from "#errors/catalogue";
 import { InvocationProducer } from "#queue/invocation-queue";
+import { NODE_ASKED_CHANNEL, NODES_CHANNEL, readNodes } from "#queue/nodes";
 import { Publisher, Subscriber } from "#queue/pubsub";
 import { QuotaCounters } from "#queue/quota-counters";
+import { RecordJournal } from "#records/record-journal";
+import { RecordWriter } from "#records/record-writer";
 import type { Logger } from "#telemetry/log";
 import { createApp } from "./app.ts";
 import { Authenticator } from "./auth/authenticator.ts";
 import { RefreshingCache } from "./cache/refreshing-cache.ts";
+import type { BacklogLimits } from "./dispatch/backlog.ts";
+import { Dispatcher } from "./dispatch/dispatcher.ts";
+import { LiveNodes } from "./dispatch/live-nodes.ts";
 import type { GatewayContext } from "./gateway-context.ts";
-import type { Call } from "./invoke/call.ts";
-import type { OpenCall } from "./invoke/call-context.ts";
-import { Calls } from "./invoke/calls.ts";
+import type { CallContext, OpenCall } from "./invoke/call-context.ts";
+import { Calls, type TakenCall } from "./invoke/calls.ts";
 import { FunctionResolver } from "./invoke/function-resolver.ts";
 import { Invoker } from "./invoke/invoker.ts";
 import { LostJobs } from "./invoke/lost-jobs.ts";
@@ -37,6 +46,12 @@ export interface GatewaySettings {
   replyListen: string;
   linkSecret: string;
   queueWaitMs: number;
+  /** The built-in rules when absent. */
+  placement?: PlacementTable;
+  /** Folder of the journal of records; without one, those of the last moments end with a killed gateway. */
+  recordsDir?: string;
+  /** Bounds of what waits in this gateway; `DEFAULT_BACKLOG` when absent. */
+  backlog?: Partial<BacklogLimits>;
   /** Longest a drain waits for calls under way, ms. */
   drainMs?: number;
   /** How long calls at once of a gateway that died still count, ms. */
@@ -46,6 +61,15 @@ export interface GatewaySettings {
 /** Below the 45 s after which `cloister up` kills. */
 const DRAIN_MS = 30_000;
 const DATABASE_CONNECTIONS = 10;
+const DRAIN_RECORDS_MS = 5000;
+/** The node of records that no worker wrote. */
+const NODE = "gateway";
+const DEFAULT_BACKLOG: BacklogLimits = {
+  calls: 10_000,
+  callsOfTenant: 2000,
+  bytes: 256 << 20,
+  bytesOfTenant: 64 << 20,
+};
 
 /** One gateway process: everything it is made of, started and drained in order. */
 export class GatewayService {
@@ -61,10 +85,14 @@ export class GatewayService {
   readonly #counters: QuotaCounters;
   readonly #admissions: Admissions;
   readonly #metrics: GatewayMetrics;
-  readonly #calls: Calls<Call>;
+  readonly #calls: Calls<TakenCall>;
   readonly #open = new Set<OpenCall>();
-  readonly #lostJobs: LostJobs<Call>;
+  readonly #lostJobs: LostJobs<TakenCall>;
+  readonly #records: RecordWriter;
   readonly #reply: ReplyServer;
+  readonly #placement: PlacementEngine;
+  readonly #nodes: LiveNodes;
+  readonly #dispatcher: Dispatcher;
   readonly #drain = new AbortController();
   #server: Server | undefined;
   #idle: (() => void) | undefined;
@@ -80,6 +108,8 @@ export class GatewayService {
       open: () => this.#open.size,
       waiting: () => this.#calls.size,
       workers: () => this.#reply.links,
+      nodes: () => this.#nodes.usable,
+      held: () => this.#dispatcher.waiting,
     });
     this.#db = openDatabase(settings.databaseUrl, {
       connections: DATABASE_CONNECTIONS,
@@ -111,8 +141,45 @@ export class GatewayService {
       maxEntries: 10,
       onProblem: problem("tenants"),
     });
+    this.#placement = new PlacementEngine(settings.placement ?? PLACEMENT_TABLE);
+    this.#records = new RecordWriter({
+      sink: {
+        writeRecords: async (records) =>
+          this.#metrics.usage.add(await writeRecords(this.#db, records)),
+        insertLogs: async () => {},
+      },
+      ...(settings.recordsDir === undefined
+        ? {}
+        : {
+            journal: new RecordJournal(settings.recordsDir, "gateway", {
+              onProblem: problem("journal"),
+            }),
+          }),
+      onProblem: problem("records"),
+    });
     this.#calls = new Calls(settings.queueWaitMs);
-    this.#lostJobs = new LostJobs(this.#calls, (id) => this.#producer.state(id));
+    this.#lostJobs = new LostJobs(this.#calls, (id, nodeId) => this.#producer.state(id, nodeId));
+    this.#nodes = new LiveNodes({
+      read: () => readNodes(this.#producer.redis),
+      ask: (id, question) => void this.#publisher.publish(NODE_ASKED_CHANNEL, { id, question }),
+      changed: () => this.#dispatcher.changed(),
+      lost: (id) => {
+        void this.#dispatcher.lost(id);
+        this.#lostJobs.workerLost();
+      },
+      left: (id) => {
+        log.info({ node: id }, "a node is gone");
+        this.#dispatcher.left(id);
+      },
+      told: (node) => this.#dispatcher.told(node),
+      onProblem: problem("nodes"),
+    });
+    this.#dispatcher = new Dispatcher({
+      producer: this.#producer,
+      nodes: this.#nodes,
+      limits: { ...DEFAULT_BACKLOG, ...settings.backlog },
+      placement: this.#placement,
+    });
     this.#reply = new ReplyServer({
       address: settings.replyListen,
       secret: settings.linkSecret,
@@ -125,6 +192,7 @@ export class GatewayService {
       lost: (worker, error) => {
         log.info({ worker, err: error?.message }, "a worker's link has closed");
         this.#lostJobs.workerLost();
+        this.#nodes.suspect(worker);
       },
       onProblem: problem("reply"),
     });
@@ -135,6 +203,9 @@ export class GatewayService {
     const { listen, queueWaitMs } = this.#settings;
     const replyTo = await this.#reply.listen();
     this.#hearChanges();
+    const restored = await this.#records.restore();
+    if (restored > 0)
+      this.#log.info({ records: restored }, "took over records of a killed gateway");
     const match = /^(.+):(\d{1,5})$/.exec(listen);
     if (!match) throw new Error("CLOISTER_LISTEN must be host:port, e.g. 127.0.0.1:8080");
     const host = (match[1] ?? "").replace(/^\[|\]$/g, "");
@@ -144,6 +215,26 @@ export class GatewayService {
       this.#log.error({ part: "request", err: error.message, stack: error.stack }, "trouble");
     };
     const publicUrl = (this.#settings.publicUrl ?? `http://${listen}`).replace(/\/+$/, "");
+    const context: CallContext = {
+      calls: this.#calls,
+      dispatcher: this.#dispatcher,
+      admissions: this.#admissions,
+      replyTo,
+      queueWaitMs,
+      draining,
+      opened: (call) => this.#open.add(call),
+      closed: (call, { code, durationMs }) => {
+        this.#open.delete(call);
+        this.#metrics.invoked(code, durationMs);
+        if (this.#open.size === 0) this.#idle?.();
+      },
+      lost: (call, code) => {
+        this.#records.record(lostRecord(call, code, NODE));
+        // The caller learns of it only afterwards.
+        this.#records.secure();
+      },
+      onProblem,
+    };
     const gateway: GatewayContext = {
       db: this.#db,
       producer: this.#producer,
@@ -152,6 +243,7 @@ export class GatewayService {
       readMonthTotal: this.#readMonthTotal,
       authenticator: this.#authenticator,
       metrics: this.#metrics,
+      placement: this.#placement,
       publicUrl,
       draining,
       drained: this.#drain.signal,
@@ -160,23 +252,10 @@ export class GatewayService {
         await this.#publisher.publish(CHANGES_CHANNEL, change);
       },
       onProblem,
+      calls: context,
     };
     const invoker = new Invoker({
-      context: {
-        calls: this.#calls,
-        producer: this.#producer,
-        admissions: this.#admissions,
-        replyTo,
-        queueWaitMs,
-        draining,
-        opened: (call) => this.#open.add(call),
-        closed: (call, { code, durationMs }) => {
-          this.#open.delete(call);
-          this.#metrics.invoked(code, durationMs);
-          if (this.#open.size === 0) this.#idle?.();
-        },
-        onProblem,
-      },
+      context,
       authenticator: this.#authenticator,
       functions: this.#functions,
       publicTenant: () => this.#tenants.get(DEFAULT_TENANT),
@@ -219,15 +298,18 @@ export class GatewayService {
     await closed;
     clearTimeout(bound);
     this.#calls.close();
+    this.#nodes.close();
+    this.#dispatcher.close();
     this.#admissions.close();
     this.#reply.close();
     await this.#authenticator.close();
     await Promise.all([this.#subscriber.close(), this.#producer.close()]);
+    await this.#records.close(DRAIN_RECORDS_MS);
     await this.#db.close().catch(() => {});
   }
 
   readonly #readMonthTotal = (tenantId: string, month: string): Promise<number> =>
-    readMonthTotal(this.#db, tenantId, month);
+    readMonthTotals(this.#db, month, tenantId).then((totals) => totals.get(tenantId) ?? 0);
 
   async #untilIdle(boundMs: number): Promise<void> {
     if (this.#open.size === 0) return;
@@ -258,8 +340,13 @@ export class GatewayService {
           this.#apply({ kind: change.kind, id: change.id });
       })
       .catch((error: Error) => this.#log.warn({ err: error.message }, "cannot hear changes"));
+    this.#subscriber
+      .subscribe(NODES_CHANNEL, (message) => this.#nodes.hear(message))
+      .then(() => this.#nodes.refresh())
+      .catch((error: Error) => this.#log.warn({ err: error.message }, "cannot hear nodes"));
     // What was published during an outage is lost, and so may be jobs.
     this.#subscriber.onReconnect(() => {
+      this.#nodes.reconnected();
       this.#functions.expire();
       this.#authenticator.expire();
       this.#admissions.reconnected();

@@ -1,4 +1,5 @@
 import { readEnvironment, required } from "#config/environment";
+import { readPlacementTable } from "#config/placement-rules";
 import { createLog } from "#telemetry/log";
 import { GatewayService } from "./gateway-service.ts";
 
@@ -13,6 +14,12 @@ const gateway = new GatewayService(
     replyListen: required(environment, "CLOISTER_REPLY_LISTEN"),
     linkSecret: required(environment, "CLOISTER_LINK_SECRET"),
     queueWaitMs: environment.CLOISTER_QUEUE_WAIT_MS,
+    placement: readPlacementTable(environment.CLOISTER_PLACEMENT_RULES),
+    ...(environment.CLOISTER_RECORDS_DIR ? { recordsDir: environment.CLOISTER_RECORDS_DIR } : {}),
+    backlog: {
+      calls: environment.CLOISTER_BACKLOG,
+      callsOfTenant: environment.CLOISTER_BACKLOG_PER_TENANT,
+    },
     ...(environment.CLOISTER_PUBLIC_URL ? { publicUrl: environment.CLOISTER_PUBLIC_URL } : {}),
   },
   log,

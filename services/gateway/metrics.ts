@@ -7,6 +7,7 @@ import {
   Histogram,
   metricName,
 } from "#telemetry/metrics";
+import { UsageCounters } from "#telemetry/usage-counters";
 
 export interface MetricSources {
   /** Calls under way. */
@@ -15,6 +16,10 @@ export interface MetricSources {
   waiting: () => number;
   /** Workers connected to this gateway. */
   workers: () => number;
+  /** Live nodes that take calls. */
+  nodes: () => number;
+  /** Calls that wait here for a place at a node. */
+  held: () => number;
 }
 
 const name = (what: string): string => metricName("gateway", what);
@@ -27,6 +32,7 @@ export class GatewayMetrics {
   readonly #requests: Counter<"route" | "status">;
   readonly #requestSeconds: Histogram<"route">;
   readonly problems: Counter<"part">;
+  readonly usage = new UsageCounters("gateway", this.registry);
 
   constructor(sources: MetricSources) {
     const registers = [this.registry];
@@ -73,6 +79,8 @@ export class GatewayMetrics {
     };
     gauge("open_calls", "Calls of functions under way", sources.open);
     gauge("waiting_calls", "Calls that no worker has taken yet", sources.waiting);
+    gauge("nodes", "Live nodes that take calls", sources.nodes);
+    gauge("held_calls", "Calls that wait here for a place at a node", sources.held);
     gauge("workers", "Workers connected to this gateway", sources.workers);
   }
 

@@ -1,10 +1,11 @@
 import { policyOf } from "#contracts/quota";
 import { openDatabase } from "#db/database";
 import { listRecentlyPublished, readBundle, readVersion } from "#db/functions";
-import { insertInvocations } from "#db/invocations";
+import { writeRecords } from "#db/invocations";
 import { insertLogs } from "#db/logs";
 import { readTenantQuota } from "#db/quotas";
 import { readTenant, tenantStates } from "#db/tenants";
+import { readMonthTotals } from "#db/usage";
 import { CloisterError } from "#errors/catalogue";
 import type { WorkerDatabase } from "./worker-service.ts";
 
@@ -29,8 +30,9 @@ export function openWorkerDatabase(url: string): WorkerDatabase {
         throw new CloisterError("tenant_suspended", "The tenant is suspended, or gone");
       return policyOf(stored.tier, stored.quota);
     },
+    writeRecords: (records) => writeRecords(db, records),
+    readMonthTotals: (month, tenantId) => readMonthTotals(db, month, tenantId),
     tenantStates: (ids) => tenantStates(db, ids),
-    insertInvocations: (records) => insertInvocations(db, records),
     insertLogs: (entries) => insertLogs(db, entries),
     close: () => db.close(),
   };

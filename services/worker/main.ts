@@ -28,11 +28,13 @@ const settings: WorkerSettings = {
   bundlesDir: required(environment, "CLOISTER_BUNDLES_DIR"),
   memoryMb: environment.CLOISTER_NODE_MEMORY_MB ?? Math.floor((totalmem() / 1024 / 1024) * 0.75),
   concurrency: environment.CLOISTER_WORKER_CONCURRENCY,
+  ...(environment.CLOISTER_PATHS ? { paths: environment.CLOISTER_PATHS } : {}),
   idleMs: environment.CLOISTER_IDLE_MS,
   prepared: parsePrepared(environment.CLOISTER_PREPARED, PREPARED_MEMORY_MB),
   clonesPerFunction: environment.CLOISTER_CLONES_PER_FUNCTION,
   warmTurns: environment.CLOISTER_SNAPSHOT_WARM_TURNS,
   queueWaitMs: environment.CLOISTER_QUEUE_WAIT_MS,
+  ...(environment.CLOISTER_RECORDS_DIR ? { recordsDir: environment.CLOISTER_RECORDS_DIR } : {}),
   placement: readPlacementTable(environment.CLOISTER_PLACEMENT_RULES),
   ...(environment.CLOISTER_WORKER_METRICS ? { metrics: environment.CLOISTER_WORKER_METRICS } : {}),
 };

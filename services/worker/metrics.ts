@@ -2,9 +2,10 @@ import { existsSync, unlinkSync } from "node:fs";
 import { createServer, type Server } from "node:http";
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
 import type { Path } from "#contracts/function";
+import type { RecordWriter } from "#records/record-writer";
+import { UsageCounters } from "#telemetry/usage-counters";
 import type { InvocationOutcome } from "./invoke/context.ts";
 import type { PoolStats } from "./pool/sandbox-pool.ts";
-import type { RecordWriter } from "./records/record-writer.ts";
 
 /** Seconds; a warm invocation is below a millisecond, a cold start some tens. */
 const BUCKETS = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60];
@@ -27,6 +28,7 @@ export class WorkerMetrics {
   readonly #machineSeconds: Counter<"path" | "part">;
   readonly #pageFaults: Counter<"path">;
   readonly problems: Counter<"part">;
+  readonly usage = new UsageCounters("worker", this.registry);
 
   constructor(sources: MetricSources) {
     const registers = [this.registry];

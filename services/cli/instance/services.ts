@@ -8,6 +8,7 @@ import { eachLine, readyLine } from "#embedded/server-start";
 import { APP, account, bound, PROJECT_ROOT, spawnAs } from "#embedded/unprivileged";
 import { Failure } from "../failure.ts";
 import { type Folders, imagesFolder } from "./folders.ts";
+import { placementRulesEnvironment } from "./placement-rules.ts";
 import type { Running, ServiceSpec, StartHooks } from "./supervised.ts";
 
 export const SERVICE_USER = "cloister";
@@ -22,6 +23,9 @@ const DRAIN_BOUND_MS = 45_000;
 const PASSED_ON = [
   "CLOISTER_NODE_MEMORY_MB",
   "CLOISTER_WORKER_CONCURRENCY",
+  "CLOISTER_PATHS",
+  "CLOISTER_BACKLOG",
+  "CLOISTER_BACKLOG_PER_TENANT",
   "CLOISTER_IDLE_MS",
   "CLOISTER_PREPARED",
   "CLOISTER_CLONES_PER_FUNCTION",
@@ -45,6 +49,7 @@ export function makeFolders(folders: Folders): void {
   mkdirSync(folders.logs, { recursive: true, mode: 0o750 });
   for (const [folder, mode] of [
     [folders.bundles, 0o755],
+    [folders.records, 0o700],
     [folders.run, 0o750],
   ] as const) {
     mkdirSync(folder, { recursive: true });
@@ -120,10 +125,12 @@ export const gatewayService = (wiring: Wiring): ServiceSpec => ({
   name: "gateway",
   start: (hooks) =>
     nodeService("gateway", hooks, {
+      bind: { records: wiring.folders.records },
       env: {
         ...shared(wiring),
         CLOISTER_LISTEN: `127.0.0.1:${wiring.port}`,
         CLOISTER_PUBLIC_URL: wiring.url,
+        CLOISTER_RECORDS_DIR: bound("records"),
         CLOISTER_REPLY_LISTEN: `unix:${join(wiring.folders.run, "gateway.sock")}`,
       },
     }),
@@ -133,11 +140,12 @@ export const workerService = (wiring: Wiring): ServiceSpec => ({
   name: "worker",
   start: (hooks) =>
     nodeService("worker", hooks, {
-      bind: { bundles: wiring.folders.bundles },
+      bind: { bundles: wiring.folders.bundles, records: wiring.folders.records },
       env: {
         ...shared(wiring),
         CLOISTER_SANDBOXD_SOCKET: join(wiring.folders.run, "sandboxd.sock"),
         CLOISTER_BUNDLES_DIR: bound("bundles"),
+        CLOISTER_RECORDS_DIR: bound("records"),
         CLOISTER_WORKER_METRICS: join(wiring.folders.run, "worker.sock"),
       },
     }),
@@ -149,6 +157,7 @@ function shared(wiring: Wiring): Record<string, string> {
     CLOISTER_DATABASE_URL: wiring.databaseUrl,
     CLOISTER_REDIS_URL: wiring.redisUrl,
     CLOISTER_LINK_SECRET: wiring.linkSecret,
+    ...placementRulesEnvironment(wiring.folders),
   };
   for (const name of PASSED_ON) {
     const value = process.env[name];

@@ -1,4 +1,6 @@
 import assert from "node:assert/strict";
+import { globSync, readFileSync } from "node:fs";
+import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { type GatewayRig, startGatewayRig } from "../testkit/gateway-rig.ts";
 
@@ -32,6 +34,18 @@ const DOORS: Record<string, (() => Promise<Response>)[]> = {
   ],
 };
 
+/** Addresses that start invocations of their own, whose answer is none of a function. */
+const WITHIN: typeof DOORS = {
+  "/v1/compare": [
+    () =>
+      withKey("/v1/compare", {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify({ function: "fn", n: 1 }),
+      }),
+  ],
+};
+
 interface Document {
   paths: Record<string, Record<string, { responses: Record<string, { headers?: object }> }>>;
 }
@@ -59,11 +73,11 @@ test("each of them asks the quota, and what it refuses reaches no worker", async
     });
   assert.equal((await quota({ concurrency: 0 })).status, 200);
   const before = rig.worker.jobs.length;
-  for (const [path, ways] of Object.entries(DOORS))
+  for (const [path, ways] of Object.entries({ ...DOORS, ...WITHIN }))
     for (const [index, way] of ways.entries()) {
       const response = await way();
       assert.equal(response.status, 429, `${path} ${index}`);
-      assert.ok(response.headers.get("cloister-invocation-id"));
+      if (path in DOORS) assert.ok(response.headers.get("cloister-invocation-id"));
       assert.equal(response.headers.get("ratelimit"), '"concurrency";r=0');
     }
   assert.equal((await quota({})).status, 200);
@@ -72,4 +86,15 @@ test("each of them asks the quota, and what it refuses reaches no worker", async
       assert.equal((await way()).status, 200, `${path} ${index}`);
   const all = Object.values(DOORS).flat().length;
   assert.equal(rig.worker.jobs.length - before, all);
+});
+
+test("no other code of the gateway sends an invocation on its way without asking", () => {
+  const folder = join(import.meta.dirname, "..");
+  const sending = globSync("**/*.ts", { cwd: folder })
+    // What carries jobs to nodes is not what starts them.
+    .filter((path) => !/[.]test[.]ts$|^(?:testkit|dispatch)\//.test(path))
+    .map((path) => ({ path, text: readFileSync(join(folder, path), "utf8") }))
+    .filter(({ text }) => /\b(?:producer\.add|dispatcher\.submit)\(/.test(text));
+  assert.ok(sending.length > 0);
+  for (const { path, text } of sending) assert.match(text, /\badmissions\.(?:enter|admit)\(/, path);
 });

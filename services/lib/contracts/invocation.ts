@@ -1,3 +1,4 @@
+import type { ForcedStart } from "./comparison.ts";
 import type { Path, StartKind } from "./function.ts";
 
 /** What the gateway puts in the queue for one invocation. Times are wall-clock ms with fractions. */
@@ -28,6 +29,8 @@ export interface InvocationJob {
   wantedPath?: Path;
   /** The caller wants its system calls in the log, as lines of the stream `trace`. */
   trace?: true;
+  /** A run of a comparison, which no caller can ask for: its worker tells what it measured, and starts the sandbox in this way. */
+  compare?: { start?: ForcedStart };
 }
 
 /** Phases of one invocation, ms. Absent means the phase did not happen. Names are those of Server-Timing. */
@@ -113,6 +116,11 @@ export interface InvocationRecord extends Partial<MachineWork> {
   responseBytes: number;
   sandboxId?: string;
   nodeId: string;
+  /**
+   * Written by one that saw the invocation end but did not serve it: the worker that did has died, or never had it. What it used is not
+   * known, and not charged. The record of the worker that served it replaces this one, should it come.
+   */
+  lost?: true;
 }
 
 /** Closes the stream `trace` of an invocation. */

@@ -96,6 +96,11 @@ export const ERRORS = {
     "A quota is used up",
     "Wait as Retry-After says, or ask for a larger quota.",
   ),
+  backlog_full: entry(
+    429,
+    "Too many calls of this tenant wait already",
+    "Send fewer calls at once, or try again as Retry-After says.",
+  ),
   function_error: entry(500, "The function failed", "See its logs with ./cloister logs <name>."),
   function_init_error: entry(
     500,
@@ -153,6 +158,11 @@ export const ERRORS = {
     "The isolation this needs is not to be had",
     "Run ./cloister doctor on the node, or allow another path for the function.",
   ),
+  start_unavailable: entry(
+    503,
+    "The start that is compared cannot be had",
+    "See ./cloister versions <name> and ./cloister doctor; the other starts are compared without it.",
+  ),
   capacity_exhausted: entry(
     503,
     "No room for another sandbox",
@@ -182,8 +192,10 @@ export class CloisterError extends Error {
   get status(): number {
     return ERRORS[this.code].status;
   }
+  /** The code's, unless whoever threw it knew better. */
   get remedy(): string {
-    return ERRORS[this.code].remedy;
+    const { remedy } = this.extra;
+    return typeof remedy === "string" ? remedy : ERRORS[this.code].remedy;
   }
 }
 

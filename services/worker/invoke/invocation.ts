@@ -1,3 +1,4 @@
+import type { MeasuredRun } from "#contracts/comparison";
 import type { StartKind, VersionSpec } from "#contracts/function";
 import type {
   InvocationJob,
@@ -6,6 +7,7 @@ import type {
   Phases,
   ReplyMeta,
 } from "#contracts/invocation";
+import { lostRecord } from "#contracts/lost-record";
 import type { Placement, Refusal, TenantPolicy } from "#contracts/placement";
 import { CloisterError, type ErrorCode } from "#errors/catalogue";
 import { recordedPlacement, refusalError } from "../placement/placer.ts";
@@ -22,6 +24,7 @@ import {
   type WorkReading,
 } from "../sandbox/index.ts";
 import { checkAnswerHead } from "./answer-head.ts";
+import { acquireFor, measuredRun } from "./compared-run.ts";
 import type { InvocationContext, InvocationOutcome } from "./context.ts";
 import { statusOf } from "./invocation-status.ts";
 import { inlineBody } from "./job-body.ts";
@@ -72,6 +75,7 @@ export class Invocation implements AnswerHandler, CallerHandler {
   #workBefore: WorkReading | undefined;
   #trace: TraceLog | undefined;
   #work: InvocationOutcome["work"] = {};
+  #measured: MeasuredRun | undefined;
 
   constructor(context: InvocationContext, job: InvocationJob) {
     this.#context = context;
@@ -86,7 +90,11 @@ export class Invocation implements AnswerHandler, CallerHandler {
   run(): Promise<void> {
     const now = wallMs();
     this.#phases.queue_ms = round(Math.max(0, now - this.#job.acceptedAtMs));
-    if (now >= this.#job.expiresAtMs) return Promise.resolve();
+    if (now >= this.#job.expiresAtMs) {
+      // Its gateway has told the caller and recorded it, unless it was killed meanwhile.
+      this.#context.records.record(lostRecord(this.#job, "queue_timeout", this.#context.nodeId));
+      return Promise.resolve();
+    }
     const link = this.#context.links.get(this.#job.replyTo);
     if (link instanceof Promise)
       link.then(
@@ -150,7 +158,7 @@ export class Invocation implements AnswerHandler, CallerHandler {
       this.#job.acceptedAtMs + this.#context.queueWaitMs,
     );
     const { path } = this.#placement as Placement;
-    const got = this.#context.pool.acquire(spec, path, latest - now);
+    const got = acquireFor(this.#context, this.#job, spec, path, latest - now);
     if (!("promise" in got)) {
       this.#phases.acquire_ms = sinceMs(began);
       this.#begin(spec, got);
@@ -161,7 +169,7 @@ export class Invocation implements AnswerHandler, CallerHandler {
     got.promise.then(
       (lease) => {
         this.#pending = undefined;
-        this.#phases.acquire_ms = sinceMs(began);
+        this.#phases.acquire_ms = round(sinceMs(began) - (lease.asideMs ?? 0));
         for (const [name, ms] of Object.entries(lease.phases))
           this.#phases[name as keyof Phases] = round(ms);
         if (this.#finished) lease.release(true);
@@ -335,7 +343,11 @@ export class Invocation implements AnswerHandler, CallerHandler {
     const finish = (): void => {
       if (this.#finished) return;
       this.#phases.reply_ms = sinceMs(this.#headAt);
-      this.#reply?.end({ ...(handlerMs === undefined ? {} : { handlerMs }), phases: this.#phases });
+      this.#reply?.end({
+        ...(handlerMs === undefined ? {} : { handlerMs }),
+        phases: this.#phases,
+        ...(this.#measured ? { measured: this.#measured } : {}),
+      });
       this.#finish("ok");
     };
     if (this.#answerPump) this.#answerPump.whenDrained(finish);
@@ -478,6 +490,8 @@ export class Invocation implements AnswerHandler, CallerHandler {
   /** What placement learns of a sandbox that this call waited for. */
   #noteCost(): void {
     if (!this.#spec || !this.#placement || !this.#start || this.#start === "warm") return;
+    // A comparison makes ready within its wait what is ready otherwise.
+    if (this.#job.compare) return;
     if (this.#httpStatus === undefined) return;
     this.#context.placer.started(this.#spec, {
       path: this.#placement.path,
@@ -487,10 +501,13 @@ export class Invocation implements AnswerHandler, CallerHandler {
     });
   }
 
-  #meter({ sandbox }: Lease): void {
+  #meter(lease: Lease): void {
+    const { sandbox } = lease;
     this.#cpuMs = sandbox.cpuDeltaMs();
     this.#memoryPeakBytes ??= sandbox.memoryPeakBytes();
     if (this.#workBefore) this.#work = sandbox.workSince(this.#workBefore);
+    if (this.#job.compare)
+      this.#measured ??= measuredRun(this.#context.nodeId, lease, this.#cpuMs, this.#work);
   }
 
   #fail(error: unknown): void {
@@ -501,7 +518,8 @@ export class Invocation implements AnswerHandler, CallerHandler {
         : new CloisterError("internal", "The worker met an error of its own");
     if (known !== error)
       this.#context.onProblem?.(error instanceof Error ? error : new Error(String(error)));
-    const { type, stack, memoryPeakBytes } = known.extra;
+    const { type, stack, memoryPeakBytes, initMs, remedy } = known.extra;
+    if (typeof initMs === "number") this.#phases.init_ms = round(initMs);
     if (typeof memoryPeakBytes === "number") this.#memoryPeakBytes = memoryPeakBytes;
     this.#answerPump?.stop();
     this.#reply?.error({
@@ -509,6 +527,7 @@ export class Invocation implements AnswerHandler, CallerHandler {
       message: known.message,
       ...(typeof type === "string" ? { type } : {}),
       ...(typeof stack === "string" ? { stack } : {}),
+      ...(typeof remedy === "string" ? { remedy } : {}),
     });
     if (typeof stack === "string") this.output(2, stack);
     this.#finish(statusOf(known.code), known.code);

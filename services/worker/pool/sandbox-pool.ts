@@ -1,7 +1,6 @@
 import { availableParallelism } from "node:os";
 import type { Path, StartKind, VersionSpec } from "#contracts/function";
 import type { SandboxFilter } from "#contracts/live-sandbox";
-import type { PathState } from "#contracts/placement";
 import { CloisterError } from "#errors/catalogue";
 import type { BundleHold } from "../bundles/bundle-cache.ts";
 import {
@@ -15,6 +14,7 @@ import {
 import { CellMaker, endCell } from "./cell-maker.ts";
 import { CLONE_AGE_MS, CloneKeeper } from "./clone-keeper.ts";
 import { Endings } from "./endings.ts";
+import { ExpectedStarts } from "./expected-starts.ts";
 import {
   type Entry,
   type FunctionPool,
@@ -32,6 +32,7 @@ import { type Cell, PreparedCells } from "./prepared-cells.ts";
 import { ProcessorLoad } from "./processor-load.ts";
 import { RestingEntries } from "./resting-entries.ts";
 import { listSandboxes } from "./sandbox-list.ts";
+import { givesWay, nextStart } from "./tenant-share.ts";
 
 export type { PendingLease, PoolStats, SandboxPoolOptions } from "./pool-options.ts";
 
@@ -45,6 +46,7 @@ const MAX_ATTEMPTS = 3;
  * invocation that no warm sandbox will serve soon, and a start that nobody needs any more does not begin.
  */
 export class SandboxPool {
+  readonly starts: ExpectedStarts;
   readonly #options: SandboxPoolOptions;
   readonly #budget: MemoryBudget;
   readonly #cells: PreparedCells;
@@ -66,6 +68,11 @@ export class SandboxPool {
     this.#processors = options.processors ?? new ProcessorLoad();
     this.#budget = new MemoryBudget(options.memoryMb);
     this.#cells = new PreparedCells(options.prepared, options.demandCells);
+    this.starts = new ExpectedStarts(
+      (spec, path) => this.#functions.find(spec, path),
+      this.#cells,
+      options.launcher,
+    );
     this.#maxBooting = options.maxBooting ?? Math.max(4, 2 * availableParallelism());
     this.#maker = new CellMaker({
       launcher: options.launcher,
@@ -123,6 +130,11 @@ export class SandboxPool {
     };
   }
 
+  /** Versions of which a sandbox lives, at most `max`: those that began last. */
+  versions(max: number): string[] {
+    return this.#functions.alive(max);
+  }
+
   /** Begins to make prepared cells, and clones where they are in demand. */
   start(): void {
     this.#maker.soon();
@@ -146,17 +158,6 @@ export class SandboxPool {
       this.#retire(entry);
     }
     return this.#wait(owner, waitMs);
-  }
-
-  /** How a call of a version would start now, and whether at once. Changes nothing. */
-  expectedStart(spec: VersionSpec, path: Path): PathState {
-    const { launcher } = this.#options;
-    const owner = this.#functions.find(spec, path);
-    const entry = owner?.open.findLast(({ sandbox }) => sandbox.alive);
-    if (entry) return { start: entry.firstStart ?? "warm", ready: true };
-    const shape = shapeOf(spec, path);
-    if (launcher.restores?.(shape, spec)) return { start: "restored", ready: false };
-    return { start: this.#cells.startOf(shape) ?? "cold", ready: false };
   }
 
   /** Counts what is kept as long as no sandbox needs its memory. */
@@ -321,10 +322,17 @@ export class SandboxPool {
     const resettable = !owner.superseded && !entry.retired && this.#isWorthReset(entry);
     if (!keep || this.#closed || !entry.sandbox.alive || (fresh && !resettable))
       this.#retire(entry);
+    else if (this.#room.size > 0 && this.#givesWay(entry)) this.#retire(entry);
     else if (fresh) void this.#reset(entry);
     else if (!entry.retired) this.#offer(entry);
     if (entry.retired && entry.active === 0) this.#end(entry);
     if (owner.waiters.size > 0) this.#balance(owner);
+  }
+
+  #givesWay(entry: Entry): boolean {
+    const functions = (): Iterable<FunctionPool> => this.#functions.all();
+    const start = nextStart(this.#room, functions);
+    return givesWay(entry, start, functions, this.#budget.freeSoonMb, performance.now());
   }
 
   /** One that would have to load its function again makes room for one that comes with it, once there is a snapshot of that. */
@@ -421,11 +429,11 @@ export class SandboxPool {
     }, PATIENCE_MS / 2);
   }
 
-  /** Begins starts while there is room, oldest first; makes room by ending what is idle. */
+  /** Begins starts while there is room, in the order of `nextStart`; makes room by ending what is idle. */
   #admit(): void {
     if (this.#closed) return;
     for (;;) {
-      const start: Start | undefined = this.#room.values().next().value;
+      const start = nextStart(this.#room, () => this.#functions.all());
       if (!start) break;
       const shape = shapeOf(start.owner.spec, start.owner.path);
       const { memoryMb } = shape;

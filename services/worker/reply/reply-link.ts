@@ -70,7 +70,13 @@ export class ReplyStream {
   }
 
   /** The answer failed, before or after its head; the stream is closed. */
-  error(error: { code: string; message: string; type?: string; stack?: string }): void {
+  error(error: {
+    code: string;
+    message: string;
+    type?: string;
+    stack?: string;
+    remedy?: string;
+  }): void {
     this.announce();
     this.#link.sendJson(FRAME.ERROR, this.#id, error);
     this.#link.forget(this.#id);
@@ -96,6 +102,7 @@ export class ReplyStream {
 export interface ReplyLinkOptions {
   idleMs: number;
   closed: (error: Error | undefined) => void;
+  beforeSend?: () => void;
 }
 
 /** The worker's end of its connection to one gateway. */
@@ -112,7 +119,7 @@ export class ReplyLink implements FrameReceiver {
 
   constructor(socket: Socket, options: ReplyLinkOptions) {
     this.#options = options;
-    this.#frames = new FrameSocket(socket, this, "turn");
+    this.#frames = new FrameSocket(socket, this, "turn", options.beforeSend);
     this.#armIdle(options.idleMs);
   }
 

@@ -1,5 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { CloisterError } from "#errors/catalogue";
+import { bounded } from "./bounded.ts";
 import { exitError, heldAgainstLimit, type SandboxExit } from "./exit.ts";
 import type { FrameSocket } from "./frame-socket.ts";
 import { functionError } from "./function-error.ts";
@@ -324,19 +325,6 @@ export class SandboxCore {
   }
 }
 
-/** Resolves with undefined when `promise` takes longer than `ms`. */
-async function bounded<T>(promise: Promise<T>, ms: number): Promise<T | undefined> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<undefined>((resolve) => {
-    timer = setTimeout(resolve, ms, undefined);
-  });
-  try {
-    return await Promise.race([promise, late]);
-  } finally {
-    clearTimeout(timer);
-  }
-}
-
 /** What every stage of a sandbox's life can be asked. */
 abstract class Stage {
   protected readonly core: SandboxCore;
@@ -485,7 +473,7 @@ export class AssignedSandbox extends Stage {
       throw new CloisterError(
         "function_timeout",
         `The function was not loaded within ${timeoutMs} ms, during init`,
-        { during: "init" },
+        { during: "init", initMs: performance.now() - began },
       );
     }
     if (outcome === "gone") {
@@ -494,11 +482,13 @@ export class AssignedSandbox extends Stage {
       throw new CloisterError(error.code, `During init: ${error.message}`, {
         ...error.extra,
         during: "init",
+        initMs: performance.now() - began,
       });
     }
     const { done } = outcome;
     if (done.ok !== true) {
       const error = functionError(done.error, "function_init_error");
+      error.extra.initMs = performance.now() - began;
       const refused = core.meter.memoryRefused();
       void core.end();
       throw heldAgainstLimit(error, refused, message.memoryMb);
@@ -581,6 +571,16 @@ export class ServingSandbox extends Stage {
     const last = this.#lastCpuMs;
     this.#lastCpuMs = now ?? last;
     return now === undefined || last === undefined ? undefined : Math.max(0, now - last);
+  }
+
+  /** CPU time since it began, ms. */
+  cpuMs(): number | undefined {
+    return this.core.meter.cpuMs();
+  }
+
+  /** Memory that no file stands behind, KiB; for measurements. */
+  privateKib(): number | undefined {
+    return this.core.meter.privateKib();
   }
 
   memoryPeakBytes(): number | undefined {
