@@ -173,7 +173,10 @@ export class WorkerService {
         );
         this.#sandboxdUp.resolve();
         if (!this.#draining) void this.#consumer.resume();
-        if (hello.ready)
+        // A node that offers no micro-VMs has none kept ready.
+        if (hello.ready && !this.#kinds()?.includes("microvm"))
+          void this.#launcher.keepReady(0).catch(() => {});
+        else if (hello.ready)
           this.#pool?.yields({
             each: hello.ready,
             // A sandboxd that is gone keeps none; the next one says how many it would.

@@ -7,6 +7,7 @@ import { EXIT, Failure } from "../failure.ts";
 import type { HostFacts } from "../host/facts.ts";
 import { writeReport } from "../terminal/report-file.ts";
 import { type Column, ms, printJson, table } from "../terminal/table.ts";
+import { registerBenchFairness } from "./bench-fairness.ts";
 import { registerBenchQuota } from "./bench-quota.ts";
 import { registerThroughput } from "./bench-throughput.ts";
 
@@ -115,6 +116,7 @@ export const registerBench = (program: Command): void => {
     .action(placement);
   registerThroughput(bench);
   registerBenchQuota(bench);
+  registerBenchFairness(bench);
 };
 
 async function memory(options: { count: number; json?: boolean }): Promise<void> {
