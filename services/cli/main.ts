@@ -32,7 +32,7 @@ const COMMANDS: Record<string, () => Promise<(program: Command) => void>> = {
 
 const program = new Command("cloister")
   .usage("<command> [options]")
-  .description("Serverless sandboxes: functions over HTTP in namespaced containers.")
+  .description("Serverless sandboxes: functions over HTTP in namespaced containers and KVM micro-VMs.")
   .version("0.1.0")
   .showHelpAfterError("Run ./cloister <command> --help.")
   .addHelpText("after", AFTER_HELP)
