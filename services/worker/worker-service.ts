@@ -29,6 +29,7 @@ import { RecentlySeen } from "./node/recently-seen.ts";
 import { nodeAnswer } from "./placement/node-answer.ts";
 import { Placer } from "./placement/placer.ts";
 import { PolicyCache } from "./placement/policy-cache.ts";
+import { ForcedStarts } from "./pool/forced-starts.ts";
 import type { PreparedTarget } from "./pool/prepared-cells.ts";
 import { SandboxPool } from "./pool/sandbox-pool.ts";
 import { MonthCounter } from "./records/month-counter.ts";
@@ -247,6 +248,13 @@ export class WorkerService {
       },
     });
     this.#pool = pool;
+    const forced = new ForcedStarts({
+      cold: this.#launcher,
+      restoring: this.#restoring,
+      bundles,
+      reserve: (memoryMb) => pool.reserve(memoryMb),
+      observe: (sandbox, spec) => sandbox.observe(logsOf(sandbox, spec, this.#records)),
+    });
     const versions = new VersionCache((id) => database.readVersion(id));
     const policies = new PolicyCache((id) => database.policyOf(id));
     const placer = new Placer({
@@ -264,6 +272,7 @@ export class WorkerService {
     this.#context = {
       nodeId: settings.nodeId,
       pool,
+      forced,
       links: this.#links,
       versions,
       policies,

@@ -1,3 +1,4 @@
+import type { ForcedStart } from "./comparison.ts";
 import type { Path, StartKind } from "./function.ts";
 
 /** What the gateway puts in the queue for one invocation. Times are wall-clock ms with fractions. */
@@ -28,6 +29,8 @@ export interface InvocationJob {
   wantedPath?: Path;
   /** The caller wants its system calls in the log, as lines of the stream `trace`. */
   trace?: true;
+  /** A run of a comparison, which no caller can ask for: its worker tells what it measured, and starts the sandbox in this way. */
+  compare?: { start?: ForcedStart };
 }
 
 /** Phases of one invocation, ms. Absent means the phase did not happen. Names are those of Server-Timing. */

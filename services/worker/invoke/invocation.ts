@@ -1,3 +1,4 @@
+import type { MeasuredRun } from "#contracts/comparison";
 import type { StartKind, VersionSpec } from "#contracts/function";
 import type {
   InvocationJob,
@@ -23,6 +24,7 @@ import {
   type WorkReading,
 } from "../sandbox/index.ts";
 import { checkAnswerHead } from "./answer-head.ts";
+import { acquireFor, measuredRun } from "./compared-run.ts";
 import type { InvocationContext, InvocationOutcome } from "./context.ts";
 import { statusOf } from "./invocation-status.ts";
 import { inlineBody } from "./job-body.ts";
@@ -73,6 +75,7 @@ export class Invocation implements AnswerHandler, CallerHandler {
   #workBefore: WorkReading | undefined;
   #trace: TraceLog | undefined;
   #work: InvocationOutcome["work"] = {};
+  #measured: MeasuredRun | undefined;
 
   constructor(context: InvocationContext, job: InvocationJob) {
     this.#context = context;
@@ -155,7 +158,7 @@ export class Invocation implements AnswerHandler, CallerHandler {
       this.#job.acceptedAtMs + this.#context.queueWaitMs,
     );
     const { path } = this.#placement as Placement;
-    const got = this.#context.pool.acquire(spec, path, latest - now);
+    const got = acquireFor(this.#context, this.#job, spec, path, latest - now);
     if (!("promise" in got)) {
       this.#phases.acquire_ms = sinceMs(began);
       this.#begin(spec, got);
@@ -166,7 +169,7 @@ export class Invocation implements AnswerHandler, CallerHandler {
     got.promise.then(
       (lease) => {
         this.#pending = undefined;
-        this.#phases.acquire_ms = sinceMs(began);
+        this.#phases.acquire_ms = round(sinceMs(began) - (lease.asideMs ?? 0));
         for (const [name, ms] of Object.entries(lease.phases))
           this.#phases[name as keyof Phases] = round(ms);
         if (this.#finished) lease.release(true);
@@ -340,7 +343,11 @@ export class Invocation implements AnswerHandler, CallerHandler {
     const finish = (): void => {
       if (this.#finished) return;
       this.#phases.reply_ms = sinceMs(this.#headAt);
-      this.#reply?.end({ ...(handlerMs === undefined ? {} : { handlerMs }), phases: this.#phases });
+      this.#reply?.end({
+        ...(handlerMs === undefined ? {} : { handlerMs }),
+        phases: this.#phases,
+        ...(this.#measured ? { measured: this.#measured } : {}),
+      });
       this.#finish("ok");
     };
     if (this.#answerPump) this.#answerPump.whenDrained(finish);
@@ -483,6 +490,8 @@ export class Invocation implements AnswerHandler, CallerHandler {
   /** What placement learns of a sandbox that this call waited for. */
   #noteCost(): void {
     if (!this.#spec || !this.#placement || !this.#start || this.#start === "warm") return;
+    // A comparison makes ready within its wait what is ready otherwise.
+    if (this.#job.compare) return;
     if (this.#httpStatus === undefined) return;
     this.#context.placer.started(this.#spec, {
       path: this.#placement.path,
@@ -492,10 +501,13 @@ export class Invocation implements AnswerHandler, CallerHandler {
     });
   }
 
-  #meter({ sandbox }: Lease): void {
+  #meter(lease: Lease): void {
+    const { sandbox } = lease;
     this.#cpuMs = sandbox.cpuDeltaMs();
     this.#memoryPeakBytes ??= sandbox.memoryPeakBytes();
     if (this.#workBefore) this.#work = sandbox.workSince(this.#workBefore);
+    if (this.#job.compare)
+      this.#measured ??= measuredRun(this.#context.nodeId, lease, this.#cpuMs, this.#work);
   }
 
   #fail(error: unknown): void {
