@@ -249,7 +249,7 @@ test("the live page shows a call that is made meanwhile, by path and start", asy
     .locator("#live-pool")
     .getByRole("rowheader", { name: /^node_/ })
     .waitFor();
-  const seen = async (isolation: string): Promise<void> => {
+  const seen = async (isolation: string): Promise<string> => {
     const answer = await call(instance, "hello", "/", {
       headers: { "cloister-isolation": isolation },
     });
@@ -260,16 +260,23 @@ test("the live page shows a call that is made meanwhile, by path and start", asy
     const sum = new RegExp(`^${isolation} ${start} \\d+ 0 `);
     await page.locator("#live-sums").getByRole("row", { name: sum }).waitFor();
     await page.locator(`#live-marks .mark.${isolation}`).first().waitFor({ state: "attached" });
+    return answer.headers.get("cloister-invocation-id") ?? "";
   };
   await seen("container");
   await seen("container");
-  await seen("microvm");
+  const id = await seen("microvm");
   await page
     .locator("#live-exits")
     .getByRole("row", { name: /^system call [1-9]/ })
     .waitFor();
   await page.getByRole("button", { name: "Pause" }).click();
   await page.locator("#live-state").getByText("paused").waitFor();
+  // Records are written in batches.
+  let record = await page.goto(`${instance.url}/ui/invocations/${id}`);
+  while (record?.status() === 404) record = await page.reload();
+  await page.locator("#phase-bar rect").first().waitFor();
+  await page.getByRole("row", { name: /^getting a sandbox \d/ }).waitFor();
+  await page.getByText("the caller asks for a micro-VM").waitFor();
 });
 
 test("a key of one tenant sees nothing of another's, not even live", async () => {

@@ -1,7 +1,8 @@
 import type { InvocationRecord, InvocationStatus, LogEntry, Phases } from "#contracts/invocation";
 import type { RecentInvocation } from "#db/recent-invocations";
 import { figure } from "#report/markup";
-import { type Html, html } from "./html.ts";
+import { stackedBars } from "#report/plots";
+import { type Html, html, raw } from "./html.ts";
 import { page } from "./layout.ts";
 import { facts, type Mood, named, state, table } from "./tables.ts";
 import type { Viewer } from "./viewer.ts";
@@ -94,6 +95,26 @@ const PHASES: readonly [keyof Phases, string][] = [
   ["reply_ms", "rest of the answer"],
 ];
 
+/** Phases that follow each other, as one bar. */
+function phaseBar({ phases }: InvocationRecord): Html {
+  const whole = PHASES.filter(([phase, words]) => !words.startsWith("·") && phases[phase]);
+  if (whole.length === 0) return html``;
+  const text = {
+    id: "phase-bar",
+    title: "From its acceptance to its end",
+    caption: "Phases one after the other; the table has their parts, too.",
+  };
+  // Drawn and escaped by the library.
+  return raw(
+    stackedBars(text, "ms", Object.fromEntries(whole), [
+      {
+        name: "this call",
+        parts: Object.fromEntries(whole.map(([phase]) => [phase, phases[phase]])),
+      },
+    ]),
+  ) as Html;
+}
+
 /** All that is known of one call. */
 export function invocationPage(
   viewer: Viewer,
@@ -128,6 +149,7 @@ ${facts([
 ])}
 <section aria-labelledby="why"><h2 id="why">Why on this path</h2><ol>${record.placementReasons.map((reason) => html`<li>${reason}</li>`)}</ol></section>
 <section aria-labelledby="phases"><h2 id="phases">Where its time went</h2>
+${phaseBar(record)}
 ${table({
   caption: "Phases in their order",
   none: "It did not run.",

@@ -106,6 +106,11 @@ test("keys that are wrong, revoked, of a suspended tenant or without a fitting s
   const { id, key } = await admin.clientOf("acme", ["read"]);
   await admin.expect(204, "DELETE", `/admin/v1/tenants/acme/keys/${id}`);
   await says(key, 401, /The key was revoked/);
+  const old = await admin.clientOf("acme", ["read"]);
+  await rig.db.pool.query("update api_keys set expires_at = now() - interval '1 s' where id = $1", [
+    old.id,
+  ]);
+  await says(old.key, 401, /The key has expired/);
   const { key: caller } = await admin.clientOf("acme", ["invoke"]);
   await says(caller, 403, /needs the scope read or admin/);
   await admin.tenant("resting");
