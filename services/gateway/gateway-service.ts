@@ -170,9 +170,9 @@ export class GatewayService {
         queueWaitMs,
         draining,
         opened: (call) => this.#open.add(call),
-        closed: (call, { code, durationMs }) => {
+        closed: (call, outcome) => {
           this.#open.delete(call);
-          this.#metrics.invoked(code, durationMs);
+          this.#metrics.invoked(outcome);
           if (this.#open.size === 0) this.#idle?.();
         },
         onProblem,

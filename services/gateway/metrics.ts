@@ -1,4 +1,3 @@
-import type { ErrorCode } from "#errors/catalogue";
 import {
   Counter,
   createRegistry,
@@ -7,6 +6,7 @@ import {
   Histogram,
   metricName,
 } from "#telemetry/metrics";
+import type { CallOutcome } from "./invoke/call-context.ts";
 
 export interface MetricSources {
   /** Calls under way. */
@@ -23,7 +23,7 @@ const name = (what: string): string => metricName("gateway", what);
 export class GatewayMetrics {
   readonly registry = createRegistry();
   readonly #invocations: Counter<"code">;
-  readonly #invocationSeconds: Histogram;
+  readonly #invocationSeconds: Histogram<"path" | "start">;
   readonly #requests: Counter<"route" | "status">;
   readonly #requestSeconds: Histogram<"route">;
   readonly problems: Counter<"part">;
@@ -38,7 +38,8 @@ export class GatewayMetrics {
     });
     this.#invocationSeconds = new Histogram({
       name: name("invocation_seconds"),
-      help: "From the request's head to the end of the answer",
+      help: "From the request's head to the end of the answer; path and start are none where no sandbox answered",
+      labelNames: ["path", "start"],
       buckets: DURATION_BUCKETS_SECONDS,
       registers,
     });
@@ -76,9 +77,12 @@ export class GatewayMetrics {
     gauge("workers", "Workers connected to this gateway", sources.workers);
   }
 
-  invoked(code: ErrorCode | undefined, durationMs: number): void {
+  invoked({ code, durationMs, meta }: CallOutcome): void {
     this.#invocations.inc({ code: code ?? "ok" });
-    this.#invocationSeconds.observe(durationMs / 1000);
+    this.#invocationSeconds.observe(
+      { path: meta?.path ?? "none", start: meta?.start ?? "none" },
+      durationMs / 1000,
+    );
   }
 
   /** `route` is the pattern, never the address. */

@@ -34,6 +34,9 @@ before(async () => {
   folder = await mkdtemp(join(tmpdir(), "cloister-with-worker-"));
   rig = await startGatewayRig();
   await rig.worker.stop();
+  await rig.db.pool.query(
+    "create table invocations_20200101 partition of invocations for values from ('2020-01-01 00:00:00+00') to ('2020-01-02 00:00:00+00')",
+  );
   sandboxd = new SandboxdStandIn(join(folder, "bundles"));
   await sandboxd.listen();
   worker = new WorkerService(
@@ -48,6 +51,7 @@ before(async () => {
       idleMs: 60_000,
       prepared: [],
       queueWaitMs: 20_000,
+      retentionDays: 40,
     },
     openWorkerDatabase(rig.postgres.url),
     createLog("worker", "silent"),
@@ -110,5 +114,16 @@ test("a function that fails to load says so; less isolation than the policy allo
     const response = await rig.fetch("/f/strict/", { headers });
     assert.equal(response.status, status);
     assert.equal(((await response.json()) as { code: string }).code, code);
+  }
+});
+
+test("the worker has what is past its time removed from the database", async () => {
+  // It does that beside its work and tells nobody: looked at until it is done, at most 10 s.
+  const end = performance.now() + 10_000;
+  for (;;) {
+    const { rows } = await rig.db.pool.query("select to_regclass('invocations_20200101') as old");
+    if (rows[0].old === null) return;
+    assert.ok(performance.now() < end, "still there after 10 s");
+    await new Promise((resolve) => setTimeout(resolve, 20));
   }
 });

@@ -1,5 +1,6 @@
 import { openDatabase } from "#db/database";
 import { listRecentlyPublished, readBundle, readVersion } from "#db/functions";
+import { keepHouse } from "#db/housekeeping";
 import { insertInvocations } from "#db/invocations";
 import { insertLogs } from "#db/logs";
 import { readTenantQuota } from "#db/quotas";
@@ -11,6 +12,9 @@ import type { WorkerDatabase } from "./worker-service.ts";
 const CONNECTIONS = 4;
 /** Snapshots there can be on one node. */
 const MAX_RECENT = 64;
+
+/** Far longer than a call can be under way, ms. */
+const DELETED_GRACE_MS = 3_600_000;
 
 /** The worker's view of the database. */
 export function openWorkerDatabase(url: string): WorkerDatabase {
@@ -34,6 +38,7 @@ export function openWorkerDatabase(url: string): WorkerDatabase {
       };
     },
     tenantStates: (ids) => tenantStates(db, ids),
+    keepHouse: (retentionDays) => keepHouse(db, { days: retentionDays, graceMs: DELETED_GRACE_MS }),
     insertInvocations: (records) => insertInvocations(db, records),
     insertLogs: (entries) => insertLogs(db, entries),
     close: () => db.close(),

@@ -33,6 +33,7 @@ const settings: WorkerSettings = {
   clonesPerFunction: environment.CLOISTER_CLONES_PER_FUNCTION,
   warmTurns: environment.CLOISTER_SNAPSHOT_WARM_TURNS,
   queueWaitMs: environment.CLOISTER_QUEUE_WAIT_MS,
+  retentionDays: environment.CLOISTER_RETENTION_DAYS,
   placement: readPlacementTable(environment.CLOISTER_PLACEMENT_RULES),
   ...(environment.CLOISTER_WORKER_METRICS ? { metrics: environment.CLOISTER_WORKER_METRICS } : {}),
 };

@@ -67,6 +67,9 @@ class Rows implements WorkerDatabase {
     }
     return found;
   }
+  async keepHouse() {
+    return true;
+  }
   async insertInvocations(rows: InvocationRecord[]) {
     this.records.push(...rows);
   }
@@ -98,6 +101,7 @@ beforeEach(async () => {
       idleMs: 60_000,
       prepared: [{ image: "python3", memoryMb: 256, count: 1 }],
       queueWaitMs: 10_000,
+      retentionDays: 40,
       metrics: join(folder, "worker.sock"),
     },
     database,

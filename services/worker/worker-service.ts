@@ -12,6 +12,7 @@ import { Publisher, Subscriber } from "#queue/pubsub";
 import { connectRedis, disconnectRedis, type Redis } from "#queue/redis";
 import { answerInquiries } from "#queue/sandbox-inquiry";
 import { BundleCache } from "./bundles/bundle-cache.ts";
+import { HouseKeeper } from "./housekeeping/house-keeper.ts";
 import type { InvocationContext } from "./invoke/context.ts";
 import { Invocation } from "./invoke/invocation.ts";
 import { VersionCache } from "./invoke/version-cache.ts";
@@ -38,6 +39,8 @@ export interface WorkerDatabase extends RecordSink {
   policyOf(tenantId: string): Promise<TenantPolicy>;
   /** What these tenants are; those that are gone are left out. */
   tenantStates(ids: string[]): Promise<Map<string, TenantState>>;
+  /** Makes the partitions to come and removes what is past its time; false when another worker is at it. */
+  keepHouse(retentionDays: number): Promise<boolean>;
   close(): Promise<void>;
 }
 
@@ -57,6 +60,8 @@ export interface WorkerSettings {
   warmTurns?: number;
   queueWaitMs: number;
   metrics?: string;
+  /** Days that records and logs are kept. */
+  retentionDays: number;
   /** The built-in rules when absent. */
   placement?: PlacementTable;
 }
@@ -85,6 +90,7 @@ export class WorkerService {
   readonly #records: RecordWriter;
   readonly #metrics: WorkerMetrics;
   readonly #snapshots: SnapshotKeeper;
+  readonly #house: HouseKeeper;
   #bundles: BundleCache | undefined;
   #pool: SandboxPool | undefined;
   #context: InvocationContext | undefined;
@@ -147,6 +153,10 @@ export class WorkerService {
       redis: this.#redis,
       records: this.#records,
       onProblem: problem("snapshots"),
+    });
+    this.#house = new HouseKeeper({
+      keepHouse: () => database.keepHouse(settings.retentionDays),
+      onProblem: problem("housekeeping"),
     });
     this.#restoring = new RestoringLauncher(this.#launcher, {
       onProblem: problem("snapshots"),
@@ -286,6 +296,7 @@ export class WorkerService {
     if (!this.#launcher.hello) await this.#consumer.pause();
     await this.#beat();
     this.#heartbeat = setInterval(() => void this.#beat(), HEARTBEAT_MS);
+    this.#house.start();
     this.#snapshots.start(() => this.#restoring.functions?.states() ?? []);
   }
 
@@ -307,7 +318,10 @@ export class WorkerService {
     await Promise.all([
       this.#subscriber.close(),
       disconnectRedis(this.#redis),
-      this.#database.close().catch(() => {}),
+      this.#house
+        .stop()
+        .then(() => this.#database.close())
+        .catch(() => {}),
     ]);
   }
 

@@ -1,3 +1,4 @@
+import type { ReplyMeta } from "#contracts/invocation";
 import type { ErrorCode } from "#errors/catalogue";
 import type { InvocationProducer } from "#queue/invocation-queue";
 import type { Admissions } from "../quota/admissions.ts";
@@ -7,6 +8,8 @@ export interface CallOutcome {
   /** Of the error it ended with; absent when the function's answer was passed on. */
   code: ErrorCode | undefined;
   durationMs: number;
+  /** How it was run; absent when no answer of a sandbox came. */
+  meta: ReplyMeta | undefined;
 }
 
 /** A call under way, as the gateway that drains sees it. */

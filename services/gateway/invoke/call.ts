@@ -3,7 +3,7 @@ import type { ServerResponse } from "node:http";
 import type { Path } from "#contracts/function";
 import { LIMITS } from "#contracts/function";
 import { newId } from "#contracts/ids";
-import type { InvocationJob, Phases } from "#contracts/invocation";
+import type { InvocationJob, Phases, ReplyMeta } from "#contracts/invocation";
 import { pathsExcess } from "#contracts/quota";
 import type { CallTarget } from "#db/functions";
 import { CloisterError, errorCode } from "#errors/catalogue";
@@ -53,6 +53,7 @@ export class Call implements CallHandler, WaitingCall {
   #admission: Admission | undefined;
   /** From the request's head until the quota let it in, without the wait for its body; undefined where no quota was asked. */
   #admitMs: number | undefined;
+  #meta: ReplyMeta | undefined;
   #finished = false;
   #hungTimer: NodeJS.Timeout | undefined;
 
@@ -214,6 +215,7 @@ export class Call implements CallHandler, WaitingCall {
     }
     const headers = clientHeaders(head);
     const { meta } = head;
+    this.#meta = meta;
     headers.flat.push(
       ...["cloister-invocation-id", this.id],
       ...["cloister-isolation", meta.path],
@@ -300,6 +302,7 @@ export class Call implements CallHandler, WaitingCall {
     this.#context.closed(this, {
       code: error?.code,
       durationMs: performance.now() - this.#beganMs,
+      meta: this.#meta,
     });
   }
 }

@@ -37,6 +37,12 @@ export interface InvocationOutcome {
   errorCode: ErrorCode | undefined;
   durationMs: number;
   path: Path | undefined;
+  /** OpenTelemetry's `faas.trigger`. */
+  trigger: "http" | "other";
+  /** From asking for the sandbox that served to when the function could see the call. */
+  initMs: number | undefined;
+  cpuMs: number | undefined;
+  memoryPeakBytes: number | undefined;
   /** What of this the sandbox's path tells. */
   work: Partial<MachineWork> & { pageFaults?: number };
 }

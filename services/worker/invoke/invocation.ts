@@ -558,6 +558,10 @@ export class Invocation implements AnswerHandler, CallerHandler {
       errorCode,
       durationMs,
       path: this.#placement?.path,
+      trigger: job.kind === "http" ? "http" : "other",
+      initMs: this.#invokedAt === 0 ? undefined : this.#servedFrom() - this.#acquireAt,
+      cpuMs: this.#cpuMs,
+      memoryPeakBytes: this.#memoryPeakBytes,
       work: this.#work,
     });
     this.#done.resolve();
