@@ -1,5 +1,7 @@
+import { randomUUID } from "node:crypto";
 import type { Server } from "node:http";
 import { getRequestListener } from "@hono/node-server";
+import type { TraceSettings } from "#config/trace-environment";
 import { CHANGES_CHANNEL, type Change } from "#contracts/invocation";
 import { type Database, openDatabase } from "#db/database";
 import { resolveFunction } from "#db/functions";
@@ -11,6 +13,8 @@ import { InvocationProducer } from "#queue/invocation-queue";
 import { Publisher, Subscriber } from "#queue/pubsub";
 import { QuotaCounters } from "#queue/quota-counters";
 import type { Logger } from "#telemetry/log";
+import { openTracing } from "#telemetry/open-tracing";
+import type { Tracing } from "#telemetry/tracing";
 import { createApp } from "./app.ts";
 import { Authenticator } from "./auth/authenticator.ts";
 import { RefreshingCache } from "./cache/refreshing-cache.ts";
@@ -41,6 +45,8 @@ export interface GatewaySettings {
   drainMs?: number;
   /** How long calls at once of a gateway that died still count, ms. */
   quotaLeaseMs?: number;
+  /** Traces are off when absent. */
+  traces?: TraceSettings;
 }
 
 /** Below the 45 s after which `cloister up` kills. */
@@ -67,6 +73,7 @@ export class GatewayService {
   readonly #reply: ReplyServer;
   readonly #drain = new AbortController();
   #server: Server | undefined;
+  #tracing: Tracing | undefined;
   #idle: (() => void) | undefined;
 
   constructor(settings: GatewaySettings, log: Logger) {
@@ -133,6 +140,15 @@ export class GatewayService {
   /** Resolves with the URL it serves at. Waits for neither PostgreSQL nor Redis: /readyz tells of them. */
   async start(): Promise<string> {
     const { listen, queueWaitMs } = this.#settings;
+    this.#tracing = await openTracing(this.#settings.traces, {
+      component: "gateway",
+      instanceId: randomUUID(),
+      counted: (outcome, spans) => this.#metrics.spans.inc({ outcome }, spans),
+      onProblem: (error) => {
+        this.#metrics.problems.inc({ part: "traces" });
+        this.#log.warn({ part: "traces", err: error.message }, "trouble");
+      },
+    });
     const replyTo = await this.#reply.listen();
     this.#hearChanges();
     const match = /^(.+):(\d{1,5})$/.exec(listen);
@@ -176,6 +192,7 @@ export class GatewayService {
           if (this.#open.size === 0) this.#idle?.();
         },
         onProblem,
+        ...(this.#tracing ? { tracing: this.#tracing } : {}),
       },
       authenticator: this.#authenticator,
       functions: this.#functions,
@@ -222,7 +239,7 @@ export class GatewayService {
     this.#admissions.close();
     this.#reply.close();
     await this.#authenticator.close();
-    await Promise.all([this.#subscriber.close(), this.#producer.close()]);
+    await Promise.all([this.#tracing?.close(), this.#subscriber.close(), this.#producer.close()]);
     await this.#db.close().catch(() => {});
   }
 

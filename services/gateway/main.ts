@@ -1,8 +1,10 @@
 import { readEnvironment, required } from "#config/environment";
+import { readTraceSettings } from "#config/trace-environment";
 import { createLog } from "#telemetry/log";
 import { GatewayService } from "./gateway-service.ts";
 
 const environment = readEnvironment();
+const traces = readTraceSettings();
 const log = createLog("gateway", environment.CLOISTER_LOG_LEVEL);
 
 const gateway = new GatewayService(
@@ -13,6 +15,7 @@ const gateway = new GatewayService(
     replyListen: required(environment, "CLOISTER_REPLY_LISTEN"),
     linkSecret: required(environment, "CLOISTER_LINK_SECRET"),
     queueWaitMs: environment.CLOISTER_QUEUE_WAIT_MS,
+    ...(traces ? { traces } : {}),
     ...(environment.CLOISTER_PUBLIC_URL ? { publicUrl: environment.CLOISTER_PUBLIC_URL } : {}),
   },
   log,

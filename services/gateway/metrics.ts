@@ -5,6 +5,7 @@ import {
   Gauge,
   Histogram,
   metricName,
+  spansCounter,
 } from "#telemetry/metrics";
 import type { CallOutcome } from "./invoke/call-context.ts";
 
@@ -27,6 +28,7 @@ export class GatewayMetrics {
   readonly #requests: Counter<"route" | "status">;
   readonly #requestSeconds: Histogram<"route">;
   readonly problems: Counter<"part">;
+  readonly spans: Counter<"outcome">;
 
   constructor(sources: MetricSources) {
     const registers = [this.registry];
@@ -62,6 +64,7 @@ export class GatewayMetrics {
       labelNames: ["part"],
       registers,
     });
+    this.spans = spansCounter("gateway", this.registry);
     const gauge = (what: string, help: string, read: () => number): void => {
       const made = new Gauge({
         name: name(what),

@@ -8,6 +8,7 @@ import {
   Gauge,
   Histogram,
   type Registry,
+  spansCounter,
 } from "#telemetry/metrics";
 import { FaasMetrics } from "./faas-metrics.ts";
 import type { InvocationOutcome } from "./invoke/context.ts";
@@ -42,6 +43,7 @@ export class WorkerMetrics {
   readonly #machineSeconds: Counter<"path" | "part">;
   readonly #pageFaults: Counter<"path">;
   readonly problems: Counter<"part">;
+  readonly spans = spansCounter("worker", this.registry);
 
   constructor(sources: MetricSources) {
     const registers = [this.registry];

@@ -1,5 +1,6 @@
 import type { Server } from "node:http";
 import type { Logger } from "pino";
+import type { TraceSettings } from "#config/trace-environment";
 import type { VersionSpec } from "#contracts/function";
 import { CHANGES_CHANNEL, type Change, type InvocationJob } from "#contracts/invocation";
 import type { SandboxFilter } from "#contracts/live-sandbox";
@@ -11,6 +12,8 @@ import { answerPlacement } from "#queue/placement-asks";
 import { Publisher, Subscriber } from "#queue/pubsub";
 import { connectRedis, disconnectRedis, type Redis } from "#queue/redis";
 import { answerInquiries } from "#queue/sandbox-inquiry";
+import { openTracing } from "#telemetry/open-tracing";
+import type { Tracing } from "#telemetry/tracing";
 import { BundleCache } from "./bundles/bundle-cache.ts";
 import { HouseKeeper } from "./housekeeping/house-keeper.ts";
 import type { InvocationContext } from "./invoke/context.ts";
@@ -62,6 +65,8 @@ export interface WorkerSettings {
   metrics?: string;
   /** Days that records and logs are kept. */
   retentionDays: number;
+  /** Traces are off when absent. */
+  traces?: TraceSettings;
   /** The built-in rules when absent. */
   placement?: PlacementTable;
 }
@@ -95,6 +100,7 @@ export class WorkerService {
   #pool: SandboxPool | undefined;
   #context: InvocationContext | undefined;
   #metricsServer: Server | undefined;
+  #tracing: Tracing | undefined;
   #heartbeat: NodeJS.Timeout | undefined;
   #sandboxdUp = Promise.withResolvers<void>();
   /** Those that this worker has taken and not ended. */
@@ -210,7 +216,17 @@ export class WorkerService {
       kinds: () => this.#launcher.hello?.kinds,
       expectedStart: (spec, path) => pool.expectedStart(spec, path),
     });
+    this.#tracing = await openTracing(settings.traces, {
+      component: "worker",
+      instanceId: settings.nodeId,
+      counted: (outcome, spans) => this.#metrics.spans.inc({ outcome }, spans),
+      onProblem: (error) => {
+        this.#metrics.problems.inc({ part: "traces" });
+        this.#log.warn({ part: "traces", err: error.message }, "trouble");
+      },
+    });
     this.#context = {
+      ...(this.#tracing ? { tracing: this.#tracing } : {}),
       nodeId: settings.nodeId,
       pool,
       links: this.#links,
@@ -316,6 +332,7 @@ export class WorkerService {
     this.#metricsServer?.close();
     this.#metricsServer?.closeAllConnections();
     await Promise.all([
+      this.#tracing?.close(),
       this.#subscriber.close(),
       disconnectRedis(this.#redis),
       this.#house

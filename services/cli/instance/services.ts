@@ -154,6 +154,9 @@ function shared(wiring: Wiring): Record<string, string> {
     const value = process.env[name];
     if (value !== undefined) env[name] = value;
   }
+  // OpenTelemetry's, of which its specification has many.
+  for (const [name, value] of Object.entries(process.env))
+    if (name.startsWith("OTEL_") && value !== undefined) env[name] = value;
   return env;
 }
 

@@ -1,6 +1,7 @@
 import type { ReplyMeta } from "#contracts/invocation";
 import type { ErrorCode } from "#errors/catalogue";
 import type { InvocationProducer } from "#queue/invocation-queue";
+import type { Tracing } from "#telemetry/tracing";
 import type { Admissions } from "../quota/admissions.ts";
 import type { Calls, WaitingCall } from "./calls.ts";
 
@@ -31,4 +32,6 @@ export interface CallContext {
   opened: (call: OpenCall) => void;
   closed: (call: OpenCall, outcome: CallOutcome) => void;
   onProblem: (error: Error) => void;
+  /** Absent when traces are off. */
+  tracing?: Tracing;
 }

@@ -15,7 +15,8 @@ import type { Admission } from "../quota/admissions.ts";
 import { quotaExceeded } from "../quota/quota-error.ts";
 import { answerHead, clientHeaders, serverTiming } from "./answer-head.ts";
 import { AnswerWriter, lingerAfter } from "./answer-writer.ts";
-import type { CallContext } from "./call-context.ts";
+import type { CallContext, CallOutcome } from "./call-context.ts";
+import { CallSpan } from "./call-span.ts";
 import type { WaitingCall } from "./calls.ts";
 import type { RequestBody } from "./request-body.ts";
 
@@ -54,6 +55,8 @@ export class Call implements CallHandler, WaitingCall {
   /** From the request's head until the quota let it in, without the wait for its body; undefined where no quota was asked. */
   #admitMs: number | undefined;
   #meta: ReplyMeta | undefined;
+  #status = 0;
+  readonly #span: CallSpan | undefined;
   #finished = false;
   #hungTimer: NodeJS.Timeout | undefined;
 
@@ -64,6 +67,7 @@ export class Call implements CallHandler, WaitingCall {
       taken: (bytes) => this.#stream?.consumed(bytes),
       broken: (reason) => this.#broken(new CloisterError("function_bad_response", reason)),
     });
+    if (context.tracing) this.#span = new CallSpan(context.tracing, response.req);
     response.once("close", () => this.#clientGone());
     context.opened(this);
   }
@@ -131,6 +135,7 @@ export class Call implements CallHandler, WaitingCall {
     else if (body.whole.length > LIMITS.inlineBodyBytes) this.#pieces = oneByOne(body.whole);
     else if (body.whole.length > 0) job.body = inJson(body.whole);
     job.bodyFollows = this.#pieces !== undefined;
+    this.#span?.into(job);
     this.#queued = true;
     // Known before it is in the queue: a worker may be quicker than Redis's answer to us.
     calls.add(this);
@@ -197,6 +202,7 @@ export class Call implements CallHandler, WaitingCall {
     headers.push("cloister-invocation-id", this.id);
     if (this.#target) headers.push("cloister-version", String(this.#target.version));
     headers.push("server-timing", this.#timing({}));
+    if (this.#span) headers.push("traceresponse", this.#span.traceresponse);
     headers.push("content-length", String(Buffer.byteLength(text)));
     if (this.#context.draining()) headers.push("connection", "close");
     response.writeHead(error.status, headers);
@@ -216,6 +222,7 @@ export class Call implements CallHandler, WaitingCall {
     const headers = clientHeaders(head);
     const { meta } = head;
     this.#meta = meta;
+    this.#status = head.status;
     headers.flat.push(
       ...["cloister-invocation-id", this.id],
       ...["cloister-isolation", meta.path],
@@ -223,6 +230,7 @@ export class Call implements CallHandler, WaitingCall {
       ...["cloister-version", String(meta.version)],
       ...["server-timing", this.#timing(meta.phases)],
     );
+    if (this.#span) headers.flat.push("traceresponse", this.#span.traceresponse);
     if (this.#admission) {
       const { policy, limit } = this.#admission.headers;
       headers.flat.push("ratelimit-policy", policy, "ratelimit", limit);
@@ -299,11 +307,19 @@ export class Call implements CallHandler, WaitingCall {
     if (this.#stream) this.#stream.cancel();
     else if (this.#queued) void this.#context.producer.remove(this.id);
     this.#admission?.release();
-    this.#context.closed(this, {
+    const outcome: CallOutcome = {
       code: error?.code,
       durationMs: performance.now() - this.#beganMs,
       meta: this.#meta,
-    });
+    };
+    this.#context.closed(this, outcome);
+    this.#span?.end(
+      this.id,
+      performance.timeOrigin + this.#beganMs,
+      error?.status ?? this.#status,
+      this.#target,
+      outcome,
+    );
   }
 }
 

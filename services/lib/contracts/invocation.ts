@@ -28,6 +28,9 @@ export interface InvocationJob {
   wantedPath?: Path;
   /** The caller wants its system calls in the log, as lines of the stream `trace`. */
   trace?: true;
+  /** The gateway's span, where it is recorded (W3C Trace Context). */
+  traceparent?: string;
+  tracestate?: string;
 }
 
 /** Phases of one invocation, ms. Absent means the phase did not happen. Names are those of Server-Timing. */

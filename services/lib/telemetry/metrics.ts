@@ -1,4 +1,4 @@
-import { collectDefaultMetrics, Registry } from "prom-client";
+import { Counter, collectDefaultMetrics, Registry } from "prom-client";
 
 export { Counter, Gauge, Histogram, Registry } from "prom-client";
 
@@ -20,3 +20,12 @@ export function createRegistry(): Registry {
   collectDefaultMetrics({ register: registry });
   return registry;
 }
+
+/** Of the traces that a service sends. */
+export const spansCounter = (component: string, registry: Registry): Counter<"outcome"> =>
+  new Counter({
+    name: metricName(component, "spans_total"),
+    help: "Spans by outcome: made, sent to the receiver of traces, failed to be; what was made and is neither waits, or was dropped by a full queue",
+    labelNames: ["outcome"],
+    registers: [registry],
+  });

@@ -7,6 +7,7 @@ import type {
   Phases,
 } from "#contracts/invocation";
 import type { ErrorCode } from "#errors/catalogue";
+import type { Tracing } from "#telemetry/tracing";
 import type { Placer } from "../placement/placer.ts";
 import type { PolicyCache } from "../placement/policy-cache.ts";
 import type { SandboxPool } from "../pool/sandbox-pool.ts";
@@ -28,6 +29,8 @@ export interface InvocationContext {
   queueWaitMs: number;
   finished?: (outcome: InvocationOutcome) => void;
   onProblem?: (error: Error) => void;
+  /** Absent when traces are off. */
+  tracing?: Tracing;
 }
 
 export interface InvocationOutcome {

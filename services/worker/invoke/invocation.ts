@@ -23,6 +23,7 @@ import {
 } from "../sandbox/index.ts";
 import { checkAnswerHead } from "./answer-head.ts";
 import type { InvocationContext, InvocationOutcome } from "./context.ts";
+import { type InvocationSpans, spansOf } from "./invocation-spans.ts";
 import { statusOf } from "./invocation-status.ts";
 import { inlineBody } from "./job-body.ts";
 
@@ -72,10 +73,12 @@ export class Invocation implements AnswerHandler, CallerHandler {
   #workBefore: WorkReading | undefined;
   #trace: TraceLog | undefined;
   #work: InvocationOutcome["work"] = {};
+  readonly #spans: InvocationSpans | undefined;
 
   constructor(context: InvocationContext, job: InvocationJob) {
     this.#context = context;
     this.#job = job;
+    this.#spans = spansOf(context.tracing, job);
   }
 
   get id(): string {
@@ -215,7 +218,7 @@ export class Invocation implements AnswerHandler, CallerHandler {
           method: job.head.method,
           url: job.head.url,
           path: job.head.path,
-          headers: job.head.headers,
+          headers: this.#spans?.headers() ?? job.head.headers,
           deadlineMs: timeoutMs,
           hasBody: job.bodyFollows || body !== undefined,
         },
@@ -551,7 +554,7 @@ export class Invocation implements AnswerHandler, CallerHandler {
       nodeId: this.#context.nodeId,
       ...this.#work,
     });
-    this.#context.finished?.({
+    const outcome: InvocationOutcome = {
       status,
       start: this.#start,
       phases: this.#phases,
@@ -563,6 +566,19 @@ export class Invocation implements AnswerHandler, CallerHandler {
       cpuMs: this.#cpuMs,
       memoryPeakBytes: this.#memoryPeakBytes,
       work: this.#work,
+    };
+    this.#context.finished?.(outcome);
+    this.#spans?.end({
+      outcome,
+      marks: {
+        acquireAt: this.#acquireAt,
+        servedFrom: this.#invokedAt === 0 ? 0 : this.#servedFrom(),
+        headAt: this.#headAt,
+        finishedAt: performance.now(),
+      },
+      spec: this.#spec,
+      sandboxId: this.#sandboxId,
+      httpStatus: this.#httpStatus,
     });
     this.#done.resolve();
   }
