@@ -98,15 +98,30 @@ describe("clones that wait", { timeout: 300_000 }, () => {
   const fromPool = ({ start, timing }: Called): boolean =>
     start === "restored" && /acquire;dur=/.test(timing) && !/(create|restore);dur=/.test(timing);
 
-  /** First processes of a function's sandboxes, as sandboxd has it. */
-  async function processesOf(label: string): Promise<number[]> {
+  interface Listed {
+    label: string;
+    pid: number;
+    state: string;
+  }
+  async function askSandboxd(op: string, more: object = {}): Promise<Record<string, unknown>> {
     const sandboxd = new SandboxdLauncher({ socketPath: socketOf("sandboxd") });
     await sandboxd.connect();
-    const { sandboxes } = (await sandboxd.request({ op: "list" })) as unknown as {
-      sandboxes: { label: string; pid: number }[];
-    };
+    const reply = await sandboxd.request({ op, ...more });
     sandboxd.close();
-    return sandboxes.filter((one) => one.label === label).map(({ pid }) => pid);
+    return reply;
+  }
+  const listed = async () => (await askSandboxd("list")).sandboxes as Listed[];
+
+  /** First processes of a function's sandboxes, as sandboxd has it. */
+  const processesOf = async (label: string): Promise<number[]> =>
+    (await listed()).filter((one) => one.label === label).map(({ pid }) => pid);
+
+  /** Resolves when nothing in sandboxd's list matches any more. */
+  async function noneLeft(matches: (one: Listed) => boolean): Promise<void> {
+    for (let tries = 0; (await listed()).some(matches); tries++) {
+      assert.ok(tries < TRIES, JSON.stringify(await listed()));
+      await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
+    }
   }
 
   for (const [runtime, source] of [
@@ -201,6 +216,34 @@ def handler(event, context):
     const now = await processesOf("killed@1");
     assert.ok(now.length > 0 && now.every((pid) => !waiting.includes(pid)));
     await removed("killed");
+  });
+
+  test("kill -9 of the worker: those that wait for it end, and the next one serves", async () => {
+    await published("left", { reuse: "fresh" }, "export const handler = async () => 1;");
+    await called("left");
+    await until(
+      (now) => now > 0,
+      () => called("left"),
+    );
+    const waiting = await processesOf("left@1");
+    assert.ok(waiting.length > 0);
+    process.kill(instance.pids().worker ?? 0, "SIGKILL");
+    await noneLeft(({ pid }) => waiting.includes(pid));
+    const { status, body } = await called("left");
+    assert.deepEqual([status, body], [200, "1"]);
+    await removed("left");
+  });
+
+  test("sandboxd keeps no more micro-VMs ready than it is told", async () => {
+    await published("ready", { reuse: "fresh" }, "export const handler = async () => 1;");
+    const isReady = ({ label, state }: Listed) => label.startsWith("ready-") && state !== "ending";
+    assert.ok((await listed()).some(isReady));
+    await askSandboxd("keep", { ready: 0 });
+    await noneLeft(({ label }) => label.startsWith("ready-"));
+    assert.equal((await called("ready")).body, "1");
+    assert.equal((await listed()).some(isReady), false);
+    await askSandboxd("keep", { ready: 24 });
+    await removed("ready");
   });
 
   test("a new version, and the function's end, take its clones with them", async () => {

@@ -273,7 +273,7 @@ async def handler(event, context):
     await deploy(instance, { name: "contained", isolation: "container", files });
     const snapshot = await settled("contained");
     assert.equal(snapshot.state, "none");
-    assert.match(snapshot.reason ?? "", /asks for container/);
+    assert.match(snapshot.reason ?? "", /asks for a container/);
   });
 
   test("sandboxd starts anew: the snapshots are gone, the function runs, and gets another one", async () => {

@@ -274,7 +274,10 @@ test("placement tells the path and why, and what a refusal would be", async () =
   await rig.worker.beat();
   const fits = await json(await rig.fetch("/v1/functions/fn/placement"));
   assert.equal(fits.path, "container");
-  assert.ok((fits.reasons as string[]).length > 0);
+  assert.deepEqual(fits.rules, ["auto-trusted", "node-offers"]);
+  assert.equal((fits.reasons as string[]).length, 2);
+  const [silent] = fits.nodes as Json[];
+  assert.equal(silent?.answered, false, "a node that does not answer is judged by its heartbeat");
   const stronger = await json(await rig.fetch("/v1/functions/fn/placement?isolation=microvm"));
   assert.equal(stronger.path, null);
   assert.equal(stronger.code, "isolation_unavailable");

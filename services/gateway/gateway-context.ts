@@ -1,4 +1,5 @@
 import type { Change } from "#contracts/invocation";
+import type { PlacementEngine } from "#contracts/placement-engine";
 import type { Database } from "#db/database";
 import type { InvocationProducer } from "#queue/invocation-queue";
 import type { Subscriber } from "#queue/pubsub";
@@ -16,6 +17,8 @@ export interface GatewayContext {
   readMonthTotal: (tenantId: string, month: string) => Promise<number>;
   authenticator: Authenticator;
   metrics: GatewayMetrics;
+  /** The rules that calls are placed by. */
+  placement: PlacementEngine;
   /** What users type before a path. */
   publicUrl: string;
   draining: () => boolean;

@@ -3,6 +3,8 @@ import type { Server } from "node:http";
 import { getRequestListener } from "@hono/node-server";
 import type { TraceSettings } from "#config/trace-environment";
 import { CHANGES_CHANNEL, type Change } from "#contracts/invocation";
+import { PlacementEngine } from "#contracts/placement-engine";
+import { PLACEMENT_TABLE, type PlacementTable } from "#contracts/placement-table";
 import { type Database, openDatabase } from "#db/database";
 import { resolveFunction } from "#db/functions";
 import { readKey, touchKeys } from "#db/keys";
@@ -41,6 +43,8 @@ export interface GatewaySettings {
   replyListen: string;
   linkSecret: string;
   queueWaitMs: number;
+  /** The built-in rules when absent. */
+  placement?: PlacementTable;
   /** Longest a drain waits for calls under way, ms. */
   drainMs?: number;
   /** How long calls at once of a gateway that died still count, ms. */
@@ -71,6 +75,7 @@ export class GatewayService {
   readonly #open = new Set<OpenCall>();
   readonly #lostJobs: LostJobs<Call>;
   readonly #reply: ReplyServer;
+  readonly #placement: PlacementEngine;
   readonly #drain = new AbortController();
   #server: Server | undefined;
   #tracing: Tracing | undefined;
@@ -118,6 +123,7 @@ export class GatewayService {
       maxEntries: 10,
       onProblem: problem("tenants"),
     });
+    this.#placement = new PlacementEngine(settings.placement ?? PLACEMENT_TABLE);
     this.#calls = new Calls(settings.queueWaitMs);
     this.#lostJobs = new LostJobs(this.#calls, (id) => this.#producer.state(id));
     this.#reply = new ReplyServer({
@@ -168,6 +174,7 @@ export class GatewayService {
       readMonthTotal: this.#readMonthTotal,
       authenticator: this.#authenticator,
       metrics: this.#metrics,
+      placement: this.#placement,
       publicUrl,
       draining,
       drained: this.#drain.signal,

@@ -1,4 +1,5 @@
 import { readEnvironment, required } from "#config/environment";
+import { readPlacementTable } from "#config/placement-rules";
 import { readTraceSettings } from "#config/trace-environment";
 import { createLog } from "#telemetry/log";
 import { GatewayService } from "./gateway-service.ts";
@@ -16,6 +17,7 @@ const gateway = new GatewayService(
     linkSecret: required(environment, "CLOISTER_LINK_SECRET"),
     queueWaitMs: environment.CLOISTER_QUEUE_WAIT_MS,
     ...(traces ? { traces } : {}),
+    placement: readPlacementTable(environment.CLOISTER_PLACEMENT_RULES),
     ...(environment.CLOISTER_PUBLIC_URL ? { publicUrl: environment.CLOISTER_PUBLIC_URL } : {}),
   },
   log,

@@ -22,7 +22,7 @@ export interface Problem {
 export const PROBLEM_TYPE = "application/problem+json";
 
 export const problemOf = (error: CloisterError, instance?: string): Problem => {
-  const { title, status, remedy } = ERRORS[error.code];
+  const { title, status } = ERRORS[error.code];
   const { type } = error.extra;
   const excess = quotaOf(error);
   return {
@@ -31,7 +31,7 @@ export const problemOf = (error: CloisterError, instance?: string): Problem => {
     status,
     detail: error.message,
     code: error.code,
-    remedy,
+    remedy: error.remedy,
     ...(instance === undefined ? {} : { instance }),
     ...(typeof type === "string" ? { errorType: type } : {}),
     ...(excess ? { quota: excess.quota, of: excess.of, limit: excess.limit } : {}),

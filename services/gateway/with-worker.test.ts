@@ -3,6 +3,8 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
+import { createKey } from "#db/keys";
+import { ensureTenant } from "#db/tenants";
 import { createLog } from "#telemetry/log";
 import { openWorkerDatabase } from "../worker/database.ts";
 import { SandboxdStandIn } from "../worker/testkit/sandboxd-stand-in.ts";
@@ -126,4 +128,84 @@ test("the worker has what is past its time removed from the database", async () 
     assert.ok(performance.now() < end, "still there after 10 s");
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
+});
+
+interface Told {
+  path: string | null;
+  start?: string;
+  code?: string;
+  remedy?: string;
+  reasons: string[];
+  rules: string[];
+  findings: Record<"needs" | "hints", { need: string; file: string; line: number }[]>;
+  nodes: {
+    id: string;
+    answered: boolean;
+    paths: Record<string, { start: string; ready: boolean; next: string; observed: number }>;
+  }[];
+}
+
+const placementOf = async (name: string, headers: Record<string, string> = {}): Promise<Told> => {
+  const response = await rig.fetch(`/v1/functions/${name}/placement`, { headers });
+  assert.equal(response.status, 200, await response.clone().text());
+  return (await response.json()) as Told;
+};
+
+const SPAWNS = `
+import subprocess
+
+def handler(event, context):
+    return subprocess.run(["x"]).returncode if event.get("run") else "idle"
+`;
+
+test("placement asks the node: how a call would start, what that costs, and what the code needs, with file and line", async () => {
+  await rig.publish("told", {
+    runtime: "python3",
+    files: { "main.py": SPAWNS, "site-packages/dep.py": "import os\nos.fork()\n" },
+  });
+  const before = await placementOf("told");
+  assert.equal(before.path, "container");
+  assert.match(before.start ?? "", /^(cold|prepared)$/);
+  assert.deepEqual(before.rules, ["auto-trusted", "need-subprocess", "node-offers"]);
+  const where = ({ need, file, line }: Told["findings"]["needs"][number]) =>
+    `${need} ${file}:${line}`;
+  assert.deepEqual(before.findings.needs.map(where), ["subprocess main.py:5"]);
+  assert.deepEqual(before.findings.hints.map(where), ["subprocess site-packages/dep.py:2"]);
+  const [node] = before.nodes;
+  assert.deepEqual([node?.id, node?.answered], ["node_real", true]);
+  assert.equal(node?.paths.container?.observed, 0);
+
+  const response = await rig.fetch("/v1/functions/told/invocations", {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: "{}",
+  });
+  assert.equal(response.status, 200, await response.clone().text());
+  const after = await placementOf("told");
+  assert.deepEqual([after.path, after.start], ["container", "warm"]);
+  const container = after.nodes[0]?.paths.container;
+  assert.equal(container?.ready, true);
+  assert.ok((container?.observed ?? 0) > 0.9, "the call's own start is what was seen");
+});
+
+test("what a standard tenant's code needs and no path has is refused with what to do about it", async () => {
+  const tenant = await ensureTenant(rig.db, "standard", "standard");
+  const { clear } = await createKey(rig.db, tenant.id, "test", ["invoke", "deploy", "read"]);
+  const headers = { authorization: `Bearer ${clear}`, "content-type": "application/json" };
+  const body = { name: "spawns", runtime: "python3", files: { "main.py": SPAWNS } };
+  const published = await rig.fetch("/v1/functions", {
+    method: "POST",
+    headers,
+    body: JSON.stringify(body),
+  });
+  assert.equal(published.status, 201, await published.clone().text());
+  const told = await placementOf("spawns", headers);
+  assert.deepEqual([told.path, told.code], [null, "isolation_unavailable"]);
+  assert.match(told.remedy ?? "", /--isolation microvm/);
+  const call = { method: "POST", headers, body: "{}" };
+  const refused = await rig.fetch("/v1/functions/spawns/invocations", call);
+  const problem = (await refused.json()) as Record<string, string>;
+  assert.deepEqual([refused.status, problem.code], [503, "isolation_unavailable"]);
+  assert.match(problem.detail ?? "", /starts other programs/);
+  assert.equal(problem.remedy, told.remedy);
 });

@@ -1,3 +1,4 @@
+import { policyOf } from "#contracts/quota";
 import { openDatabase } from "#db/database";
 import { listRecentlyPublished, readBundle, readVersion } from "#db/functions";
 import { keepHouse } from "#db/housekeeping";
@@ -24,18 +25,13 @@ export function openWorkerDatabase(url: string): WorkerDatabase {
     readBundle: (digest) => readBundle(db, digest),
     recentlyPublished: (seconds) => listRecentlyPublished(db, seconds, MAX_RECENT),
     async policyOf(tenantId) {
-      const tenant = await readTenant(db, tenantId);
-      if (!tenant?.active)
+      const [tenant, stored] = await Promise.all([
+        readTenant(db, tenantId),
+        readTenantQuota(db, tenantId),
+      ]);
+      if (!tenant?.active || !stored)
         throw new CloisterError("tenant_suspended", "The tenant is suspended, or gone");
-      const quota = (await readTenantQuota(db, tenantId))?.quota;
-      // Gone in between.
-      if (!quota) throw new CloisterError("tenant_suspended", "The tenant is suspended, or gone");
-      const { minimumIsolation, paths } = quota;
-      return {
-        tier: tenant.tier,
-        minimumIsolation: minimumIsolation ?? undefined,
-        paths: paths ?? undefined,
-      };
+      return policyOf(stored.tier, stored.quota);
     },
     tenantStates: (ids) => tenantStates(db, ids),
     keepHouse: (retentionDays) => keepHouse(db, { days: retentionDays, graceMs: DELETED_GRACE_MS }),

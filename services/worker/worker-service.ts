@@ -214,7 +214,7 @@ export class WorkerService {
     const placer = new Placer({
       table: settings.placement ?? PLACEMENT_TABLE,
       kinds: () => this.#launcher.hello?.kinds,
-      expectedStart: (spec, path) => pool.expectedStart(spec, path),
+      starts: pool.starts,
     });
     this.#tracing = await openTracing(settings.traces, {
       component: "worker",

@@ -1,4 +1,3 @@
-import { readFileSync } from "node:fs";
 import { type Distribution, distribution } from "#report/statistics";
 import type { ServingSandbox } from "../../worker/sandbox/index.ts";
 import { messageOf } from "../failure.ts";
@@ -6,13 +5,12 @@ import { type HostFacts, hostFacts } from "../host/facts.ts";
 import { firstAnswer } from "./first-answer.ts";
 import { fromSnapshot } from "./from-snapshot.ts";
 import { type Ground, HELLO, type HelloRuntime, layGround } from "./ground.ts";
+import { processorMs } from "./processor-time.ts";
 
 /** So many turns each has, so that all runtimes meet the same weather. */
 const TURNS = 5;
 /** Micro-VMs of a turn that is not counted. */
 const WARM_UP = 32;
-/** Clock ticks in a second (sysconf(3) _SC_CLK_TCK), as Linux tells them to user space. */
-const TICK_MS = 10;
 
 export interface RateReport {
   host: HostFacts;
@@ -21,7 +19,7 @@ export interface RateReport {
     runtime: HelloRuntime;
     /** Micro-VMs that were made, have answered and have ended, per second of the whole run. */
     per_second: number | null;
-    /** Processor time for each, of all processes of the benchmark: sandboxd, monitors, guests and the tool itself, ms. */
+    /** Processor time for each, of the tool, sandboxd and the sandboxes, ms. */
     cpu_ms_each: number | null;
   } & Distribution)[];
   /** The first failure of each runtime that had one. */
@@ -116,7 +114,7 @@ async function turn(
 ): Promise<void> {
   const ends: Promise<void>[] = [];
   let left = count;
-  const cpuBefore = cpuMs(one.ground);
+  const before = processorMs(one.ground);
   const beganMs = performance.now();
   const client = async (): Promise<void> => {
     while (left-- > 0 && !signal.aborted) {
@@ -133,15 +131,5 @@ async function turn(
   await Promise.all(Array.from({ length: clients }, client));
   await Promise.all(ends);
   one.elapsedMs += performance.now() - beganMs;
-  one.cpuMs += cpuMs(one.ground) - cpuBefore;
-}
-
-/** Processor time so far of the tool and of sandboxd with all of its descendants that have ended (proc_pid_stat(5)), ms. */
-function cpuMs({ sandboxd }: Ground): number {
-  const stat = readFileSync(`/proc/${sandboxd.pid}/stat`, "latin1");
-  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-  const [utime, stime, cutime, cstime] = fields.slice(11, 15).map(Number);
-  const ticks = (utime ?? 0) + (stime ?? 0) + (cutime ?? 0) + (cstime ?? 0);
-  const { user, system } = process.cpuUsage();
-  return ticks * TICK_MS + (user + system) / 1000;
+  one.cpuMs += processorMs(one.ground) - before;
 }

@@ -6,6 +6,7 @@ import type { Rounds } from "../bench/rounds.ts";
 import { EXIT, Failure } from "../failure.ts";
 import type { HostFacts } from "../host/facts.ts";
 import { type Column, ms, printJson, table } from "../terminal/table.ts";
+import { registerBenchQuota } from "./bench-quota.ts";
 
 interface BootCommandOptions {
   n: number;
@@ -98,6 +99,13 @@ export const registerBench = (program: Command): void => {
     .option("--count <sandboxes>", "how many", count, 100)
     .option("--json", "print JSON for scripts")
     .action(density);
+  bench
+    .command("placement")
+    .description("how long the worker takes to decide where a call runs; starts nothing")
+    .option("-n <decisions>", "measurements of each case", count, 10_000)
+    .option("--json", "print JSON for scripts")
+    .action(placement);
+  registerBenchQuota(bench);
   for (const name of ["throughput"]) {
     bench
       .command(name, { hidden: true })
@@ -107,7 +115,7 @@ export const registerBench = (program: Command): void => {
       .action(() => {
         throw new Failure(
           `./cloister bench ${name} is not in this version.`,
-          "Use ./cloister bench boot, rate, memory, density or overhead.",
+          "Use ./cloister bench boot, rate, memory, density, overhead or placement.",
         );
       });
   }
@@ -131,6 +139,29 @@ async function memory(options: { count: number; json?: boolean }): Promise<void>
     String(one.guest_private_kib),
   ]);
   process.stdout.write(table(columns, rows));
+}
+
+async function placement(options: { n: number; json?: boolean }): Promise<void> {
+  const { benchPlacement } = await import("../bench/placement.ts");
+  const abort = new AbortController();
+  for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => abort.abort());
+  const report = await benchPlacement(options.n, abort.signal);
+  if (options.json) {
+    printJson(report);
+    return;
+  }
+  writeHost(report.host);
+  const titles = ["n", "p50", "p99", "max"].map((title) => ({ title, right: true }));
+  const rows = report.cases.map(({ case: name, n, p50_us, p99_us, max_us }) => [
+    name,
+    String(n),
+    ...[p50_us, p99_us, max_us].map((us) => us.toFixed(2)),
+  ]);
+  process.stdout.write(table([{ title: "ONE DECISION (us)" }, ...titles], rows));
+  process.stdout.write(
+    `\n${report.clock_us.toFixed(2)} us of each are the clock's own. Rules: table ${report.table}.\n`,
+  );
+  finish(abort.signal, {});
 }
 
 interface DensityCommandOptions {

@@ -27,11 +27,6 @@ const versionSchema = z.looseObject({
     .optional(),
 });
 const versionsSchema = z.looseObject({ versions: z.array(versionSchema) });
-const placementSchema = z.looseObject({
-  path: z.string().nullish(),
-  reasons: z.array(z.string()),
-});
-
 export const registerLs = (program: Command): void => {
   forService(program.command("ls").description("list functions")).action(
     async (options: ServiceOptions) => {
@@ -103,23 +98,5 @@ export const registerVersions = (program: Command): void => {
       { title: "TIMEOUT MS", right: true },
     ];
     process.stdout.write(table(columns, rows));
-  });
-};
-
-export const registerPlacement = (program: Command): void => {
-  forService(
-    program
-      .command("placement")
-      .description("which path a call would take and why, without running it")
-      .argument("<name>"),
-  ).action(async (name: string, options: ServiceOptions) => {
-    const answer = await apiOf(options).json(
-      "GET",
-      `/v1/functions/${segment(name)}/placement`,
-      placementSchema,
-    );
-    if (options.json) return printJson(answer);
-    process.stdout.write(`${answer.path ?? "refused"}\n`);
-    for (const reason of answer.reasons) process.stdout.write(`  ${reason}\n`);
   });
 };

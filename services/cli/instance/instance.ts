@@ -9,6 +9,7 @@ import { type Folders, foldersOf } from "./folders.ts";
 import { lockInstance } from "./instance-lock.ts";
 import { removeLeftovers } from "./leftovers.ts";
 import { LogFile } from "./log-file.ts";
+import { handOnPlacementRules } from "./placement-rules.ts";
 import {
   embeddedDatabaseUrl,
   embeddedRedisUrl,
@@ -17,6 +18,7 @@ import {
   postgresService,
   redisService,
   runScript,
+  SERVICE_USER,
   sandboxdService,
   type Wiring,
   workerService,
@@ -72,6 +74,7 @@ export class Instance {
       await checkPort(options.port);
       const found = await removeLeftovers(folders);
       makeFolders(folders);
+      handOnPlacementRules(folders, SERVICE_USER);
       const instance = new Instance(options, folders, lock);
       if (found.length > 0) instance.#tell(`Removed what a former run left: ${found.join(", ")}.`);
       return instance;

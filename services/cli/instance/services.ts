@@ -8,6 +8,7 @@ import { eachLine, readyLine } from "#embedded/server-start";
 import { APP, account, bound, PROJECT_ROOT, spawnAs } from "#embedded/unprivileged";
 import { Failure } from "../failure.ts";
 import { type Folders, imagesFolder } from "./folders.ts";
+import { placementRulesEnvironment } from "./placement-rules.ts";
 import type { Running, ServiceSpec, StartHooks } from "./supervised.ts";
 
 export const SERVICE_USER = "cloister";
@@ -149,6 +150,7 @@ function shared(wiring: Wiring): Record<string, string> {
     CLOISTER_DATABASE_URL: wiring.databaseUrl,
     CLOISTER_REDIS_URL: wiring.redisUrl,
     CLOISTER_LINK_SECRET: wiring.linkSecret,
+    ...placementRulesEnvironment(wiring.folders),
   };
   for (const name of PASSED_ON) {
     const value = process.env[name];

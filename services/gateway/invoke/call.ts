@@ -51,6 +51,8 @@ export class Call implements CallHandler, WaitingCall {
   #stream: CallStream | undefined;
   #sender: BodySender | undefined;
   #queued = false;
+  /** The quota has been asked and has not answered. */
+  #asking = false;
   #admission: Admission | undefined;
   /** From the request's head until the quota let it in, without the wait for its body; undefined where no quota was asked. */
   #admitMs: number | undefined;
@@ -99,8 +101,10 @@ export class Call implements CallHandler, WaitingCall {
     else if (!target.limits) this.#add(request, body);
     else {
       const askedMs = performance.now();
+      this.#asking = true;
       this.#context.admissions.admit(target.limits, this.id).then(
         (admission) => {
+          this.#asking = false;
           if (this.#finished) {
             admission.release();
             return;
@@ -162,6 +166,12 @@ export class Call implements CallHandler, WaitingCall {
   }
 
   waitedTooLong(): void {
+    if (this.#asking) {
+      this.fail(
+        new CloisterError("dependency_unavailable", "The quota could not be checked in time"),
+      );
+      return;
+    }
     this.fail(
       this.#queued
         ? new CloisterError(
@@ -251,12 +261,21 @@ export class Call implements CallHandler, WaitingCall {
   }
 
   onError(raw: Record<string, unknown>): void {
-    const { message, type } = raw;
+    const { message, type, remedy } = raw;
+    const paths = this.#target?.policy.paths;
+    if (raw.code === "quota_exceeded" && paths) {
+      // The one quota that a worker holds a call to, when it places it.
+      this.fail(quotaExceeded(pathsExcess(paths)));
+      return;
+    }
     this.fail(
       new CloisterError(
         errorCode(raw.code),
         typeof message === "string" && message !== "" ? message.slice(0, 4096) : undefined,
-        typeof type === "string" ? { type: type.slice(0, 256) } : {},
+        {
+          ...(typeof type === "string" ? { type: type.slice(0, 256) } : {}),
+          ...(typeof remedy === "string" ? { remedy: remedy.slice(0, 1024) } : {}),
+        },
       ),
     );
   }

@@ -14,8 +14,8 @@ export async function refuseBeyondQuota(
   const found = await readDeployQuota(db, tenantId, config.name);
   // A tenant that was removed a moment ago: publishing finds that out.
   if (!found) return null;
-  const { quota, own } = found;
-  const excess = beyondQuota(quota, own, config);
+  const { quota } = found;
+  const excess = beyondQuota(config, found);
   if (excess) throw quotaExceeded(excess);
   const { bundleBytes: most, functions } = quota;
   if (most !== null && bundleBytes > most)

@@ -444,7 +444,7 @@ test("of changes that rest on the same state one is taken; a blind one does not 
   assert.deepEqual(new Set(many.map(({ status }) => status)), new Set([200]));
 });
 
-test("quotas are read and set by admins only, and of tenants that exist", async () => {
+test("quotas are set by the operator only, read by admins, of tenants that exist, and written down", async () => {
   const path = "/admin/v1/tenants/default/quota";
   assert.equal((await rig.fetch(path)).status, 403);
   const admin = { authorization: `Bearer ${rig.adminKey}` };
@@ -453,16 +453,25 @@ test("quotas are read and set by admins only, and of tenants that exist", async 
     assert.equal(response.status, 404, name);
     assert.equal((await json(response)).code, "tenant_not_found");
   }
+  const one = await subject({ concurrency: 3 });
+  const { clear } = await createKey(rig.db, one.id, "their admin", ["admin"]);
+  const theirs = { authorization: `Bearer ${clear}`, "content-type": "application/json" };
+  const own = `/admin/v1/tenants/${one.name}/quota`;
+  assert.equal((await json(await rig.fetch(own, { headers: theirs }))).concurrency, 3);
+  assert.equal((await rig.fetch(path, { headers: theirs })).status, 404);
+  // Whoever is limited does not say how far.
+  const raise = { method: "PUT", headers: theirs, body: "{}" };
+  assert.equal((await rig.fetch(own, raise)).status, 403);
+  const audit = await json(
+    await rig.fetch(`/admin/v1/audit?tenant=${one.name}`, { headers: admin }),
+  );
+  const [entry] = audit.entries as Json[];
+  assert.deepEqual(
+    [entry?.action, entry?.before, entry?.after],
+    ["quota.replace", {}, { concurrency: 3 }],
+  );
   const first = await json(await rig.fetch(path, { headers: admin }));
   for (const field of Object.keys(PLANS.trusted)) assert.equal(first[field], null, field);
-  const partner = await ensureTenant(rig.db, "partner", "standard");
-  const { clear } = await createKey(rig.db, partner.id, "its admin", ["admin"]);
-  const its = { authorization: `Bearer ${clear}`, "content-type": "application/json" };
-  const own = "/admin/v1/tenants/partner/quota";
-  assert.equal((await rig.fetch(own, { headers: its })).status, 200);
-  assert.equal((await rig.fetch(path, { headers: its })).status, 404);
-  const raise = { method: "PUT", headers: its, body: JSON.stringify({ concurrency: null }) };
-  for (const address of [own, path]) assert.equal((await rig.fetch(address, raise)).status, 403);
 });
 
 test("who set a quota, and from what to what, is in the audit log", async () => {

@@ -1,5 +1,5 @@
 import { z } from "@hono/zod-openapi";
-import { functionConfigSchema, functionNameSchema, pathSchema } from "#contracts/function";
+import { functionConfigSchema, functionNameSchema } from "#contracts/function";
 import type { SnapshotState } from "#contracts/snapshot";
 import { ERRORS, type ErrorCode } from "#errors/catalogue";
 
@@ -78,17 +78,6 @@ export const versionListSchema = z
   })
   .openapi("VersionList");
 
-export const placementSchema = z
-  .object({
-    path: pathSchema.nullable().describe("null when no node could serve it"),
-    reasons: z.array(z.string()),
-    code: z.string().optional().describe("why it would be refused, as a code of the catalogue"),
-    nodes: z.array(
-      z.object({ id: z.string(), path: pathSchema.nullable(), reasons: z.array(z.string()) }),
-    ),
-  })
-  .openapi("Placement");
-
 export const logPageSchema = z
   .object({
     entries: z.array(
@@ -134,8 +123,6 @@ export const listQuery = z.object({
 });
 
 export const versionsQuery = z.object({ limit: positive(1000, 100) });
-
-export const placementQuery = z.object({ isolation: pathSchema.optional() });
 
 export const logsQuery = z.object({
   limit: positive(1000, 100),

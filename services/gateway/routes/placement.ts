@@ -1,13 +1,13 @@
 import { createRoute, type OpenAPIHono } from "@hono/zod-openapi";
-import { decidePlacement } from "#contracts/placement";
 import { resolveFunction } from "#db/functions";
 import { CloisterError } from "#errors/catalogue";
-import { readNodes } from "#queue/nodes";
 import type { GatewayContext } from "../gateway-context.ts";
 import { parseFunctionAddress } from "../invoke/function-resolver.ts";
 import { wantedPath } from "../invoke/request-headers.ts";
 import { type GatewayEnv, requireScope } from "../middleware/caller.ts";
-import { nameParameter, placementQuery, placementSchema } from "./function-schemas.ts";
+import { placementOf } from "../placement/placement-of.ts";
+import { nameParameter } from "./function-schemas.ts";
+import { placementQuery, placementSchema } from "./placement-schemas.ts";
 import { problems } from "./problem-answers.ts";
 
 /** Where a call would run, and why, without running it. */
@@ -17,6 +17,8 @@ export function registerPlacement(app: OpenAPIHono<GatewayEnv>, gateway: Gateway
       method: "get",
       path: "/v1/functions/{name}/placement",
       summary: "Which path a call would take, and why",
+      description:
+        "Asks every live node; one that does not answer within a second is judged by its last heartbeat. Runs nothing.",
       tags: ["functions"],
       security: [{ key: [] }],
       middleware: [requireScope(gateway.authenticator, "read")],
@@ -26,48 +28,20 @@ export function registerPlacement(app: OpenAPIHono<GatewayEnv>, gateway: Gateway
           description: "the decision",
           content: { "application/json": { schema: placementSchema } },
         },
-        ...problems("bad_request", "function_not_found", "version_not_found"),
+        ...problems(
+          ...(["bad_request", "function_not_found", "version_not_found"] as const),
+          "dependency_unavailable",
+        ),
       },
     }),
     async (c) => {
       const { name, version } = parseFunctionAddress(c.req.valid("param").name);
       const wanted =
         c.req.valid("query").isolation ?? wantedPath(c.req.header("cloister-isolation"));
-      const { tenantId } = c.get("caller");
-      const target = await resolveFunction(gateway.db, tenantId, name, version);
+      const target = await resolveFunction(gateway.db, c.get("caller").tenantId, name, version);
       if (!target)
         throw new CloisterError(version === undefined ? "function_not_found" : "version_not_found");
-      const nodes = await readNodes(gateway.producer.redis).catch(() => {
-        throw new CloisterError("dependency_unavailable", "The queue cannot be reached");
-      });
-      const decide = (kinds: readonly string[] | undefined) =>
-        decidePlacement({
-          isolation: target.config.isolation,
-          runtime: target.config.runtime,
-          wanted,
-          tier: target.tier,
-          kinds,
-        });
-      const decided = nodes
-        .filter(({ draining }) => !draining)
-        .map(({ id, sandboxd, kinds }) => ({ id, decision: decide(sandboxd ? kinds : undefined) }));
-      const best = decided.find(({ decision }) => "path" in decision) ?? decided[0];
-      const decision = best?.decision ?? decide(undefined);
-      return c.json(
-        {
-          path: "path" in decision ? decision.path : null,
-          reasons: best
-            ? [...decision.reasons]
-            : [...decision.reasons, "no worker has reported itself"],
-          ...("refused" in decision ? { code: decision.refused } : {}),
-          nodes: decided.map((node) => ({
-            id: node.id,
-            path: "path" in node.decision ? node.decision.path : null,
-            reasons: [...node.decision.reasons],
-          })),
-        },
-        200,
-      );
+      return c.json(await placementOf(gateway, target, wanted), 200);
     },
   );
 }

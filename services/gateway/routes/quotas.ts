@@ -31,6 +31,7 @@ import { type GatewayEnv, requireScope } from "../middleware/caller.ts";
 import { jsonBody } from "../middleware/json-body.ts";
 import { overUse, readQuotaUse } from "../quota/quota-use.ts";
 import { ifMatch, tenantParameter } from "./admin/admin-schemas.ts";
+import { body, security } from "./admin/answers.ts";
 import { nameParameter } from "./function-schemas.ts";
 import { existing } from "./functions.ts";
 import { problems } from "./problem-answers.ts";
@@ -74,16 +75,11 @@ const functionAnswerSchema = z
   })
   .openapi("FunctionQuota");
 
-const requestOf = <T extends z.ZodType>(schema: T) => ({
-  required: true,
-  content: { "application/json": { schema } },
-});
 const answerOf = <T extends z.ZodType>(schema: T, description: string) => ({
   description,
   headers: z.object({ ETag: z.string().describe("for If-Match") }),
   content: { "application/json": { schema } },
 });
-const security = [{ key: [] }];
 const tags = ["quotas"];
 const CHANGE_PROBLEMS = [
   ...(["bad_request", "unsupported_media_type", "body_too_large"] as const),
@@ -124,9 +120,9 @@ function registerTenantQuotas(app: OpenAPIHono<GatewayEnv>, gateway: GatewayCont
       },
     }),
     async (c) => {
-      const { id: tenantId } = await tenantOf(db, c.get("caller"), c.req.valid("param").tenant);
-      const stored = await readTenantQuota(db, tenantId);
-      if (!stored) throw noTenant(tenantId);
+      const { id } = await tenantOf(db, c.get("caller"), c.req.valid("param").tenant);
+      const stored = await readTenantQuota(db, id);
+      if (!stored) throw noTenant(id);
       return c.json(await shown(stored), 200, tagOf(stored));
     },
   );
@@ -143,31 +139,24 @@ function registerTenantQuotas(app: OpenAPIHono<GatewayEnv>, gateway: GatewayCont
       tags,
       security,
       middleware: [requireOperator(authenticator), jsonBody()] as const,
-      request: {
-        params: tenantParameter,
-        headers: ifMatch,
-        body: requestOf(tenantQuotaSchema),
-      },
+      request: { params: tenantParameter, headers: ifMatch, ...body(tenantQuotaSchema) },
       responses: {
         200: answerOf(quotaAnswerSchema, "what holds now"),
         ...problems("tenant_not_found", ...CHANGE_PROBLEMS),
       },
     }),
     async (c) => {
-      const origin = originOf(c);
-      const { id: tenantId } = await tenantOf(db, c.get("caller"), c.req.valid("param").tenant);
+      const { id, tier } = await tenantOf(db, c.get("caller"), c.req.valid("param").tenant);
       const own: TenantQuota = c.req.valid("json");
-      const before = await readTenantQuota(db, tenantId);
-      if (!before) throw noTenant(tenantId);
-      if (!isPossible(planned(before.tier, own)))
+      if (!isPossible(planned(tier, own)))
         throw new CloisterError(
           "bad_request",
-          `paths: a tenant that is ${before.tier} runs in micro-VMs, so paths must hold microvm unless minimumIsolation is set to container`,
+          `paths: a tenant that is ${tier} runs in micro-VMs, so paths must hold microvm unless minimumIsolation is set to container`,
         );
-      const change = changeOf(c.req.valid("header")["if-match"], origin.keyId);
-      const stored = await replaceTenantQuota(db, tenantId, own, { ...change, origin });
-      if (!stored) throw noTenant(tenantId);
-      await gateway.changed({ kind: "tenant", id: tenantId });
+      const change = changeOf(c.req.valid("header")["if-match"], c.get("caller").keyId);
+      const stored = await replaceTenantQuota(db, id, own, { ...change, origin: originOf(c) });
+      if (!stored) throw noTenant(id);
+      await gateway.changed({ kind: "tenant", id });
       return c.json(await shown(stored), 200, tagOf(stored));
     },
   );
@@ -222,11 +211,7 @@ function registerFunctionQuotas(app: OpenAPIHono<GatewayEnv>, gateway: GatewayCo
       tags,
       security,
       middleware: [requireScope(authenticator, "deploy"), jsonBody()] as const,
-      request: {
-        params: nameParameter,
-        headers: ifMatch,
-        body: requestOf(functionQuotaSchema),
-      },
+      request: { params: nameParameter, headers: ifMatch, ...body(functionQuotaSchema) },
       responses: {
         200: answerOf(functionAnswerSchema, "what holds now"),
         ...problems("function_not_found", ...CHANGE_PROBLEMS),
@@ -258,5 +243,6 @@ const changeOf = (ifMatch: string | undefined, keyId: string): QuotaChange => ({
   blind: ifMatch === undefined,
 });
 
-const noTenant = (text: string): CloisterError =>
-  new CloisterError("tenant_not_found", `There is no tenant ${text}`);
+/** It was removed a moment ago. */
+const noTenant = (id: string): CloisterError =>
+  new CloisterError("tenant_not_found", `There is no tenant ${id}`);

@@ -1,16 +1,16 @@
-import { decidePlacement } from "#contracts/placement";
 import { bestOf, type SnapshotState } from "#contracts/snapshot";
 import { type FunctionSummary, resolveFunction } from "#db/functions";
 import { readNodes } from "#queue/nodes";
 import { readSnapshotStates } from "#queue/snapshots";
 import type { GatewayContext } from "../gateway-context.ts";
+import { decideFor } from "../placement/placement-of.ts";
 
 /** A worker that has heard of a new version has told so by then, ms. */
 const SILENCE_MS = 15_000;
 
 /** Whether a function's current version has a snapshot to start from, as far as its workers have told. */
 export async function snapshotOf(
-  { db, producer }: Pick<GatewayContext, "db" | "producer">,
+  { db, producer, placement }: Pick<GatewayContext, "db" | "producer" | "placement">,
   tenantId: string,
   { name, version, versionId, updatedAt }: FunctionSummary,
 ): Promise<SnapshotState> {
@@ -26,16 +26,8 @@ export async function snapshotOf(
   if (best) return best;
   const target = await resolveFunction(db, tenantId, name, version);
   if (!target) return { state: "none", reason: "The function was deleted" };
-  const { isolation, runtime } = target.config;
-  const { tier } = target;
   const decisions = nodes.map(({ sandboxd, kinds }) =>
-    decidePlacement({
-      isolation,
-      runtime,
-      wanted: undefined,
-      tier,
-      kinds: sandboxd ? kinds : undefined,
-    }),
+    decideFor(target, undefined, sandboxd ? kinds : undefined, placement),
   );
   if (decisions.some((decision) => "path" in decision && decision.path === "microvm")) {
     if (Date.now() - updatedAt.getTime() < SILENCE_MS)
@@ -46,7 +38,7 @@ export async function snapshotOf(
   if (!decision) return { state: "none", reason: "No worker has reported itself" };
   const reason =
     "path" in decision
-      ? `Only micro-VMs have snapshots, and ${decision.reasons[0]}`
+      ? `Only micro-VMs have snapshots, and this runs in a container now (${decision.reasons[0]})`
       : decision.detail;
   return { state: "none", reason };
 }

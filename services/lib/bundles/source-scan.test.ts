@@ -12,12 +12,12 @@ const JAVASCRIPT: [string, string, string[]][] = [
   [
     "a named import that is called",
     'import { spawn, exec as run } from "node:child_process";\n\nrun("x");\n',
-    ["used run of child_process:3"],
+    ["used exec of child_process:3"],
   ],
   [
     "a namespace",
     "import * as cp from 'child_process'\nexport const f = () => cp.spawnSync('x')",
-    ["used cp of child_process:2"],
+    ["used spawnSync of child_process:2"],
   ],
   [
     "a required module",
@@ -27,7 +27,7 @@ const JAVASCRIPT: [string, string, string[]][] = [
   [
     "a name given by a pattern",
     'const { exec: go } = require("node:child_process");\n\n\ngo("x")',
-    ["used go of child_process:4"],
+    ["used exec of child_process:4"],
   ],
   [
     "a call on the spot",
@@ -50,6 +50,21 @@ const JAVASCRIPT: [string, string, string[]][] = [
     'import { type ChildProcess, spawn } from "node:child_process"; let a: ChildProcess;',
     ["mentioned import of child_process:1"],
   ],
+  [
+    "a type that does not say so",
+    'import { ChildProcess } from "node:child_process"; let a: ChildProcess;',
+    ["mentioned import of child_process:1"],
+  ],
+  [
+    "the whole and a part",
+    'import cp, { ChildProcess } from "node:child_process";\nlet a: ChildProcess;\ncp.fork("x");',
+    ["used fork of child_process:3"],
+  ],
+  [
+    "a module that is asked for something else",
+    'const cluster = require("cluster");\nif (cluster.isWorker) work();',
+    ["mentioned import of cluster:1"],
+  ],
   ["a comment", '// const { spawn } = require("child_process"); spawn()', []],
   ["a comment of lines", '/*\nimport { spawn } from "child_process"; spawn()\n*/', []],
   ["a text", 'console.log("child_process");', []],
@@ -57,7 +72,7 @@ const JAVASCRIPT: [string, string, string[]][] = [
   [
     "workers of a cluster",
     'import cluster from "node:cluster";\ncluster.fork();',
-    ["used cluster of cluster:2"],
+    ["used fork of cluster:2"],
   ],
 ];
 for (const [name, text, expected] of JAVASCRIPT)

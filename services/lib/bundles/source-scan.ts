@@ -5,7 +5,8 @@ export interface Seen extends Finding {
   used: boolean;
 }
 
-const JAVASCRIPT = /\.[cm]?[jt]sx?$/;
+/** Declarations of types run nothing. */
+const JAVASCRIPT = /(?<!\.d)\.[cm]?[jt]sx?$/;
 const PYTHON = /\.py$/;
 
 export const isSource = (path: string): boolean => JAVASCRIPT.test(path) || PYTHON.test(path);
@@ -94,15 +95,15 @@ function javascriptOf(text: string): Spot[] {
     );
     if (called) spots.push({ what: `${called[1]} of ${module}`, at: match.index, used: true });
     for (const name of names.slice(0, MAX_NAMES)) {
-      const at = useOf(code, name, after);
-      if (at >= 0) spots.push({ what: `${name} of ${module}`, at, used: true });
+      const use = useOf(code, name, after);
+      if (use) spots.push({ what: `${use.what} of ${module}`, at: use.at, used: true });
     }
   }
   return spots.length > 0 || !mention ? spots : [mention];
 }
 
 /** What an import statement binds that ends before the module's name; undefined when there is none. */
-function importedNames(before: string): string[] | undefined {
+function importedNames(before: string): Bound[] | undefined {
   if (/\bimport$/.test(before.slice(-7))) return [];
   if (!/[\s}*]from$/.test(before.slice(-5))) return undefined;
   const start = Math.max(before.lastIndexOf("import"), before.lastIndexOf("export"));
@@ -113,7 +114,7 @@ function importedNames(before: string): string[] | undefined {
 }
 
 /** The same for `require(` and `import(`. */
-function requiredNames(before: string): string[] | undefined {
+function requiredNames(before: string): Bound[] | undefined {
   if (!before.endsWith("(")) return undefined;
   const called = before.slice(0, -1).trimEnd();
   if (/\bimport$/.test(called.slice(-7))) return [];
@@ -125,27 +126,45 @@ function requiredNames(before: string): string[] | undefined {
   return start < 0 ? [] : boundNames(target.slice(start));
 }
 
-/** Names that an import or a pattern binds: `cp`, `* as cp`, `{ spawn, exec as run }`, `{ exec: run }`. */
-const boundNames = (bound: string): string[] =>
-  bound
-    .replace(/[{}]/g, ",")
-    .split(",")
-    .map((part) => part.trim())
-    .filter((part) => part !== "" && !part.startsWith("type "))
-    .map(
-      (part) =>
-        part
-          .split(/ as |:/)
-          .at(-1)
-          ?.trim() ?? "",
-    )
-    .filter((name) => /^[\w$]{1,99}$/.test(name));
+/** What of the modules starts something; the rest are types and settings. */
+const STARTERS = "(?:spawn|exec|execFile)(?:Sync)?|fork|setupPrimary|setupMaster";
+const STARTER = new RegExp(`^(?:${STARTERS})$`);
 
-/** Where a name stands again after `from`, not as a property of something else; -1 when nowhere. */
-function useOf(code: string, name: string, from: number): number {
-  const use = new RegExp(`(?<![\\w$.])${name.replaceAll("$", "\\$")}(?![\\w$:])`, "g");
+/** A name that an import or a pattern binds, to the whole module or to what starts something. */
+interface Bound {
+  local: string;
+  /** Absent for the whole module. */
+  starter?: string;
+}
+
+/** Of `cp`, `* as cp`, `{ spawn, exec as run }`, `{ exec: run }`. */
+function boundNames(bound: string): Bound[] {
+  const [outside = "", inside = ""] = bound.split(/[{}]/, 2);
+  const whole = outside
+    .split(",")
+    .map((part): Bound => ({ local: part.replace("* as", "").trim() }));
+  const parts = inside.split(",").flatMap((part): Bound[] => {
+    const [starter = "", local = starter] = part.split(/ as |:/).map((word) => word.trim());
+    if (starter === "default") return [{ local }];
+    return STARTER.test(starter) ? [{ local, starter }] : [];
+  });
+  return [...whole, ...parts].filter(({ local }) => /^[\w$]{1,99}$/.test(local));
+}
+
+/** Where a name stands again after `from` to start something: by itself, or as the module that has it. */
+function useOf(
+  code: string,
+  { local, starter }: Bound,
+  from: number,
+): { at: number; what: string } | undefined {
+  const name = `(?<![\\w$.])${local.replaceAll("$", "\\$")}`;
+  const use = new RegExp(
+    starter === undefined ? `${name}\\.(${STARTERS})\\b` : `${name}(?![\\w$:])`,
+    "g",
+  );
   use.lastIndex = from;
-  return use.exec(code)?.index ?? -1;
+  const found = use.exec(code);
+  return found ? { at: found.index, what: found[1] ?? starter ?? local } : undefined;
 }
 
 const PYTHON_SILENT = /("""|''')[\s\S]*?\1|(?<=^|\s)#.*$/gm;

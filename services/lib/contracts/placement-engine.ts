@@ -17,11 +17,11 @@ export interface DemandInput {
   /** What the caller's Cloister-Isolation header asks for. */
   wanted: Path | undefined;
   tier: Tier;
-  /** Least isolation of the tenant, and of this function by its quota; absent when none is set. */
-  minimumIsolation?: Path | undefined;
-  functionMinimum?: Path | undefined;
-  /** Paths the tenant may use; absent means all. */
-  paths?: readonly Path[] | undefined;
+  /** Least isolation of the tenant, and of this function by its quota; absent or null when none is set. */
+  minimumIsolation?: Path | null | undefined;
+  functionMinimum?: Path | null | undefined;
+  /** Paths the tenant may use; absent or null means all. */
+  paths?: readonly Path[] | null | undefined;
   /** What the bundle and its configuration need for certain. */
   needs?: readonly Need[] | undefined;
 }

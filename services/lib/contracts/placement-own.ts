@@ -26,10 +26,10 @@ export const ownTableSchema = z.strictObject({
       z.strictObject({
         id: z.string().regex(/^[a-z0-9][a-z0-9-]{0,62}$/, "1 to 63 of a-z, 0-9 and -"),
         when: conditionSchema.default({}),
-        effect: z.union([
-          z.strictObject({ atLeast: pathSchema }),
-          z.strictObject({ not: pathSchema }),
-        ]),
+        effect: z.union(
+          [z.strictObject({ atLeast: pathSchema }), z.strictObject({ not: pathSchema })],
+          'must be {"atLeast": path} or {"not": path}: own rules can only ask for more',
+        ),
         why: text,
         remedy: text.optional(),
       }),

@@ -88,7 +88,7 @@ export interface PlacementTable {
 }
 
 const remedyOfSubprocess =
-  "Ask for the path itself: deploy with --isolation microvm if the function does without other programs, or have the operator trust the tenant or allow it containers.";
+  "Deploy with --isolation container if the tenant may use containers, or with --isolation microvm if the function does without other programs.";
 
 const AT_ONCE = { acquireMs: 0, memoryMb: 0 } as const satisfies Cost;
 
@@ -131,32 +131,32 @@ export const PLACEMENT_TABLE: PlacementTable = {
       id: "tenant-untrusted",
       when: { tier: ["untrusted"] },
       effect: { atLeast: "microvm" },
-      why: "the tenant is untrusted: nothing less than a micro-VM",
+      why: "the tenant is untrusted, which takes a micro-VM",
     },
     {
       id: "tenant-no-containers",
       when: { forbidden: ["container"] },
       effect: { atLeast: "microvm" },
-      why: "the quota paths of the tenant leaves out containers",
+      why: "the tenant's quota leaves containers out",
     },
     {
       id: "tenant-no-micro-vms",
       when: { forbidden: ["microvm"] },
       effect: { not: "microvm", code: "quota_exceeded" },
-      why: "the quota paths of the tenant leaves out micro-VMs",
+      why: "the tenant's quota leaves micro-VMs out",
       remedy: "Have the operator add the path microvm to the tenant's quota.",
     },
     {
       id: "auto-standard",
       when: { isolation: ["auto"], tier: ["standard"] },
       effect: { atLeast: "microvm" },
-      why: "isolation is auto and the tenant is standard: a micro-VM",
+      why: "isolation is auto and the tenant is standard, which takes a micro-VM",
     },
     {
       id: "auto-trusted",
       when: { isolation: ["auto"], tier: ["trusted"], wanted: ["none"] },
       effect: { prefer: "cheaper" },
-      why: "isolation is auto and the tenant is trusted: the cheaper path",
+      why: "isolation is auto and the tenant is trusted, so the cheaper path will do",
     },
     {
       id: "caller-microvm",

@@ -30,8 +30,8 @@ export interface PathState {
 /** What a tenant may, whatever its functions ask for. */
 export interface TenantPolicy {
   tier: Tier;
-  minimumIsolation?: Path | undefined;
-  paths?: readonly Path[] | undefined;
+  minimumIsolation?: Path | null | undefined;
+  paths?: readonly Path[] | null | undefined;
 }
 
 /** A node, as far as placement looks at it. */

@@ -1,37 +1,45 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { functionConfigSchema } from "./function.ts";
+import { functionConfigSchema, type Path } from "./function.ts";
+import type { Tier } from "./placement.ts";
 import {
   beyondTenant,
   effectiveFunctionQuota,
   effectiveQuota,
   FUNCTION_QUOTA_FIELDS,
+  type FunctionQuota,
   functionQuotaSchema,
   invocationLimits,
   monthOf,
   PLANS,
+  policyOf,
   QUOTA_FIELDS,
   quotaSchema,
+  type TenantQuota,
   tenantQuotaSchema,
 } from "./quota.ts";
 
-const ids = { tenantId: "ten_1", functionId: "fn_1" };
-const config = functionConfigSchema.parse({ name: "fn" });
+const limitsOf = (tier: Tier, own: TenantQuota, change: object = {}, mine: FunctionQuota = {}) => {
+  const quota = effectiveQuota(tier, own);
+  const config = functionConfigSchema.parse({ name: "fn", ...change });
+  const version = { tenantId: "ten_1", functionId: "fn_1", config };
+  return invocationLimits(version, { policy: policyOf(tier, quota), quota, own: mine });
+};
 
 test("every plan is a whole quota that a default function fits into", () => {
   for (const [tier, plan] of Object.entries(PLANS)) {
     assert.deepEqual(quotaSchema.parse(plan), plan);
-    assert.deepEqual(effectiveQuota(tier as keyof typeof PLANS, {}), plan);
-    assert.equal(invocationLimits(ids, plan, {}, config)?.beyond, undefined);
+    assert.deepEqual(effectiveQuota(tier as Tier, {}), plan);
+    assert.equal(limitsOf(tier as Tier, {})?.beyond, undefined);
   }
 });
 
 test("a trusted tenant is limited in nothing, so its calls carry no limits", () => {
   for (const field of QUOTA_FIELDS) assert.equal(PLANS.trusted[field], null, field);
-  assert.equal(invocationLimits(ids, effectiveQuota("trusted", {}), {}, config), undefined);
+  assert.equal(limitsOf("trusted", {}), undefined);
   // What is checked at the deploy alone costs no call anything either.
-  const quota = effectiveQuota("trusted", { functions: 3, bundleBytes: 9, memoryMb: 4096 });
-  assert.equal(invocationLimits(ids, quota, {}, config), undefined);
+  const own = { functions: 3, bundleBytes: 9, memoryMb: 4096, paths: ["container" as const] };
+  assert.equal(limitsOf("trusted", own), undefined);
 });
 
 test("a burst is its rate's: one second's worth unless it was set with it", () => {
@@ -81,27 +89,24 @@ test("a function never has more than its tenant, whatever was set for either and
 });
 
 test("a version that asks for more than is allowed may not be called", () => {
-  const beyond = (tenant: object, own: object, change: object) =>
-    invocationLimits(
-      ids,
-      effectiveQuota("trusted", tenantQuotaSchema.parse(tenant)),
-      functionQuotaSchema.parse(own),
-      { ...config, ...change },
-    )?.beyond;
-  assert.deepEqual(beyond({ memoryMb: 128 }, {}, {}), {
-    quota: "memoryMb",
-    of: "tenant",
-    limit: 128,
-  });
-  assert.deepEqual(beyond({}, { timeoutMs: 5 }, {}), {
-    quota: "timeoutMs",
-    of: "function",
-    limit: 5,
-  });
-  assert.equal(beyond({ memoryMb: 256, timeoutMs: 10_000 }, { memoryMb: 256 }, {}), undefined);
-  const paths = { paths: ["container"] };
-  assert.equal(beyond(paths, {}, { isolation: "microvm" })?.quota, "paths");
-  assert.equal(beyond(paths, {}, { isolation: "container" }), undefined);
+  const beyond = (...args: Parameters<typeof limitsOf>) => limitsOf(...args)?.beyond;
+  const memory = { quota: "memoryMb", of: "tenant", limit: 128 };
+  assert.deepEqual(beyond("trusted", { memoryMb: 128 }), memory);
+  const time = { quota: "timeoutMs", of: "function", limit: 5 };
+  assert.deepEqual(beyond("trusted", {}, {}, { timeoutMs: 5 }), time);
+  const enough = { memoryMb: 256, timeoutMs: 10_000 };
+  assert.equal(beyond("trusted", enough, {}, enough), undefined);
+});
+
+test("a function that needs a path which its tenant may not use may not be called", () => {
+  const beyond = (tier: Tier, isolation: string, paths: Path[]) =>
+    limitsOf(tier, { paths, minimumIsolation: null }, { isolation })?.beyond?.quota;
+  assert.equal(beyond("trusted", "microvm", ["container"]), "paths");
+  assert.equal(beyond("standard", "auto", ["container"]), "paths");
+  assert.equal(beyond("standard", "container", ["container"]), undefined);
+  assert.equal(beyond("trusted", "auto", ["container"]), undefined);
+  // Stronger than it asks for is no refusal.
+  assert.equal(beyond("trusted", "container", ["microvm"]), undefined);
 });
 
 test("a month begins at midnight UTC", () => {

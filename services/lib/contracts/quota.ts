@@ -1,6 +1,12 @@
 import { z } from "zod";
-import { type FunctionConfig, LIMITS, type Path, pathSchema } from "./function.ts";
-import type { Tier } from "./placement.ts";
+import {
+  type FunctionConfig,
+  LIMITS,
+  type Path,
+  pathSchema,
+  type VersionSpec,
+} from "./function.ts";
+import { demandOf, type TenantPolicy, type Tier } from "./placement.ts";
 
 /** A limit that may be absent: null is unlimited. */
 const limit = <T>(schema: z.ZodType<T>) => schema.nullable();
@@ -202,29 +208,40 @@ function counted(quota: {
   };
 }
 
+/** What a tenant allows a function: placement's part, its quota, and what was set for the function. */
+export interface Allowed {
+  policy: TenantPolicy;
+  quota: Quota;
+  own: FunctionQuota;
+}
+
+/** The part of a quota that placement obeys. */
+export const policyOf = (tier: Tier, { minimumIsolation, paths }: Quota): TenantPolicy => ({
+  tier,
+  ...(minimumIsolation ? { minimumIsolation } : {}),
+  ...(paths ? { paths } : {}),
+});
+
 /** What calls of a function are held to; undefined where nothing limits them, so that no call pays for asking. */
 export function invocationLimits(
-  { tenantId, functionId }: { tenantId: string; functionId: string },
-  tenant: Quota,
-  own: FunctionQuota,
-  config: LimitedConfig,
+  { tenantId, functionId, config }: Pick<VersionSpec, "tenantId" | "functionId" | "config">,
+  allowed: Allowed,
 ): InvocationLimits | undefined {
-  const beyond = beyondQuota(tenant, own, config);
+  const beyond = beyondQuota(config, allowed);
+  const { gbSecondsPerMonth } = allowed.quota;
   const limits: InvocationLimits = {
     tenantId,
     functionId,
     tenant: {
-      ...counted(tenant),
-      ...(tenant.gbSecondsPerMonth === null ? {} : { gbSecondsPerMonth: tenant.gbSecondsPerMonth }),
+      ...counted(allowed.quota),
+      ...(gbSecondsPerMonth === null ? {} : { gbSecondsPerMonth }),
     },
-    function: counted(own),
+    function: counted(allowed.own),
     ...(beyond ? { beyond } : {}),
   };
   const none = [limits.tenant, limits.function].every((one) => Object.keys(one).length === 0);
   return none && !beyond ? undefined : limits;
 }
-
-type LimitedConfig = Pick<FunctionConfig, "memoryMb" | "timeoutMs" | "isolation">;
 
 export const pathsExcess = (paths: readonly Path[]): QuotaExcess => ({
   quota: "paths",
@@ -234,13 +251,9 @@ export const pathsExcess = (paths: readonly Path[]): QuotaExcess => ({
 
 /** The quota that a function's configuration goes over, if any. */
 export function beyondQuota(
-  tenant: Quota,
-  own: FunctionQuota,
-  config: LimitedConfig,
+  config: FunctionConfig,
+  { policy, quota: tenant, own }: Allowed,
 ): QuotaExcess | undefined {
-  const { paths } = tenant;
-  if (config.isolation === "microvm" && paths && !paths.includes("microvm"))
-    return pathsExcess(paths);
   for (const quota of ["memoryMb", "timeoutMs"] as const)
     for (const [of, limits] of [
       ["tenant", tenant],
@@ -249,13 +262,11 @@ export function beyondQuota(
       const most = limits[quota];
       if (typeof most === "number" && config[quota] > most) return { quota, of, limit: most };
     }
-  return undefined;
-}
-
-/** The part of a quota that placement obeys. */
-export interface IsolationPolicy {
-  minimumIsolation: Path | null;
-  paths: readonly Path[] | null;
+  const { isolation, runtime } = config;
+  const demand = demandOf({ ...policy, isolation, runtime, wanted: undefined });
+  // The paths that are allowed leave out the only one that is strong enough; other refusals are of the caller's or a node's making.
+  const excluded = "refused" in demand && demand.refused === "quota_exceeded";
+  return excluded && tenant.paths ? pathsExcess(tenant.paths) : undefined;
 }
 
 /** A month as `2026-11`, UTC. */

@@ -2,11 +2,12 @@ import { and, asc, desc, eq, gt, isNull, sql } from "drizzle-orm";
 import type { FunctionConfig, VersionSpec } from "#contracts/function";
 import { newId } from "#contracts/ids";
 import { type BundleFindings, needsOf } from "#contracts/needs";
+import type { TenantPolicy } from "#contracts/placement";
 import {
   effectiveQuota,
   type InvocationLimits,
-  type IsolationPolicy,
   invocationLimits,
+  policyOf,
 } from "#contracts/quota";
 import type { Database } from "./database.ts";
 import { refuseMoreFunctions } from "./quotas.ts";
@@ -46,7 +47,7 @@ export interface VersionSummary {
 export interface CallTarget extends VersionSpec {
   public: boolean;
   tier: TenantTier;
-  policy: IsolationPolicy;
+  policy: TenantPolicy;
   /** What its calls are held to; absent where nothing limits them. */
   limits?: InvocationLimits;
 }
@@ -248,8 +249,8 @@ export async function resolveFunction(
   const { tier } = row;
   const { findings, ...spec } = row.spec;
   const quota = effectiveQuota(tier, row.tenantLimits ?? {});
-  const limits = invocationLimits(spec, quota, row.functionLimits ?? {}, spec.config);
-  const policy = { minimumIsolation: quota.minimumIsolation, paths: quota.paths };
+  const policy = policyOf(tier, quota);
+  const limits = invocationLimits(spec, { policy, quota, own: row.functionLimits ?? {} });
   return {
     ...spec,
     needs: needsOf(findings),

@@ -1,9 +1,11 @@
 import { and, count, eq, isNull, max, ne, sql } from "drizzle-orm";
 import {
+  type Allowed,
   effectiveQuota,
   type FunctionQuota,
   monthOf,
   PLANS,
+  policyOf,
   type Quota,
   type TenantQuota,
 } from "#contracts/quota";
@@ -77,7 +79,7 @@ const storedQuota = (
 });
 
 /**
- * Replaces a tenant's quota. Throws `precondition_failed` when it is not what the asker has read, and `precondition_required` when the asker has read
+ * Replaces a tenant's quota, which goes into the audit log. Throws `precondition_failed` when it is not what the asker has read, and `precondition_required` when the asker has read
  * nothing and another key has just changed it. Undefined when there is no such tenant.
  */
 export async function replaceTenantQuota(
@@ -107,8 +109,8 @@ export async function replaceTenantQuota(
       action: "quota.replace",
       tenantId,
       subject: tenantId,
-      before: { ...before?.limits },
-      after: { ...own },
+      before: before?.limits ?? {},
+      after: own,
     });
     return storedQuota(tenantId, tenant.tier, own, version);
   });
@@ -272,7 +274,7 @@ export async function readDeployQuota(
   db: Database,
   tenantId: string,
   name: string,
-): Promise<{ tier: TenantTier; quota: Quota; own: FunctionQuota } | undefined> {
+): Promise<Allowed | undefined> {
   const stored = await readTenantQuota(db, tenantId);
   if (!stored) return undefined;
   const [row] = await db.orm
@@ -282,5 +284,6 @@ export async function readDeployQuota(
     .where(
       and(eq(functions.tenantId, tenantId), eq(functions.name, name), isNull(functions.deletedAt)),
     );
-  return { tier: stored.tier, quota: stored.quota, own: row?.own ?? {} };
+  const { tier, quota } = stored;
+  return { policy: policyOf(tier, quota), quota, own: row?.own ?? {} };
 }

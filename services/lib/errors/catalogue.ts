@@ -182,8 +182,10 @@ export class CloisterError extends Error {
   get status(): number {
     return ERRORS[this.code].status;
   }
+  /** The code's, unless whoever threw it knew better. */
   get remedy(): string {
-    return ERRORS[this.code].remedy;
+    const { remedy } = this.extra;
+    return typeof remedy === "string" ? remedy : ERRORS[this.code].remedy;
   }
 }
 

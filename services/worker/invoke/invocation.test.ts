@@ -49,7 +49,7 @@ before(async () => {
     placer: new Placer({
       table: PLACEMENT_TABLE,
       kinds: () => ["container"],
-      expectedStart: (spec, path) => pool.expectedStart(spec, path),
+      starts: pool.starts,
     }),
     records: { record: (record) => records.push(record), log: (entry) => logs.push(entry) },
     queueWaitMs: 5000,

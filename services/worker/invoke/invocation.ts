@@ -504,7 +504,7 @@ export class Invocation implements AnswerHandler, CallerHandler {
         : new CloisterError("internal", "The worker met an error of its own");
     if (known !== error)
       this.#context.onProblem?.(error instanceof Error ? error : new Error(String(error)));
-    const { type, stack, memoryPeakBytes } = known.extra;
+    const { type, stack, memoryPeakBytes, remedy } = known.extra;
     if (typeof memoryPeakBytes === "number") this.#memoryPeakBytes = memoryPeakBytes;
     this.#answerPump?.stop();
     this.#reply?.error({
@@ -512,6 +512,7 @@ export class Invocation implements AnswerHandler, CallerHandler {
       message: known.message,
       ...(typeof type === "string" ? { type } : {}),
       ...(typeof stack === "string" ? { stack } : {}),
+      ...(typeof remedy === "string" ? { remedy } : {}),
     });
     if (typeof stack === "string") this.output(2, stack);
     this.#finish(statusOf(known.code), known.code);

@@ -73,6 +73,16 @@ test("what was seen long ago is forgotten: nobody has to be sent there to find o
   assert.ok(observed < 0.01);
 });
 
+test("a new observation outweighs those of long ago", () => {
+  const { costs, clock } = book();
+  for (let n = 0; n < 20; n++) costs.observe("ver_1", "container", "cold", 200, 200 * MIB);
+  clock.ms += 6 * rules.halfLifeMs;
+  for (let n = 0; n < 4; n++) costs.observe("ver_1", "container", "cold", 100, 100 * MIB);
+  const { acquireMs, memoryMb } = costs.expect("ver_1", "container", "cold");
+  assert.ok(acquireMs < 110, String(acquireMs));
+  assert.ok(memoryMb < 110, String(memoryMb));
+});
+
 test("one start while the machine stood still does not decide", () => {
   const { costs } = book();
   for (let n = 0; n < 10; n++) costs.observe("ver_1", "container", "cold", 5, undefined);

@@ -1,7 +1,7 @@
 import { pathSchema, type VersionSpec } from "#contracts/function";
 import type { TenantPolicy } from "#contracts/placement";
 import { CloisterError } from "#errors/catalogue";
-import type { NodePlacement, PlacementAsk } from "#queue/placement-asks";
+import { type NodePlacement, type PlacementAsk, toldPlacement } from "#queue/placement-asks";
 import type { Placer } from "./placer.ts";
 
 export interface NodeAnswerOptions {
@@ -22,23 +22,8 @@ export async function nodeAnswer(
   const decided = placer.decide(spec, policy, wanted);
   const paths: NodePlacement["paths"] = {};
   for (const path of pathSchema.options) {
-    const state = placer.stateOf(spec, path);
-    if (state) paths[path] = state;
+    const outlook = placer.outlook(spec, path);
+    if (outlook) paths[path] = outlook;
   }
-  const { reasons, rules, table } = decided;
-  const told = { id: nodeId, reasons: [...reasons], rules: [...rules], table, paths };
-  if ("path" in decided)
-    return {
-      ...told,
-      path: decided.path,
-      ...(decided.start === undefined ? {} : { start: decided.start }),
-    };
-  const { refused, detail, remedy } = decided;
-  return {
-    ...told,
-    path: null,
-    code: refused,
-    detail,
-    ...(remedy === undefined ? {} : { remedy }),
-  };
+  return { id: nodeId, paths, ...toldPlacement(decided) };
 }

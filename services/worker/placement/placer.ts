@@ -24,8 +24,20 @@ export interface PlacerOptions {
   table: PlacementTable;
   /** What this node can do; undefined while sandboxd cannot be reached. */
   kinds: () => readonly string[] | undefined;
-  /** How a call would start now; asking changes nothing. */
-  expectedStart: (spec: VersionSpec, path: Path) => PathState;
+  starts: StartsOfPool;
+}
+
+/** What the pool tells of how calls start; asking changes nothing. */
+export interface StartsOfPool {
+  /** A call now. */
+  expected(spec: VersionSpec, path: Path): PathState;
+  /** One that finds no sandbox open. */
+  next(spec: VersionSpec, path: Path): StartKind;
+}
+
+/** What a node has for a version on a path, and what another start there is expected to cost. */
+export interface PathOutlook extends PathState, ExpectedCost {
+  next: StartKind;
 }
 
 /** Places the invocations of one node: the rules, with what this node has and what its starts have cost. */
@@ -42,7 +54,7 @@ export class Placer {
 
   /** What would become of a call, without running it. */
   decide(spec: VersionSpec, policy: TenantPolicy, wanted: Path | undefined): Placement | Refusal {
-    const { kinds, expectedStart } = this.#options;
+    const { kinds, starts } = this.#options;
     const { config, needs, versionId } = spec;
     return decidePlacement(
       {
@@ -52,7 +64,7 @@ export class Placer {
         wanted,
         needs,
         kinds: kinds(),
-        stateOf: (path) => expectedStart(spec, path),
+        stateOf: (path) => starts.expected(spec, path),
         costOf: (path, start) => this.costs.expect(versionId, path, start),
         last: this.costs.last(versionId),
       },
@@ -67,12 +79,13 @@ export class Placer {
     return decided;
   }
 
-  /** What the node has for a version on a path, and what a start there is expected to cost; undefined when it does not have the path. */
-  stateOf(spec: VersionSpec, path: Path): (PathState & ExpectedCost) | undefined {
-    const { kinds, expectedStart } = this.#options;
+  /** Undefined when this node does not have the path. */
+  outlook(spec: VersionSpec, path: Path): PathOutlook | undefined {
+    const { kinds, starts } = this.#options;
     if (!kinds()?.includes(path)) return undefined;
-    const state = expectedStart(spec, path);
-    return { ...state, ...this.costs.expect(spec.versionId, path, state.start) };
+    const next = starts.next(spec, path);
+    const cost = this.costs.expect(spec.versionId, path, next);
+    return { ...starts.expected(spec, path), next, ...cost };
   }
 
   /** A call has been served by a sandbox that was made for it. */

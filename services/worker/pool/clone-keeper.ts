@@ -171,10 +171,9 @@ export class CloneKeeper {
         this.#wanted.delete(key);
         continue;
       }
-      const count = demand.wanted(nowMs, perFunction);
-      if (count <= mostLack || launcher.restores?.(shapeOf(spec, path), spec) !== true) continue;
-      const lack = count - (find(key)?.pristine ?? 0);
-      if (lack <= mostLack) continue;
+      const lack = demand.wanted(nowMs, perFunction) - (find(key)?.pristine ?? 0);
+      // Whether there is a snapshot is the dearest question.
+      if (lack <= mostLack || launcher.restores?.(shapeOf(spec, path), spec) !== true) continue;
       most = wanted;
       mostLack = lack;
     }

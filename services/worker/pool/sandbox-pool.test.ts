@@ -54,6 +54,19 @@ test("the first invocation starts cold, the next ones are warm in the same sandb
   second.release(true);
 });
 
+test("how a call would start is told before it does, and asking starts nothing", async () => {
+  const pool = open();
+  const spec = folders.version("told", HANDLER);
+  assert.deepEqual(pool.starts.expected(spec, "container"), { start: "cold", ready: false });
+  assert.deepEqual(pool.stats().starting, 0);
+  const lease = await acquire(pool, spec);
+  assert.deepEqual(pool.starts.expected(spec, "container"), { start: "cold", ready: false });
+  lease.release(true);
+  assert.deepEqual(pool.starts.expected(spec, "container"), { start: "warm", ready: true });
+  assert.deepEqual(pool.starts.expected(spec, "microvm"), { start: "cold", ready: false });
+  assert.equal(pool.starts.next(spec, "container"), "cold");
+});
+
 test("two functions, two versions and two tenants never share a sandbox", async () => {
   const pool = open();
   const a = folders.version("a", HANDLER);

@@ -1,7 +1,6 @@
 import { availableParallelism } from "node:os";
 import type { Path, StartKind, VersionSpec } from "#contracts/function";
 import type { SandboxFilter } from "#contracts/live-sandbox";
-import type { PathState } from "#contracts/placement";
 import { CloisterError } from "#errors/catalogue";
 import type { BundleHold } from "../bundles/bundle-cache.ts";
 import {
@@ -15,6 +14,7 @@ import {
 import { CellMaker, endCell } from "./cell-maker.ts";
 import { CLONE_AGE_MS, CloneKeeper } from "./clone-keeper.ts";
 import { Endings } from "./endings.ts";
+import { ExpectedStarts } from "./expected-starts.ts";
 import {
   type Entry,
   type FunctionPool,
@@ -45,6 +45,7 @@ const MAX_ATTEMPTS = 3;
  * invocation that no warm sandbox will serve soon, and a start that nobody needs any more does not begin.
  */
 export class SandboxPool {
+  readonly starts: ExpectedStarts;
   readonly #options: SandboxPoolOptions;
   readonly #budget: MemoryBudget;
   readonly #cells: PreparedCells;
@@ -66,6 +67,11 @@ export class SandboxPool {
     this.#processors = options.processors ?? new ProcessorLoad();
     this.#budget = new MemoryBudget(options.memoryMb);
     this.#cells = new PreparedCells(options.prepared, options.demandCells);
+    this.starts = new ExpectedStarts(
+      (spec, path) => this.#functions.find(spec, path),
+      this.#cells,
+      options.launcher,
+    );
     this.#maxBooting = options.maxBooting ?? Math.max(4, 2 * availableParallelism());
     this.#maker = new CellMaker({
       launcher: options.launcher,
@@ -146,17 +152,6 @@ export class SandboxPool {
       this.#retire(entry);
     }
     return this.#wait(owner, waitMs);
-  }
-
-  /** How a call of a version would start now, and whether at once. Changes nothing. */
-  expectedStart(spec: VersionSpec, path: Path): PathState {
-    const { launcher } = this.#options;
-    const owner = this.#functions.find(spec, path);
-    const entry = owner?.open.findLast(({ sandbox }) => sandbox.alive);
-    if (entry) return { start: entry.firstStart ?? "warm", ready: true };
-    const shape = shapeOf(spec, path);
-    if (launcher.restores?.(shape, spec)) return { start: "restored", ready: false };
-    return { start: this.#cells.startOf(shape) ?? "cold", ready: false };
   }
 
   /** Counts what is kept as long as no sandbox needs its memory. */

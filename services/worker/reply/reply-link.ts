@@ -70,7 +70,13 @@ export class ReplyStream {
   }
 
   /** The answer failed, before or after its head; the stream is closed. */
-  error(error: { code: string; message: string; type?: string; stack?: string }): void {
+  error(error: {
+    code: string;
+    message: string;
+    type?: string;
+    stack?: string;
+    remedy?: string;
+  }): void {
     this.announce();
     this.#link.sendJson(FRAME.ERROR, this.#id, error);
     this.#link.forget(this.#id);
