@@ -1,3 +1,4 @@
+import type { Path, StartKind } from "#contracts/function";
 import {
   Counter,
   createRegistry,
@@ -7,6 +8,7 @@ import {
   metricName,
   spansCounter,
 } from "#telemetry/metrics";
+import { SeriesHistogram, SeriesTable } from "#telemetry/series-histogram";
 import type { CallOutcome } from "./invoke/call-context.ts";
 
 export interface MetricSources {
@@ -24,7 +26,7 @@ const name = (what: string): string => metricName("gateway", what);
 export class GatewayMetrics {
   readonly registry = createRegistry();
   readonly #invocations: Counter<"code">;
-  readonly #invocationSeconds: Histogram<"path" | "start">;
+  readonly #invocationSeconds: SeriesTable<Path | "none", StartKind | "none">;
   readonly #requests: Counter<"route" | "status">;
   readonly #requestSeconds: Histogram<"route">;
   readonly problems: Counter<"part">;
@@ -38,13 +40,13 @@ export class GatewayMetrics {
       labelNames: ["code"],
       registers,
     });
-    this.#invocationSeconds = new Histogram({
+    const seconds = new SeriesHistogram({
       name: name("invocation_seconds"),
       help: "From the request's head to the end of the answer; path and start are none where no sandbox answered",
-      labelNames: ["path", "start"],
       buckets: DURATION_BUCKETS_SECONDS,
-      registers,
+      registry: this.registry,
     });
+    this.#invocationSeconds = new SeriesTable(seconds, "path", "start");
     this.#requests = new Counter({
       name: name("requests_total"),
       help: "Requests of the API, by route and status class",
@@ -82,10 +84,9 @@ export class GatewayMetrics {
 
   invoked({ code, durationMs, meta }: CallOutcome): void {
     this.#invocations.inc({ code: code ?? "ok" });
-    this.#invocationSeconds.observe(
-      { path: meta?.path ?? "none", start: meta?.start ?? "none" },
-      durationMs / 1000,
-    );
+    this.#invocationSeconds
+      .of(meta?.path ?? "none", meta?.start ?? "none")
+      .observe(durationMs / 1000);
   }
 
   /** `route` is the pattern, never the address. */

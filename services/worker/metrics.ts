@@ -6,17 +6,17 @@ import {
   createRegistry,
   DURATION_BUCKETS_SECONDS,
   Gauge,
-  Histogram,
   type Registry,
   spansCounter,
 } from "#telemetry/metrics";
+import { SeriesHistogram, SeriesTable } from "#telemetry/series-histogram";
 import { FaasMetrics } from "./faas-metrics.ts";
 import type { InvocationOutcome } from "./invoke/context.ts";
 import type { PoolStats } from "./pool/sandbox-pool.ts";
 import type { RecordWriter } from "./records/record-writer.ts";
 
 /** Of Server-Timing, without those of the call itself. */
-const START_PHASES = [
+const PHASES = [
   "acquire",
   "create",
   "runtime",
@@ -37,7 +37,7 @@ export interface MetricSources {
 export class WorkerMetrics {
   readonly registry = createRegistry();
   readonly #faas = new FaasMetrics(this.registry);
-  readonly #phase: Histogram<"path" | "phase">;
+  readonly #phase: SeriesTable<Path | "none", (typeof PHASES)[number] | "queue">;
   readonly #exits: Counter<"path" | "reason">;
   readonly #calls: Counter<"path" | "name">;
   readonly #machineSeconds: Counter<"path" | "part">;
@@ -47,13 +47,13 @@ export class WorkerMetrics {
 
   constructor(sources: MetricSources) {
     const registers = [this.registry];
-    this.#phase = new Histogram({
+    const phase = new SeriesHistogram({
       name: "cloister_worker_phase_seconds",
       help: "Phases of starts that were not warm, and time in the queue of all; path is none where the call had no sandbox",
-      labelNames: ["path", "phase"],
       buckets: DURATION_BUCKETS_SECONDS,
-      registers,
+      registry: this.registry,
     });
+    this.#phase = new SeriesTable(phase, "path", "phase");
     this.#exits = new Counter({
       name: "cloister_worker_machine_exits_total",
       help: "Exits of micro-VMs' virtual CPUs during invocations, by reason",
@@ -141,11 +141,11 @@ export class WorkerMetrics {
     if (outcome.path) this.#worked(outcome.path, outcome.work);
     const path = outcome.path ?? "none";
     const { queue_ms: queueMs } = outcome.phases;
-    if (queueMs !== undefined) this.#phase.observe({ path, phase: "queue" }, queueMs / 1000);
+    if (queueMs !== undefined) this.#phase.of(path, "queue").observe(queueMs / 1000);
     if (outcome.start === "warm") return;
-    for (const phase of START_PHASES) {
+    for (const phase of PHASES) {
       const ms = outcome.phases[`${phase}_ms`];
-      if (ms !== undefined) this.#phase.observe({ path, phase }, ms / 1000);
+      if (ms !== undefined) this.#phase.of(path, phase).observe(ms / 1000);
     }
   }
 
