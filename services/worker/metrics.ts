@@ -29,6 +29,8 @@ const PHASES = [
 
 export interface MetricSources {
   pool: () => PoolStats;
+  /** Of the node, for all sandboxes. */
+  memoryMb: number;
   records: RecordWriter;
   sandboxdUp: () => boolean;
 }
@@ -114,6 +116,12 @@ export class WorkerMetrics {
         memory.set(sources.pool().memoryReservedMb * 1024 * 1024);
       },
     });
+    const limit = new Gauge({
+      name: "cloister_worker_memory_limit_bytes",
+      help: "Memory that may be promised to sandboxes",
+      registers,
+    });
+    limit.set(sources.memoryMb * 1024 * 1024);
     const dropped = new Counter({
       name: "cloister_worker_dropped_rows_total",
       help: "Records and log lines lost because the database was away too long or refused them",

@@ -182,6 +182,7 @@ export class WorkerService {
     });
     this.#metrics = new WorkerMetrics({
       pool: () => this.#stats(),
+      memoryMb: settings.memoryMb,
       records: this.#records,
       sandboxdUp: () => this.#launcher.hello !== undefined,
     });

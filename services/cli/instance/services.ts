@@ -139,7 +139,8 @@ export const workerService = (wiring: Wiring): ServiceSpec => ({
         ...shared(wiring),
         CLOISTER_SANDBOXD_SOCKET: join(wiring.folders.run, "sandboxd.sock"),
         CLOISTER_BUNDLES_DIR: bound("bundles"),
-        CLOISTER_WORKER_METRICS: join(wiring.folders.run, "worker.sock"),
+        CLOISTER_WORKER_METRICS:
+          process.env.CLOISTER_WORKER_METRICS || join(wiring.folders.run, "worker.sock"),
       },
     }),
 });
