@@ -18,6 +18,7 @@ const COMMANDS: Record<string, () => Promise<(program: Command) => void>> = {
   logs: async () => (await import("./commands/logs.ts")).registerLogs,
   versions: async () => (await import("./commands/functions.ts")).registerVersions,
   placement: async () => (await import("./commands/placement.ts")).registerPlacement,
+  usage: async () => (await import("./commands/usage.ts")).registerUsage,
   tenant: async () => (await import("./commands/tenant.ts")).registerTenant,
   key: async () => (await import("./commands/key.ts")).registerKey,
   quota: async () => (await import("./commands/quota.ts")).registerQuota,

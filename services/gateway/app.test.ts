@@ -381,7 +381,7 @@ test("health, readiness and metrics", async () => {
   const unready = await fetch(`${rig.url}/readyz`);
   assert.equal(unready.status, 503);
   assert.deepEqual(await unready.json(), { ready: false, missing: ["worker"] });
-  await rig.worker.beat();
+  await rig.worker.beat({ sandboxd: true });
   await rig.fetch("/f/fn/");
   const text = await (await fetch(`${rig.url}/metrics`)).text();
   assert.match(text, /^cloister_gateway_invocations_total\{code="ok"\} [1-9]/m);

@@ -14,6 +14,7 @@ import { registerOpenApi } from "./routes/openapi.ts";
 import { registerPlacement } from "./routes/placement.ts";
 import { registerQuotas } from "./routes/quotas.ts";
 import { registerService } from "./routes/service.ts";
+import { registerUsage } from "./routes/usage.ts";
 
 /** Addresses that answer while the gateway drains. */
 const ALWAYS = new Set(["/healthz", "/readyz", "/metrics"]);
@@ -32,6 +33,7 @@ export function createApp(gateway: GatewayContext): OpenAPIHono<GatewayEnv> {
   registerPlacement(app, gateway);
   registerLogs(app, gateway);
   registerInvocations(app, gateway);
+  registerUsage(app, gateway);
   registerQuotas(app, gateway);
   registerAdmin(app, gateway);
   registerNotYet(app);

@@ -3,23 +3,31 @@ import type { Server } from "node:http";
 import { getRequestListener } from "@hono/node-server";
 import type { TraceSettings } from "#config/trace-environment";
 import { CHANGES_CHANNEL, type Change } from "#contracts/invocation";
+import { lostRecord } from "#contracts/lost-record";
 import { PlacementEngine } from "#contracts/placement-engine";
 import { PLACEMENT_TABLE, type PlacementTable } from "#contracts/placement-table";
 import { type Database, openDatabase } from "#db/database";
 import { resolveFunction } from "#db/functions";
+import { writeRecords } from "#db/invocations";
 import { readKey, touchKeys } from "#db/keys";
-import { readMonthTotal } from "#db/quotas";
 import { DEFAULT_TENANT, type Tenant, tenantByName } from "#db/tenants";
+import { readMonthTotals } from "#db/usage";
 import { CloisterError } from "#errors/catalogue";
 import { InvocationProducer } from "#queue/invocation-queue";
+import { NODE_ASKED_CHANNEL, NODES_CHANNEL, readNodes } from "#queue/nodes";
 import { Publisher, Subscriber } from "#queue/pubsub";
 import { QuotaCounters } from "#queue/quota-counters";
+import { RecordJournal } from "#records/record-journal";
+import { RecordWriter } from "#records/record-writer";
 import type { Logger } from "#telemetry/log";
 import { openTracing } from "#telemetry/open-tracing";
 import type { Tracing } from "#telemetry/tracing";
 import { createApp } from "./app.ts";
 import { Authenticator } from "./auth/authenticator.ts";
 import { RefreshingCache } from "./cache/refreshing-cache.ts";
+import type { BacklogLimits } from "./dispatch/backlog.ts";
+import { Dispatcher } from "./dispatch/dispatcher.ts";
+import { LiveNodes } from "./dispatch/live-nodes.ts";
 import type { GatewayContext } from "./gateway-context.ts";
 import type { Call } from "./invoke/call.ts";
 import type { OpenCall } from "./invoke/call-context.ts";
@@ -45,6 +53,10 @@ export interface GatewaySettings {
   queueWaitMs: number;
   /** The built-in rules when absent. */
   placement?: PlacementTable;
+  /** Folder of the journal of records; without one, those of the last moments end with a killed gateway. */
+  recordsDir?: string;
+  /** Bounds of what waits in this gateway; `DEFAULT_BACKLOG` when absent. */
+  backlog?: Partial<BacklogLimits>;
   /** Longest a drain waits for calls under way, ms. */
   drainMs?: number;
   /** How long calls at once of a gateway that died still count, ms. */
@@ -56,6 +68,15 @@ export interface GatewaySettings {
 /** Below the 45 s after which `cloister up` kills. */
 const DRAIN_MS = 30_000;
 const DATABASE_CONNECTIONS = 10;
+const DRAIN_RECORDS_MS = 5000;
+/** The node of records that no worker wrote. */
+const NODE = "gateway";
+const DEFAULT_BACKLOG: BacklogLimits = {
+  calls: 10_000,
+  callsOfTenant: 2000,
+  bytes: 256 << 20,
+  bytesOfTenant: 64 << 20,
+};
 
 /** One gateway process: everything it is made of, started and drained in order. */
 export class GatewayService {
@@ -74,8 +95,11 @@ export class GatewayService {
   readonly #calls: Calls<Call>;
   readonly #open = new Set<OpenCall>();
   readonly #lostJobs: LostJobs<Call>;
+  readonly #records: RecordWriter;
   readonly #reply: ReplyServer;
   readonly #placement: PlacementEngine;
+  readonly #nodes: LiveNodes;
+  readonly #dispatcher: Dispatcher;
   readonly #drain = new AbortController();
   #server: Server | undefined;
   #tracing: Tracing | undefined;
@@ -92,6 +116,8 @@ export class GatewayService {
       open: () => this.#open.size,
       waiting: () => this.#calls.size,
       workers: () => this.#reply.links,
+      nodes: () => this.#nodes.usable,
+      held: () => this.#dispatcher.waiting,
     });
     this.#db = openDatabase(settings.databaseUrl, {
       connections: DATABASE_CONNECTIONS,
@@ -124,8 +150,44 @@ export class GatewayService {
       onProblem: problem("tenants"),
     });
     this.#placement = new PlacementEngine(settings.placement ?? PLACEMENT_TABLE);
+    this.#records = new RecordWriter({
+      sink: {
+        writeRecords: async (records) =>
+          this.#metrics.usage.add(await writeRecords(this.#db, records)),
+        insertLogs: async () => {},
+      },
+      ...(settings.recordsDir === undefined
+        ? {}
+        : {
+            journal: new RecordJournal(settings.recordsDir, "gateway", {
+              onProblem: problem("journal"),
+            }),
+          }),
+      onProblem: problem("records"),
+    });
     this.#calls = new Calls(settings.queueWaitMs);
-    this.#lostJobs = new LostJobs(this.#calls, (id) => this.#producer.state(id));
+    this.#lostJobs = new LostJobs(this.#calls, (id, nodeId) => this.#producer.state(id, nodeId));
+    this.#nodes = new LiveNodes({
+      read: () => readNodes(this.#producer.redis),
+      ask: (id, question) => void this.#publisher.publish(NODE_ASKED_CHANNEL, { id, question }),
+      changed: () => this.#dispatcher.changed(),
+      lost: (id) => {
+        void this.#dispatcher.lost(id);
+        this.#lostJobs.workerLost();
+      },
+      left: (id) => {
+        log.info({ node: id }, "a node is gone");
+        this.#dispatcher.left(id);
+      },
+      told: (node) => this.#dispatcher.told(node),
+      onProblem: problem("nodes"),
+    });
+    this.#dispatcher = new Dispatcher({
+      producer: this.#producer,
+      nodes: this.#nodes,
+      limits: { ...DEFAULT_BACKLOG, ...settings.backlog },
+      placement: this.#placement,
+    });
     this.#reply = new ReplyServer({
       address: settings.replyListen,
       secret: settings.linkSecret,
@@ -138,6 +200,7 @@ export class GatewayService {
       lost: (worker, error) => {
         log.info({ worker, err: error?.message }, "a worker's link has closed");
         this.#lostJobs.workerLost();
+        this.#nodes.suspect(worker);
       },
       onProblem: problem("reply"),
     });
@@ -157,6 +220,9 @@ export class GatewayService {
     });
     const replyTo = await this.#reply.listen();
     this.#hearChanges();
+    const restored = await this.#records.restore();
+    if (restored > 0)
+      this.#log.info({ records: restored }, "took over records of a killed gateway");
     const match = /^(.+):(\d{1,5})$/.exec(listen);
     if (!match) throw new Error("CLOISTER_LISTEN must be host:port, e.g. 127.0.0.1:8080");
     const host = (match[1] ?? "").replace(/^\[|\]$/g, "");
@@ -187,7 +253,7 @@ export class GatewayService {
     const invoker = new Invoker({
       context: {
         calls: this.#calls,
-        producer: this.#producer,
+        dispatcher: this.#dispatcher,
         admissions: this.#admissions,
         replyTo,
         queueWaitMs,
@@ -197,6 +263,11 @@ export class GatewayService {
           this.#open.delete(call);
           this.#metrics.invoked(outcome);
           if (this.#open.size === 0) this.#idle?.();
+        },
+        lost: (call, code) => {
+          this.#records.record(lostRecord(call, code, NODE));
+          // The caller learns of it only afterwards.
+          this.#records.secure();
         },
         onProblem,
         ...(this.#tracing ? { tracing: this.#tracing } : {}),
@@ -243,15 +314,18 @@ export class GatewayService {
     await closed;
     clearTimeout(bound);
     this.#calls.close();
+    this.#nodes.close();
+    this.#dispatcher.close();
     this.#admissions.close();
     this.#reply.close();
     await this.#authenticator.close();
     await Promise.all([this.#tracing?.close(), this.#subscriber.close(), this.#producer.close()]);
+    await this.#records.close(DRAIN_RECORDS_MS);
     await this.#db.close().catch(() => {});
   }
 
   readonly #readMonthTotal = (tenantId: string, month: string): Promise<number> =>
-    readMonthTotal(this.#db, tenantId, month);
+    readMonthTotals(this.#db, month, tenantId).then((totals) => totals.get(tenantId) ?? 0);
 
   async #untilIdle(boundMs: number): Promise<void> {
     if (this.#open.size === 0) return;
@@ -282,8 +356,13 @@ export class GatewayService {
           this.#apply({ kind: change.kind, id: change.id });
       })
       .catch((error: Error) => this.#log.warn({ err: error.message }, "cannot hear changes"));
+    this.#subscriber
+      .subscribe(NODES_CHANNEL, (message) => this.#nodes.hear(message))
+      .then(() => this.#nodes.refresh())
+      .catch((error: Error) => this.#log.warn({ err: error.message }, "cannot hear nodes"));
     // What was published during an outage is lost, and so may be jobs.
     this.#subscriber.onReconnect(() => {
+      this.#nodes.reconnected();
       this.#functions.expire();
       this.#authenticator.expire();
       this.#admissions.reconnected();

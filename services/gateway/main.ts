@@ -18,6 +18,11 @@ const gateway = new GatewayService(
     queueWaitMs: environment.CLOISTER_QUEUE_WAIT_MS,
     ...(traces ? { traces } : {}),
     placement: readPlacementTable(environment.CLOISTER_PLACEMENT_RULES),
+    ...(environment.CLOISTER_RECORDS_DIR ? { recordsDir: environment.CLOISTER_RECORDS_DIR } : {}),
+    backlog: {
+      calls: environment.CLOISTER_BACKLOG,
+      callsOfTenant: environment.CLOISTER_BACKLOG_PER_TENANT,
+    },
     ...(environment.CLOISTER_PUBLIC_URL ? { publicUrl: environment.CLOISTER_PUBLIC_URL } : {}),
   },
   log,

@@ -9,6 +9,7 @@ import {
   spansCounter,
 } from "#telemetry/metrics";
 import { SeriesHistogram, SeriesTable } from "#telemetry/series-histogram";
+import { UsageCounters } from "#telemetry/usage-counters";
 import type { CallOutcome } from "./invoke/call-context.ts";
 
 export interface MetricSources {
@@ -18,6 +19,10 @@ export interface MetricSources {
   waiting: () => number;
   /** Workers connected to this gateway. */
   workers: () => number;
+  /** Live nodes that take calls. */
+  nodes: () => number;
+  /** Calls that wait here for a place at a node. */
+  held: () => number;
 }
 
 const name = (what: string): string => metricName("gateway", what);
@@ -31,6 +36,7 @@ export class GatewayMetrics {
   readonly #requestSeconds: Histogram<"route">;
   readonly problems: Counter<"part">;
   readonly spans: Counter<"outcome">;
+  readonly usage = new UsageCounters("gateway", this.registry);
 
   constructor(sources: MetricSources) {
     const registers = [this.registry];
@@ -79,6 +85,8 @@ export class GatewayMetrics {
     };
     gauge("open_calls", "Calls of functions under way", sources.open);
     gauge("waiting_calls", "Calls that no worker has taken yet", sources.waiting);
+    gauge("nodes", "Live nodes that take calls", sources.nodes);
+    gauge("held_calls", "Calls that wait here for a place at a node", sources.held);
     gauge("workers", "Workers connected to this gateway", sources.workers);
   }
 

@@ -46,7 +46,9 @@ export const problemHeaders = (error: CloisterError): [string, string][] => [
   ...(error.code === "unauthenticated"
     ? ([["www-authenticate", 'Bearer realm="cloister"']] as [string, string][])
     : []),
-  ...(error.status === 503 ? ([["retry-after", "1"]] as [string, string][]) : []),
+  ...(error.status === 503 || error.code === "backlog_full"
+    ? ([["retry-after", "1"]] as [string, string][])
+    : []),
 ];
 
 function quotaHeaders(error: CloisterError): [string, string][] {

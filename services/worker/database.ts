@@ -2,10 +2,11 @@ import { policyOf } from "#contracts/quota";
 import { openDatabase } from "#db/database";
 import { listRecentlyPublished, readBundle, readVersion } from "#db/functions";
 import { keepHouse } from "#db/housekeeping";
-import { insertInvocations } from "#db/invocations";
+import { writeRecords } from "#db/invocations";
 import { insertLogs } from "#db/logs";
 import { readTenantQuota } from "#db/quotas";
 import { readTenant, tenantStates } from "#db/tenants";
+import { readMonthTotals } from "#db/usage";
 import { CloisterError } from "#errors/catalogue";
 import type { WorkerDatabase } from "./worker-service.ts";
 
@@ -33,9 +34,10 @@ export function openWorkerDatabase(url: string): WorkerDatabase {
         throw new CloisterError("tenant_suspended", "The tenant is suspended, or gone");
       return policyOf(stored.tier, stored.quota);
     },
+    writeRecords: (records) => writeRecords(db, records),
+    readMonthTotals: (month, tenantId) => readMonthTotals(db, month, tenantId),
     tenantStates: (ids) => tenantStates(db, ids),
     keepHouse: (retentionDays) => keepHouse(db, { days: retentionDays, graceMs: DELETED_GRACE_MS }),
-    insertInvocations: (records) => insertInvocations(db, records),
     insertLogs: (entries) => insertLogs(db, entries),
     close: () => db.close(),
   };

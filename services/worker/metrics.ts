@@ -1,6 +1,7 @@
 import { existsSync, unlinkSync } from "node:fs";
 import { createServer, type Server } from "node:http";
 import type { Path } from "#contracts/function";
+import type { RecordWriter } from "#records/record-writer";
 import {
   Counter,
   createRegistry,
@@ -10,10 +11,10 @@ import {
   spansCounter,
 } from "#telemetry/metrics";
 import { SeriesHistogram, SeriesTable } from "#telemetry/series-histogram";
+import { UsageCounters } from "#telemetry/usage-counters";
 import { FaasMetrics } from "./faas-metrics.ts";
 import type { InvocationOutcome } from "./invoke/context.ts";
 import type { PoolStats } from "./pool/sandbox-pool.ts";
-import type { RecordWriter } from "./records/record-writer.ts";
 
 /** Of Server-Timing, without those of the call itself. */
 const PHASES = [
@@ -46,6 +47,7 @@ export class WorkerMetrics {
   readonly #pageFaults: Counter<"path">;
   readonly problems: Counter<"part">;
   readonly spans = spansCounter("worker", this.registry);
+  readonly usage = new UsageCounters("worker", this.registry);
 
   constructor(sources: MetricSources) {
     const registers = [this.registry];

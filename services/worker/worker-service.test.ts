@@ -16,6 +16,7 @@ import {
 } from "#contracts/invocation";
 import type { LiveSandbox, NodeSandboxes } from "#contracts/live-sandbox";
 import type { SnapshotState } from "#contracts/snapshot";
+import type { SerializedRecord } from "#contracts/usage";
 import { CloisterError } from "#errors/catalogue";
 import { InvocationProducer } from "#queue/invocation-queue";
 import { readNodes } from "#queue/nodes";
@@ -70,8 +71,12 @@ class Rows implements WorkerDatabase {
   async keepHouse() {
     return true;
   }
-  async insertInvocations(rows: InvocationRecord[]) {
-    this.records.push(...rows);
+  async writeRecords(rows: SerializedRecord[]) {
+    this.records.push(...rows.map(({ json }) => JSON.parse(json) as InvocationRecord));
+    return [];
+  }
+  async readMonthTotals() {
+    return new Map<string, number>();
   }
   async insertLogs(rows: LogEntry[]) {
     this.logs.push(...rows);
@@ -161,7 +166,7 @@ function send(
     expiresAtMs: now + 20_000,
   };
   const call = gateway.call(id);
-  const answer = producer.add(job).then(() => call.answer);
+  const answer = producer.add(job, "node_test").then(() => call.answer);
   return { id, answer, attached: call.attached, hangUp: call.hangUp };
 }
 

@@ -1,17 +1,23 @@
 import type { Server } from "node:http";
+import { availableParallelism, cpus } from "node:os";
 import type { Logger } from "pino";
 import type { TraceSettings } from "#config/trace-environment";
-import type { VersionSpec } from "#contracts/function";
+import type { Path, VersionSpec } from "#contracts/function";
 import { CHANGES_CHANNEL, type Change, type InvocationJob } from "#contracts/invocation";
 import type { SandboxFilter } from "#contracts/live-sandbox";
+import { lostRecord } from "#contracts/lost-record";
 import type { TenantPolicy } from "#contracts/placement";
 import { PLACEMENT_TABLE, type PlacementTable } from "#contracts/placement-table";
+import type { RecordedUsage, SerializedRecord } from "#contracts/usage";
 import { InvocationConsumer } from "#queue/invocation-queue";
-import { type NodeHeartbeat, removeHeartbeat, writeHeartbeat } from "#queue/nodes";
+import { type NodeHeartbeat, VERSIONS_TOLD } from "#queue/nodes";
 import { answerPlacement } from "#queue/placement-asks";
 import { Publisher, Subscriber } from "#queue/pubsub";
+import { QuotaCounters } from "#queue/quota-counters";
 import { connectRedis, disconnectRedis, type Redis } from "#queue/redis";
 import { answerInquiries } from "#queue/sandbox-inquiry";
+import { RecordJournal } from "#records/record-journal";
+import { type RecordSink, RecordWriter } from "#records/record-writer";
 import { openTracing } from "#telemetry/open-tracing";
 import type { Tracing } from "#telemetry/tracing";
 import { BundleCache } from "./bundles/bundle-cache.ts";
@@ -20,12 +26,14 @@ import type { InvocationContext } from "./invoke/context.ts";
 import { Invocation } from "./invoke/invocation.ts";
 import { VersionCache } from "./invoke/version-cache.ts";
 import { serveMetrics, WorkerMetrics } from "./metrics.ts";
+import { Heartbeat } from "./node/heartbeat.ts";
+import { RecentlySeen } from "./node/recently-seen.ts";
 import { nodeAnswer } from "./placement/node-answer.ts";
 import { Placer } from "./placement/placer.ts";
 import { PolicyCache } from "./placement/policy-cache.ts";
 import type { PreparedTarget } from "./pool/prepared-cells.ts";
 import { SandboxPool } from "./pool/sandbox-pool.ts";
-import { type RecordSink, RecordWriter } from "./records/record-writer.ts";
+import { MonthCounter } from "./records/month-counter.ts";
 import { logsOf } from "./records/sandbox-logs.ts";
 import { ReplyLinks } from "./reply/reply-links.ts";
 import { RestoringLauncher, SandboxdLauncher } from "./sandbox/index.ts";
@@ -33,7 +41,11 @@ import { SnapshotKeeper } from "./snapshots/snapshot-keeper.ts";
 import { type TenantState, TenantWatch } from "./tenants/tenant-watch.ts";
 
 /** What the worker reads and writes; services/lib/db is behind it. */
-export interface WorkerDatabase extends RecordSink {
+export interface WorkerDatabase extends Pick<RecordSink, "insertLogs"> {
+  /** Writes records and adds them to their tenants' usage, both or neither; gives what was added. */
+  writeRecords(records: SerializedRecord[]): Promise<RecordedUsage[]>;
+  /** GB-seconds of a tenant in a month such as `2026-11`. */
+  readMonthTotals(month: string, tenantId: string): Promise<Map<string, number>>;
   readVersion(versionId: string): Promise<VersionSpec | undefined>;
   readBundle(digest: string): Promise<Uint8Array | undefined>;
   /** Current versions that were published within the last `seconds`, newest first. */
@@ -55,6 +67,8 @@ export interface WorkerSettings {
   bundlesDir: string;
   memoryMb: number;
   concurrency: number;
+  /** Paths this node offers, of those its sandboxd can make; all when absent. */
+  paths?: readonly Path[];
   idleMs: number;
   prepared: PreparedTarget[];
   /** Clones that wait for the calls of one version in demand; none when absent. */
@@ -67,13 +81,17 @@ export interface WorkerSettings {
   retentionDays: number;
   /** Traces are off when absent. */
   traces?: TraceSettings;
+  /** Folder of the journal of records; without one, those of the last moments end with a killed worker. */
+  recordsDir?: string;
   /** The built-in rules when absent. */
   placement?: PlacementTable;
 }
 
-const HEARTBEAT_MS = 3000;
+/** Who has had work here within this time is counted in the heartbeat, ms. */
+const SEEN_MS = 30_000;
 /** Longer than a worker takes to come back, s. */
 const CATCH_UP_S = 120;
+const CPU_MODEL = (cpus()[0]?.model ?? "unknown").slice(0, 128);
 /** Bounds of a drain, ms. */
 const DRAIN_JOBS_MS = 30_000;
 const DRAIN_SANDBOXES_MS = 10_000;
@@ -93,6 +111,7 @@ export class WorkerService {
   readonly #subscriber: Subscriber;
   readonly #links: ReplyLinks;
   readonly #records: RecordWriter;
+  readonly #months: MonthCounter;
   readonly #metrics: WorkerMetrics;
   readonly #snapshots: SnapshotKeeper;
   readonly #house: HouseKeeper;
@@ -101,7 +120,9 @@ export class WorkerService {
   #context: InvocationContext | undefined;
   #metricsServer: Server | undefined;
   #tracing: Tracing | undefined;
-  #heartbeat: NodeJS.Timeout | undefined;
+  readonly #heartbeat: Heartbeat;
+  readonly #gateways = new RecentlySeen(SEEN_MS);
+  readonly #tenants = new RecentlySeen(SEEN_MS);
   #sandboxdUp = Promise.withResolvers<void>();
   /** Those that this worker has taken and not ended. */
   readonly #jobs = new Set<InvocationJob>();
@@ -116,16 +137,41 @@ export class WorkerService {
       log.warn({ part, err: error.message }, "trouble");
     };
     this.#redis = connectRedis(settings.redisUrl, "request", problem("redis"));
-    this.#consumer = new InvocationConsumer(settings.redisUrl, problem("queue"));
+    this.#consumer = new InvocationConsumer(settings.redisUrl, settings.nodeId, problem("queue"));
     this.#subscriber = new Subscriber(settings.redisUrl, problem("redis"));
+    this.#heartbeat = new Heartbeat({
+      redis: this.#redis,
+      subscriber: this.#subscriber,
+      nodeId: settings.nodeId,
+      read: () => this.#heartbeatOf(),
+      lost: (jobs) => this.#lost(jobs),
+      onProblem: problem("heartbeat"),
+    });
     this.#links = new ReplyLinks({
       nodeId: settings.nodeId,
       secret: settings.linkSecret,
       onProblem: problem("reply"),
+      // What a caller has seen the end of has left its record.
+      beforeSend: () => this.#records.secure(),
     });
     this.#publisher = new Publisher(this.#redis);
+    this.#months = new MonthCounter({
+      counters: new QuotaCounters(this.#redis),
+      readMonthTotals: (month, tenantId) => database.readMonthTotals(month, tenantId),
+      onProblem: problem("quota"),
+    });
     this.#records = new RecordWriter({
-      sink: database,
+      sink: {
+        writeRecords: async (records) => this.#recorded(await database.writeRecords(records)),
+        insertLogs: (entries) => database.insertLogs(entries),
+      },
+      ...(settings.recordsDir === undefined
+        ? {}
+        : {
+            journal: new RecordJournal(settings.recordsDir, "worker", {
+              onProblem: problem("journal"),
+            }),
+          }),
       publish: (channel, message) => void this.#publisher.publish(channel, message),
       onProblem: problem("records"),
     });
@@ -145,6 +191,7 @@ export class WorkerService {
             keep: (count) => void this.#launcher.keepReady(count).catch(() => {}),
           });
         this.#pool?.start();
+        this.#heartbeat.changed();
       },
       onLost: (error) => {
         log.error({ err: error.message }, "sandboxd is lost; its sandboxes are gone");
@@ -152,6 +199,7 @@ export class WorkerService {
         this.#restoring.clear();
         // Other nodes may have what waits; this one takes jobs again when sandboxd is back.
         void this.#consumer.pause();
+        this.#heartbeat.changed();
       },
     });
     this.#snapshots = new SnapshotKeeper({
@@ -214,7 +262,7 @@ export class WorkerService {
     const policies = new PolicyCache((id) => database.policyOf(id));
     const placer = new Placer({
       table: settings.placement ?? PLACEMENT_TABLE,
-      kinds: () => this.#launcher.hello?.kinds,
+      kinds: () => this.#kinds(),
       starts: pool.starts,
     });
     this.#tracing = await openTracing(settings.traces, {
@@ -248,6 +296,8 @@ export class WorkerService {
           !this.#draining && this.#launcher.hello !== undefined && this.#redis.status === "ready",
         detail: { ...this.#heartbeatOf() },
       }));
+    const restored = await this.#records.restore((records) => this.#months.takenOver(records));
+    if (restored > 0) this.#log.info({ records: restored }, "took over records of a killed worker");
     this.#launcher.connectEventually();
     await this.#sandboxdUp.promise;
     pool.start();
@@ -309,10 +359,12 @@ export class WorkerService {
     ).catch((error: Error) =>
       this.#log.warn({ err: error.message }, "cannot be asked for sandboxes"),
     );
-    await this.#consumer.start((job) => this.#serve(job), { concurrency: settings.concurrency });
+    await this.#consumer.start((job) => this.#serve(job), {
+      concurrency: settings.concurrency,
+      lost: (job) => this.#lost([job]),
+    });
     if (!this.#launcher.hello) await this.#consumer.pause();
-    await this.#beat();
-    this.#heartbeat = setInterval(() => void this.#beat(), HEARTBEAT_MS);
+    await this.#heartbeat.start();
     this.#house.start();
     this.#snapshots.start(() => this.#restoring.functions?.states() ?? []);
   }
@@ -321,15 +373,15 @@ export class WorkerService {
   async drain(): Promise<void> {
     if (this.#draining) return;
     this.#draining = true;
-    clearInterval(this.#heartbeat);
+    // Gateways take back what no one has begun here.
+    this.#heartbeat.changed();
     this.#snapshots.stop();
-    const { nodeId } = this.#settings;
-    await removeHeartbeat(this.#redis, nodeId).catch(() => {});
     await this.#consumer.close(DRAIN_JOBS_MS);
     await this.#pool?.close(DRAIN_SANDBOXES_MS);
     this.#links.close();
     await this.#records.close(DRAIN_RECORDS_MS);
     this.#launcher.close();
+    await this.#heartbeat.stop();
     this.#metricsServer?.close();
     this.#metricsServer?.closeAllConnections();
     await Promise.all([
@@ -343,9 +395,26 @@ export class WorkerService {
     ]);
   }
 
+  /** Jobs that were taken and died with their worker, and maybe with the gateway that could have told of them. */
+  #lost(jobs: InvocationJob[]): void {
+    for (const job of jobs)
+      this.#records.record(lostRecord(job, "worker_lost", this.#settings.nodeId));
+    this.#records.secure();
+  }
+
+  /** What a batch of records has added to the usage of tenants; it is in the database. */
+  #recorded(usage: readonly RecordedUsage[]): void {
+    this.#metrics.usage.add(usage);
+    // Not waited for: without Redis, records are written all the same.
+    void this.#months.recorded(usage);
+  }
+
   async #serve(job: InvocationJob): Promise<void> {
     const context = this.#context as InvocationContext;
     this.#jobs.add(job);
+    const nowMs = performance.now();
+    const other = this.#gateways.mark(job.replyTo, nowMs);
+    if (this.#tenants.mark(job.tenantId, nowMs) || other) this.#heartbeat.changed();
     try {
       if (!this.#launcher.hello) await this.#untilSandboxd(job.expiresAtMs - Date.now());
       await new Invocation(context, job).run();
@@ -378,18 +447,24 @@ export class WorkerService {
     );
   }
 
-  async #beat(): Promise<void> {
-    try {
-      await writeHeartbeat(this.#redis, this.#heartbeatOf());
-    } catch (error) {
-      this.#metrics.problems.inc({ part: "heartbeat" });
-      this.#log.debug({ err: (error as Error).message }, "heartbeat not written");
-    }
+  /** What this node makes: what its sandboxd can and its settings allow; undefined while sandboxd cannot be reached. */
+  #kinds(): readonly string[] | undefined {
+    const { paths } = this.#settings;
+    const kinds = this.#launcher.hello?.kinds;
+    return paths ? kinds?.filter((kind) => (paths as readonly string[]).includes(kind)) : kinds;
+  }
+
+  #versionsWithSnapshot(): string[] {
+    const found: string[] = [];
+    for (const [spec, { state }] of this.#restoring.functions?.states() ?? [])
+      if (state === "ready") found.push(spec.versionId);
+    return found.slice(-VERSIONS_TOLD);
   }
 
   #heartbeatOf(): NodeHeartbeat {
     const { hello } = this.#launcher;
     const stats = this.#stats();
+    const nowMs = performance.now();
     return {
       id: this.#settings.nodeId,
       pid: process.pid,
@@ -397,9 +472,11 @@ export class WorkerService {
       startedAtMs: this.#startedAtMs,
       draining: this.#draining,
       sandboxd: hello !== undefined,
-      kinds: hello?.kinds ?? [],
+      kinds: [...(this.#kinds() ?? [])],
       images: hello?.images ?? {},
       ...(hello ? { cgroup: hello.cgroup } : {}),
+      cpuModel: CPU_MODEL,
+      processors: availableParallelism(),
       memoryMb: this.#settings.memoryMb,
       memoryReservedMb: stats.memoryReservedMb,
       invocations: this.#jobs.size,
@@ -407,6 +484,10 @@ export class WorkerService {
       warm: stats.warm,
       busy: stats.busy,
       prepared: stats.prepared,
+      warmVersions: this.#pool?.versions(VERSIONS_TOLD) ?? [],
+      snapshotVersions: this.#versionsWithSnapshot(),
+      gateways: this.#gateways.count(nowMs),
+      tenants: this.#tenants.count(nowMs),
     };
   }
 }

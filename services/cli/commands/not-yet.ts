@@ -9,7 +9,6 @@ const NOT_YET: Record<string, string> = {
   schedule: "Call the function from cron with ./cloister invoke.",
   "dead-letters": "Synchronous calls get their error at once; there is nothing to keep.",
   compare: "See ./cloister bench boot for what the container path costs.",
-  usage: "Invocations are recorded in the database's table invocations.",
 };
 
 export const registerNotYet = (program: Command): void => {

@@ -21,6 +21,8 @@ export interface Folders {
   run: string;
   logs: string;
   bundles: string;
+  /** Records that wait for the database. */
+  records: string;
   stateFile: string;
   credentialsFile: string;
   /** The keys of the first start. Kept apart because credentials.json is there only while the service is ready. */
@@ -47,6 +49,7 @@ export function foldersOf(option?: string): Folders {
     run: `/run/cloister/${id}`,
     logs: join(data, "logs"),
     bundles: join(data, "bundles"),
+    records: join(data, "records"),
     stateFile: join(data, "up.json"),
     credentialsFile: join(data, "credentials.json"),
     keysFile: join(data, "keys.json"),

@@ -23,6 +23,9 @@ const DRAIN_BOUND_MS = 45_000;
 const PASSED_ON = [
   "CLOISTER_NODE_MEMORY_MB",
   "CLOISTER_WORKER_CONCURRENCY",
+  "CLOISTER_PATHS",
+  "CLOISTER_BACKLOG",
+  "CLOISTER_BACKLOG_PER_TENANT",
   "CLOISTER_IDLE_MS",
   "CLOISTER_PREPARED",
   "CLOISTER_CLONES_PER_FUNCTION",
@@ -47,6 +50,7 @@ export function makeFolders(folders: Folders): void {
   mkdirSync(folders.logs, { recursive: true, mode: 0o750 });
   for (const [folder, mode] of [
     [folders.bundles, 0o755],
+    [folders.records, 0o700],
     [folders.run, 0o750],
   ] as const) {
     mkdirSync(folder, { recursive: true });
@@ -121,10 +125,12 @@ export const gatewayService = (wiring: Wiring): ServiceSpec => ({
   name: "gateway",
   start: (hooks) =>
     nodeService("gateway", hooks, {
+      bind: { records: wiring.folders.records },
       env: {
         ...shared(wiring),
         CLOISTER_LISTEN: `127.0.0.1:${wiring.port}`,
         CLOISTER_PUBLIC_URL: wiring.url,
+        CLOISTER_RECORDS_DIR: bound("records"),
         CLOISTER_REPLY_LISTEN: `unix:${join(wiring.folders.run, "gateway.sock")}`,
       },
     }),
@@ -134,11 +140,12 @@ export const workerService = (wiring: Wiring): ServiceSpec => ({
   name: "worker",
   start: (hooks) =>
     nodeService("worker", hooks, {
-      bind: { bundles: wiring.folders.bundles },
+      bind: { bundles: wiring.folders.bundles, records: wiring.folders.records },
       env: {
         ...shared(wiring),
         CLOISTER_SANDBOXD_SOCKET: join(wiring.folders.run, "sandboxd.sock"),
         CLOISTER_BUNDLES_DIR: bound("bundles"),
+        CLOISTER_RECORDS_DIR: bound("records"),
         CLOISTER_WORKER_METRICS:
           process.env.CLOISTER_WORKER_METRICS || join(wiring.folders.run, "worker.sock"),
       },

@@ -1,11 +1,12 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { CHANGES_CHANNEL, type Change } from "#contracts/invocation";
-import { removeHeartbeat } from "#queue/nodes";
+import { removeHeartbeat, writeHeartbeat } from "#queue/nodes";
 import { Subscriber } from "#queue/pubsub";
 import { connectRedis, disconnectRedis } from "#queue/redis";
 import { AdminClient, type Json } from "../testkit/admin-client.ts";
 import { type GatewayRig, startGatewayRig } from "../testkit/gateway-rig.ts";
+import { heartbeatOf } from "../testkit/heartbeats.ts";
 import { answers } from "../testkit/worker-side.ts";
 
 let rig: GatewayRig;
@@ -284,12 +285,12 @@ test("force deletes a tenant although something of it runs, and tells the nodes"
 
 test("a node that does not answer keeps a tenant from being deleted without force", async () => {
   await admin.tenant("unsure");
-  await rig.worker.beat({ id: "node_silent" });
+  const connection = connectRedis(rig.redis.url, "request");
+  await writeHeartbeat(connection, heartbeatOf("node_silent"));
   const detail = await admin.refused(409, "conflict", "DELETE", `${PATH}/unsure`);
   assert.match(detail, /node_silent/);
   assert.equal((await admin.expect(200, "GET", `${PATH}/unsure`)).state, "active");
   await admin.expect(204, "DELETE", `${PATH}/unsure?force=true`);
-  const connection = connectRedis(rig.redis.url, "request");
   await removeHeartbeat(connection, "node_silent");
   await disconnectRedis(connection);
 });

@@ -1,7 +1,8 @@
 import type { ReplyMeta } from "#contracts/invocation";
+import type { LostCall } from "#contracts/lost-record";
 import type { ErrorCode } from "#errors/catalogue";
-import type { InvocationProducer } from "#queue/invocation-queue";
 import type { Tracing } from "#telemetry/tracing";
+import type { Dispatcher } from "../dispatch/dispatcher.ts";
 import type { Admissions } from "../quota/admissions.ts";
 import type { Calls, WaitingCall } from "./calls.ts";
 
@@ -22,8 +23,8 @@ export interface OpenCall extends WaitingCall {
 /** What a call needs of its gateway. */
 export interface CallContext {
   calls: Pick<Calls<WaitingCall>, "add" | "remove">;
-  producer: Pick<InvocationProducer, "add" | "remove">;
-  admissions: Pick<Admissions, "admit">;
+  dispatcher: Pick<Dispatcher, "submit" | "taken" | "answered" | "done">;
+  admissions: Pick<Admissions, "enter" | "admit">;
   /** Where workers bring the answers. */
   replyTo: string;
   /** Longest wait for a worker, ms. */
@@ -31,6 +32,8 @@ export interface CallContext {
   draining: () => boolean;
   opened: (call: OpenCall) => void;
   closed: (call: OpenCall, outcome: CallOutcome) => void;
+  /** Records an accepted call that came to an end without its worker. */
+  lost: (call: LostCall, code: ErrorCode) => void;
   onProblem: (error: Error) => void;
   /** Absent when traces are off. */
   tracing?: Tracing;

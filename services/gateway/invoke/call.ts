@@ -4,12 +4,14 @@ import type { Path } from "#contracts/function";
 import { LIMITS } from "#contracts/function";
 import { newId } from "#contracts/ids";
 import type { InvocationJob, Phases, ReplyMeta } from "#contracts/invocation";
+import type { LostCall } from "#contracts/lost-record";
 import { pathsExcess } from "#contracts/quota";
 import type { CallTarget } from "#db/functions";
-import { CloisterError, errorCode } from "#errors/catalogue";
+import { CloisterError, type ErrorCode, errorCode } from "#errors/catalogue";
 import { BodySender } from "#protocol/bodies";
 import type { InvocationLink } from "#protocol/link";
 import type { CallHandler, CallStream } from "#protocol/stream";
+import type { Passage, Ticket } from "../dispatch/dispatcher.ts";
 import { asCloisterError, problemHeaders, problemOf } from "../problem.ts";
 import type { Admission } from "../quota/admissions.ts";
 import { quotaExceeded } from "../quota/quota-error.ts";
@@ -50,7 +52,11 @@ export class Call implements CallHandler, WaitingCall {
   #pieces: AsyncIterable<Buffer> | undefined;
   #stream: CallStream | undefined;
   #sender: BodySender | undefined;
-  #queued = false;
+  #passage: Passage | undefined;
+  /** What was sent on its way, until somebody has recorded how it ended. */
+  #unrecorded: LostCall | undefined;
+  /** What it ended with. */
+  #code: ErrorCode | undefined;
   /** The quota has been asked and has not answered. */
   #asking = false;
   #admission: Admission | undefined;
@@ -78,9 +84,9 @@ export class Call implements CallHandler, WaitingCall {
     return this.#finished;
   }
 
-  /** Whether its job is in the queue, as far as this side knows. */
-  get queued(): boolean {
-    return this.#queued;
+  /** The node in whose queue its job is, as far as this side knows. */
+  get queuedAt(): string | undefined {
+    return this.#passage?.state === "sent" ? this.#passage.room?.node.beat.id : undefined;
   }
 
   /** The function is known: from now on the call has a bound. */
@@ -90,36 +96,40 @@ export class Call implements CallHandler, WaitingCall {
     if (!this.#finished) this.#context.calls.add(this);
   }
 
-  /** Puts the invocation in the queue, once its tenant's quota lets it in. */
+  /** Sends the invocation on its way to a worker, once its tenant's quota lets it in. */
   enqueue(request: CallRequest, body: RequestBody): void {
     if (this.#finished) return;
     const { target, wantedPath } = request;
-    const { paths } = target.policy;
-    // A wish for less is the policy's to refuse, with another code.
-    if (wantedPath === "microvm" && paths && !paths.includes("microvm"))
-      this.fail(quotaExceeded(pathsExcess(paths)));
-    else if (!target.limits) this.#add(request, body);
-    else {
-      const askedMs = performance.now();
-      this.#asking = true;
-      this.#context.admissions.admit(target.limits, this.id).then(
-        (admission) => {
-          this.#asking = false;
-          if (this.#finished) {
-            admission.release();
-            return;
-          }
-          this.#admission = admission;
-          this.#admitMs = (this.#admitMs ?? 0) + performance.now() - askedMs;
-          this.#add(request, body);
-        },
-        (error: unknown) => this.fail(error),
-      );
+    let entering: Promise<Admission> | undefined;
+    try {
+      entering = this.#context.admissions.enter(target, wantedPath, this.id);
+    } catch (error) {
+      this.fail(error);
+      return;
     }
+    if (!entering) {
+      this.#add(request, body);
+      return;
+    }
+    const askedMs = performance.now();
+    this.#asking = true;
+    entering.then(
+      (admission) => {
+        this.#asking = false;
+        if (this.#finished) {
+          admission.release();
+          return;
+        }
+        this.#admission = admission;
+        this.#admitMs = (this.#admitMs ?? 0) + performance.now() - askedMs;
+        this.#add(request, body);
+      },
+      (error: unknown) => this.fail(error),
+    );
   }
 
   #add({ kind, target, head, wantedPath, trace }: CallRequest, body: RequestBody): void {
-    const { producer, replyTo, queueWaitMs, calls } = this.#context;
+    const { dispatcher, replyTo, queueWaitMs, calls } = this.#context;
     const acceptedAtMs = wallMs();
     const job: InvocationJob = {
       id: this.id,
@@ -140,15 +150,32 @@ export class Call implements CallHandler, WaitingCall {
     else if (body.whole.length > 0) job.body = inJson(body.whole);
     job.bodyFollows = this.#pieces !== undefined;
     this.#span?.into(job);
-    this.#queued = true;
-    // Known before it is in the queue: a worker may be quicker than Redis's answer to us.
+    // Known before it is in a queue: a worker may be quicker than Redis's answer to us.
     calls.add(this);
-    producer.add(job).catch((error: Error) => {
-      this.#context.onProblem(error);
-      // A worker that has it nevertheless goes on answering.
-      if (!this.#stream)
+    const bytes = "whole" in body ? body.whole.length : 0;
+    try {
+      this.#passage = dispatcher.submit(this.#ticketFor(job), target, wantedPath, bytes);
+    } catch (error) {
+      this.fail(error);
+      return;
+    }
+    if (this.#finished) return;
+    const { id, tenantId, functionId, versionId } = job;
+    this.#unrecorded = { id, tenantId, functionId, versionId, acceptedAtMs };
+  }
+
+  #ticketFor(job: InvocationJob): Ticket {
+    return {
+      job,
+      fail: (error) => this.fail(error),
+      notQueued: (error) => {
+        this.#context.onProblem(error);
+        // A worker that has it nevertheless goes on answering, and records it.
+        if (this.#stream) return;
+        this.#unrecorded = undefined;
         this.fail(new CloisterError("dependency_unavailable", "The queue cannot be reached"));
-    });
+      },
+    };
   }
 
   /** A worker has the invocation; called within the link's `invoke`. */
@@ -156,6 +183,7 @@ export class Call implements CallHandler, WaitingCall {
     this.#context.calls.remove(this);
     const stream = link.takeCall(streamId, this);
     this.#stream = stream;
+    if (this.#passage) this.#context.dispatcher.taken(this.#passage);
     const boundMs =
       this.#context.queueWaitMs + (this.#target?.config.timeoutMs ?? 0) + HUNG_WORKER_GRACE_MS;
     this.#hungTimer = setTimeout(
@@ -173,7 +201,7 @@ export class Call implements CallHandler, WaitingCall {
       return;
     }
     this.fail(
-      this.#queued
+      this.#passage
         ? new CloisterError(
             "queue_timeout",
             `No worker took the request within ${this.#context.queueWaitMs} ms`,
@@ -210,6 +238,7 @@ export class Call implements CallHandler, WaitingCall {
     const text = JSON.stringify(problemOf(error, this.id));
     const headers = problemHeaders(error).flat();
     headers.push("cloister-invocation-id", this.id);
+    this.#tellLimits(headers);
     if (this.#target) headers.push("cloister-version", String(this.#target.version));
     headers.push("server-timing", this.#timing({}));
     if (this.#span) headers.push("traceresponse", this.#span.traceresponse);
@@ -233,6 +262,7 @@ export class Call implements CallHandler, WaitingCall {
     const { meta } = head;
     this.#meta = meta;
     this.#status = head.status;
+    if (this.#passage) this.#context.dispatcher.answered(this.#passage, meta);
     headers.flat.push(
       ...["cloister-invocation-id", this.id],
       ...["cloister-isolation", meta.path],
@@ -241,10 +271,7 @@ export class Call implements CallHandler, WaitingCall {
       ...["server-timing", this.#timing(meta.phases)],
     );
     if (this.#span) headers.flat.push("traceresponse", this.#span.traceresponse);
-    if (this.#admission) {
-      const { policy, limit } = this.#admission.headers;
-      headers.flat.push("ratelimit-policy", policy, "ratelimit", limit);
-    }
+    this.#tellLimits(headers.flat);
     if (this.#context.draining()) headers.flat.push("connection", "close");
     this.#writer.head(head.status, headers);
   }
@@ -255,12 +282,15 @@ export class Call implements CallHandler, WaitingCall {
   }
 
   onEnd(): void {
+    // The worker has recorded it before it said so.
+    this.#unrecorded = undefined;
     if (this.#finished) return;
     this.#finish(undefined);
     this.#writer.end();
   }
 
   onError(raw: Record<string, unknown>): void {
+    this.#unrecorded = undefined;
     const { message, type, remedy } = raw;
     const paths = this.#target?.policy.paths;
     if (raw.code === "quota_exceeded" && paths) {
@@ -281,7 +311,9 @@ export class Call implements CallHandler, WaitingCall {
   }
 
   onDown(): void {
-    this.fail(new CloisterError("worker_lost"));
+    // A caller that has gone before waits for nothing, its record does.
+    if (this.#finished) this.#recordLoss();
+    else this.fail(new CloisterError("worker_lost"));
   }
 
   onCredit(): void {
@@ -290,6 +322,13 @@ export class Call implements CallHandler, WaitingCall {
 
   onBodyUnwanted(): void {
     this.#sender?.stop();
+  }
+
+  /** What is left to a call that was let in; one that was not is told by its error. */
+  #tellLimits(headers: string[]): void {
+    if (!this.#admission) return;
+    const { policy, limit } = this.#admission.headers;
+    headers.push("ratelimit-policy", policy, "ratelimit", limit);
   }
 
   #timing(phases: Phases): string {
@@ -317,14 +356,22 @@ export class Call implements CallHandler, WaitingCall {
     this.#finish(new CloisterError("invocation_cancelled"));
   }
 
+  /** Nobody else will: the call never had a worker, or has none any more. One that did have it, after all, replaces this record. */
+  #recordLoss(): void {
+    if (this.#unrecorded) this.#context.lost(this.#unrecorded, this.#code ?? "worker_lost");
+    this.#unrecorded = undefined;
+  }
+
   /** What every ending has in common. */
   #finish(error: CloisterError | undefined): void {
     this.#finished = true;
     clearTimeout(this.#hungTimer);
     this.#sender?.stop();
     this.#context.calls.remove(this);
-    if (this.#stream) this.#stream.cancel();
-    else if (this.#queued) void this.#context.producer.remove(this.id);
+    this.#code = error?.code;
+    if (this.#stream?.open) this.#stream.cancel();
+    else this.#recordLoss();
+    if (this.#passage) this.#context.dispatcher.done(this.#passage);
     this.#admission?.release();
     const outcome: CallOutcome = {
       code: error?.code,

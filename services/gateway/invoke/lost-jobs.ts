@@ -10,12 +10,12 @@ const ANNOUNCE_MS = 2000;
  * has lost. Looks only when something broke; otherwise the queue's own bound holds.
  */
 export class LostJobs<
-  C extends WaitingCall & { readonly queued: boolean; fail(error: unknown): void },
+  C extends WaitingCall & { readonly queuedAt: string | undefined; fail(error: unknown): void },
 > {
   readonly #calls: Calls<C>;
-  readonly #state: (id: string) => Promise<JobState>;
+  readonly #state: (id: string, nodeId: string) => Promise<JobState>;
 
-  constructor(calls: Calls<C>, state: (id: string) => Promise<JobState>) {
+  constructor(calls: Calls<C>, state: (id: string, nodeId: string) => Promise<JobState>) {
     this.#calls = calls;
     this.#state = state;
   }
@@ -35,10 +35,7 @@ export class LostJobs<
 
   /** Fails the calls whose job is in `state` now and after a worker would have announced it. */
   async #look(state: JobState, error: () => CloisterError): Promise<void> {
-    const suspects = await this.#among(
-      this.#calls.values().filter(({ queued }) => queued),
-      state,
-    );
+    const suspects = await this.#among(this.#calls.values(), state);
     if (suspects.length === 0) return;
     setTimeout(() => {
       const waiting = suspects.filter((call) => this.#calls.get(call.id) === call);
@@ -51,9 +48,12 @@ export class LostJobs<
   async #among(calls: C[], state: JobState): Promise<C[]> {
     const found: C[] = [];
     for (const call of calls) {
+      const nodeId = call.queuedAt;
+      if (nodeId === undefined) continue;
       // Without Redis nothing can be told, and its return is a reason to look again.
-      const now = await this.#state(call.id).catch(() => undefined);
-      if (now === state) found.push(call);
+      const now = await this.#state(call.id, nodeId).catch(() => undefined);
+      // One that has gone to another node meanwhile is not lost.
+      if (now === state && call.queuedAt === nodeId) found.push(call);
     }
     return found;
   }

@@ -1,6 +1,13 @@
-import type { InvocationLimits } from "#contracts/quota";
+import type { Path } from "#contracts/function";
+import { type InvocationLimits, pathsExcess } from "#contracts/quota";
+import type { CallTarget } from "#db/functions";
 import { CloisterError } from "#errors/catalogue";
-import { type CountersAnswer, leaseKeysOf, type QuotaCounters } from "#queue/quota-counters";
+import {
+  type CountersAnswer,
+  type Left,
+  leaseKeysOf,
+  type QuotaCounters,
+} from "#queue/quota-counters";
 import { quotaExceeded } from "./quota-error.ts";
 import { type RateLimitHeaders, rateLimitHeaders, secondsLeftOf } from "./rate-limit-headers.ts";
 
@@ -18,9 +25,18 @@ export interface Admission {
   release(): void;
 }
 
+/** What is used up for a while: until then the counters would say the same. */
+interface Shut {
+  untilMs: number;
+  answer: CountersAnswer;
+  askedMs: number;
+}
+
+/** Longest that the counters are not asked again: Redis may have lost what made them refuse, ms. */
+const LONGEST_SHUT_MS = 1000;
+
 /**
- * The one door to an invocation: whatever may start one asks here first, unless its target has no limits. What is counted is shared by all gateways, and
- * without Redis nobody is let in.
+ * The one door to an invocation. What is counted is shared by all gateways, and without Redis nobody is let in who has limits.
  */
 export class Admissions {
   readonly #options: AdmissionsOptions;
@@ -29,6 +45,8 @@ export class Admissions {
   /** Leases of calls under way here, by key and id, with when they were last sure, on performance.now()'s clock, ms. */
   readonly #leases = new Map<string, Map<string, number>>();
   readonly #months = new Map<string, Promise<void>>();
+  /** By the limits themselves: when they change there are others in their place. */
+  readonly #shut = new WeakMap<InvocationLimits, Shut>();
   #timer: NodeJS.Timeout | undefined;
 
   constructor(options: AdmissionsOptions) {
@@ -36,9 +54,27 @@ export class Admissions {
     this.#renewMs = options.counters.leaseMs / 4;
   }
 
+  /**
+   * Whatever may start an invocation comes through here. Undefined when nothing limits it: then it may run at once. Throws or rejects with
+   * `quota_exceeded`, or with `dependency_unavailable`.
+   */
+  enter(
+    { limits, policy: { paths } }: Pick<CallTarget, "limits" | "policy">,
+    wantedPath: Path | undefined,
+    id: string,
+  ): Promise<Admission> | undefined {
+    // A wish for less than the policy allows is placement's to refuse, with another code.
+    if (wantedPath === "microvm" && paths && !paths.includes("microvm"))
+      throw quotaExceeded(pathsExcess(paths));
+    return limits && this.admit(limits, id);
+  }
+
   /** Rejects with `quota_exceeded`, or with `dependency_unavailable` when it cannot be told. */
   async admit(limits: InvocationLimits, id: string): Promise<Admission> {
     if (limits.beyond) throw quotaExceeded(limits.beyond);
+    const askedMs = performance.now();
+    const shut = this.#shut.get(limits);
+    if (shut && askedMs < shut.untilMs) throw refusal(limits, agedBy(askedMs - shut.askedMs, shut));
     let answer = await this.#ask(limits, id);
     if (answer.refused === "month" && answer.month) {
       await this.#learnMonth(limits.tenantId, answer.month.name);
@@ -47,8 +83,12 @@ export class Admissions {
     const { refused } = answer;
     if (refused === "month")
       throw new CloisterError("dependency_unavailable", "What was used this month is not known");
+    if (refused) {
+      const untilMs = askedMs + shutForMs(answer);
+      if (untilMs > performance.now()) this.#shut.set(limits, { untilMs, answer, askedMs });
+      throw refusal(limits, answer);
+    }
     const headers = rateLimitHeaders(limits, answer);
-    if (refused) throw quotaExceeded(refused, retryAfterS(answer), headers);
     const keys = leaseKeysOf(limits);
     if (keys.length === 0) return { headers, release: () => {} };
     const now = performance.now();
@@ -143,6 +183,42 @@ export class Admissions {
       if (ids.length > 0) this.#options.counters.renew(key, ids).catch(this.#options.onProblem);
     }
   }
+}
+
+function refusal(limits: InvocationLimits, answer: CountersAnswer): CloisterError {
+  if (typeof answer.refused !== "object") throw new Error("The call was let in.");
+  return quotaExceeded(answer.refused, retryAfterS(answer), rateLimitHeaders(limits, answer));
+}
+
+/**
+ * How long after it was asked for a refusal is sure to be that of every other call: a flood over its rate then costs Redis nothing. Nobody is refused whom
+ * the counters would let in: they answered later than they were asked, and the wait is rounded up to the next ms.
+ */
+function shutForMs({ refused, retryAfterMs }: CountersAnswer): number {
+  if (typeof refused !== "object") return 0;
+  if (refused.quota === "requestsPerSecond") return Math.min(retryAfterMs - 1, LONGEST_SHUT_MS);
+  return refused.quota === "gbSecondsPerMonth" ? LONGEST_SHUT_MS : 0;
+}
+
+/** The same answer some ms later, as far as it can be known without asking. */
+function agedBy(ms: number, { answer }: Shut): CountersAnswer {
+  const aged = (left: Left): Left =>
+    left.requests
+      ? {
+          ...left,
+          requests: {
+            left: left.requests.left,
+            fullAfterMs: Math.max(1, left.requests.fullAfterMs - ms),
+          },
+        }
+      : left;
+  return {
+    ...answer,
+    retryAfterMs: Math.max(1, answer.retryAfterMs - ms),
+    tenant: aged(answer.tenant),
+    function: aged(answer.function),
+    nowUs: answer.nowUs + ms * 1000,
+  };
 }
 
 /** Calls at once end when they end: a second is as good a guess as any. */

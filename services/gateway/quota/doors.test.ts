@@ -1,4 +1,6 @@
 import assert from "node:assert/strict";
+import { globSync, readFileSync } from "node:fs";
+import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { type GatewayRig, startGatewayRig } from "../testkit/gateway-rig.ts";
 
@@ -72,4 +74,15 @@ test("each of them asks the quota, and what it refuses reaches no worker", async
       assert.equal((await way()).status, 200, `${path} ${index}`);
   const all = Object.values(DOORS).flat().length;
   assert.equal(rig.worker.jobs.length - before, all);
+});
+
+test("no other code of the gateway sends an invocation on its way without asking", () => {
+  const folder = join(import.meta.dirname, "..");
+  const sending = globSync("**/*.ts", { cwd: folder })
+    // What carries jobs to nodes is not what starts them.
+    .filter((path) => !/[.]test[.]ts$|^(?:testkit|dispatch)\//.test(path))
+    .map((path) => ({ path, text: readFileSync(join(folder, path), "utf8") }))
+    .filter(({ text }) => /\b(?:producer\.add|dispatcher\.submit)\(/.test(text));
+  assert.ok(sending.length > 0);
+  for (const { path, text } of sending) assert.match(text, /\badmissions\.(?:enter|admit)\(/, path);
 });

@@ -71,6 +71,10 @@ const recordSchema = z
     responseBytes: count,
     sandboxId: z.string().optional(),
     nodeId: z.string(),
+    lost: z
+      .literal(true)
+      .optional()
+      .describe("its worker could not tell of it: what it used is not known and not charged"),
   } satisfies Record<Exclude<keyof InvocationRecord, "tenantId">, z.ZodType>)
   .openapi("Invocation");
 

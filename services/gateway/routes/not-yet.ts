@@ -10,7 +10,6 @@ const NOT_YET: [path: string, what: string][] = [
   ["/v1/dead-letters", "Dead letters are"],
   ["/v1/compare", "Comparing is"],
   ["/2015-03-31/functions", "The Lambda API is"],
-  ["/admin/v1/tenants/:tenant/usage", "Usage is"],
   ["/ui", "The dashboard is"],
 ];
 

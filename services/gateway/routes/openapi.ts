@@ -32,7 +32,7 @@ const functionErrors = problems(
   ...(["function_no_handler", "function_bad_response", "function_out_of_memory"] as const),
   ...(["function_exited", "function_timeout", "worker_lost", "sandbox_failed"] as const),
   ...(["isolation_unavailable", "capacity_exhausted", "queue_timeout", "draining"] as const),
-  ...(["not_implemented", "request_timeout", "quota_exceeded"] as const),
+  ...(["not_implemented", "request_timeout", "quota_exceeded", "backlog_full"] as const),
 );
 
 /** The document, with the addresses that are served outside of hono (invoke/invoker.ts). */

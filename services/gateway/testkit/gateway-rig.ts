@@ -59,7 +59,6 @@ export async function startGatewayRig(change: Partial<GatewaySettings> = {}): Pr
   const first = await start({});
   const worker = new WorkerSide(redis.url, SECRET);
   await worker.start();
-  await worker.beat();
   const rig: GatewayRig = {
     ...keys,
     ...first,

@@ -1,8 +1,15 @@
 import type { InvocationJob } from "#contracts/invocation";
 import { InvocationConsumer } from "#queue/invocation-queue";
-import { type NodeHeartbeat, writeHeartbeat } from "#queue/nodes";
+import {
+  NODE_ASKED_CHANNEL,
+  type NodeHeartbeat,
+  nodeAskedSchema,
+  nodeHeartbeatSchema,
+  removeHeartbeat,
+  writeHeartbeat,
+} from "#queue/nodes";
 import { Publisher, Subscriber } from "#queue/pubsub";
-import { connectRedis, disconnectRedis } from "#queue/redis";
+import { connectRedis, disconnectRedis, type Redis } from "#queue/redis";
 import { answerInquiries } from "#queue/sandbox-inquiry";
 import type { ReplyStream } from "../../worker/reply/reply-link.ts";
 import { ReplyLinks } from "../../worker/reply/reply-links.ts";
@@ -58,42 +65,21 @@ export class WorkerSide {
   readonly #publisher: Publisher;
   readonly #consumer: InvocationConsumer;
   readonly #links: ReplyLinks;
-  readonly #redisUrl: string;
+  readonly #redis: Redis;
   readonly #nodeId: string;
+  #beat: NodeHeartbeat;
+  #timer: NodeJS.Timeout | undefined;
   #stopped = false;
 
   constructor(redisUrl: string, secret: string, nodeId = "node_test") {
-    this.#redisUrl = redisUrl;
     this.#nodeId = nodeId;
-    this.#consumer = new InvocationConsumer(redisUrl, () => {});
-    this.#links = new ReplyLinks({ nodeId, secret });
+    this.#redis = connectRedis(redisUrl, "request");
     this.#subscriber = new Subscriber(redisUrl);
-    this.#publisher = Publisher.connect(redisUrl);
-  }
-
-  async start(): Promise<void> {
-    const heard = { subscriber: this.#subscriber, publisher: this.#publisher };
-    await answerInquiries(heard, ({ tenantId }) => ({
-      nodeId: this.#nodeId,
-      running: [...this.#running].filter(
-        (job) => tenantId === undefined || job.tenantId === tenantId,
-      ).length,
-      total: 0,
-      sandboxes: [],
-    }));
-    const serve = async (job: InvocationJob): Promise<void> => {
-      this.#running.add(job);
-      await this.#serve(job).finally(() => this.#running.delete(job));
-      if (this.#running.size === 0) for (const hear of this.#idle.splice(0)) hear();
-    };
-    await this.#consumer.start(serve, { concurrency: 100 });
-  }
-
-  /** Says that the node is there. */
-  async beat(change: Partial<NodeHeartbeat> = {}): Promise<void> {
-    const redis = connectRedis(this.#redisUrl, "request");
-    await writeHeartbeat(redis, {
-      id: this.#nodeId,
+    this.#publisher = new Publisher(this.#redis);
+    this.#consumer = new InvocationConsumer(redisUrl, nodeId, () => {});
+    this.#links = new ReplyLinks({ nodeId, secret });
+    this.#beat = nodeHeartbeatSchema.parse({
+      id: nodeId,
       pid: process.pid,
       atMs: Date.now(),
       startedAtMs: Date.now(),
@@ -108,9 +94,55 @@ export class WorkerSide {
       warm: 0,
       busy: 0,
       prepared: 0,
-      ...change,
     });
-    await disconnectRedis(redis);
+  }
+
+  /** Takes jobs and tells so, as a worker does; `change` is what it tells otherwise. */
+  async start(change: Partial<NodeHeartbeat> = {}): Promise<void> {
+    const heard = { subscriber: this.#subscriber, publisher: this.#publisher };
+    await answerInquiries(heard, ({ tenantId }) => ({
+      nodeId: this.#nodeId,
+      running: [...this.#running].filter(
+        (job) => tenantId === undefined || job.tenantId === tenantId,
+      ).length,
+      total: 0,
+      sandboxes: [],
+    }));
+    const serve = async (job: InvocationJob): Promise<void> => {
+      this.#running.add(job);
+      await this.#serve(job).finally(() => this.#running.delete(job));
+      if (this.#running.size === 0) for (const hear of this.#idle.splice(0)) hear();
+    };
+    await this.#consumer.start(serve, {
+      concurrency: change.concurrency ?? this.#beat.concurrency,
+    });
+    await this.appear(change);
+  }
+
+  /** Tells that it is there, and takes nothing. */
+  async appear(change: Partial<NodeHeartbeat> = {}): Promise<void> {
+    await this.#subscriber.subscribe(NODE_ASKED_CHANNEL, (message) => {
+      const { id, question } = nodeAskedSchema.parse(message);
+      if (id === this.#nodeId && this.#timer) void this.#tell(question).catch(() => {});
+    });
+    await this.beat(change);
+    this.#timer = setInterval(() => void this.#tell().catch(() => {}), 3000);
+  }
+
+  /** Says that the node is there, from now on with this change. */
+  async beat(change: Partial<NodeHeartbeat> = {}): Promise<void> {
+    this.#beat = { ...this.#beat, ...change };
+    await this.#tell();
+  }
+
+  /** Falls silent, as one that was killed does. */
+  mute(): void {
+    clearInterval(this.#timer);
+    this.#timer = undefined;
+  }
+
+  #tell(answers?: string): Promise<void> {
+    return writeHeartbeat(this.#redis, { ...this.#beat, atMs: Date.now() }, answers);
   }
 
   /** What a killed worker looks like from outside. */
@@ -135,8 +167,11 @@ export class WorkerSide {
   async stop(): Promise<void> {
     if (this.#stopped) return;
     this.#stopped = true;
+    this.mute();
+    await removeHeartbeat(this.#redis, this.#nodeId).catch(() => {});
     this.dropLinks();
-    await Promise.all([this.#consumer.close(0), this.#subscriber.close(), this.#publisher.close()]);
+    await this.#consumer.close(0);
+    await Promise.all([this.#subscriber.close(), disconnectRedis(this.#redis)]);
   }
 
   async #serve(job: InvocationJob): Promise<void> {

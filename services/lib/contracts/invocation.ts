@@ -116,6 +116,11 @@ export interface InvocationRecord extends Partial<MachineWork> {
   responseBytes: number;
   sandboxId?: string;
   nodeId: string;
+  /**
+   * Written by one that saw the invocation end but did not serve it: the worker that did has died, or never had it. What it used is not
+   * known, and not charged. The record of the worker that served it replaces this one, should it come.
+   */
+  lost?: true;
 }
 
 /** Closes the stream `trace` of an invocation. */

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { functionConfigSchema, type Path } from "./function.ts";
 import type { Tier } from "./placement.ts";
@@ -112,4 +113,17 @@ test("a function that needs a path which its tenant may not use may not be calle
 test("a month begins at midnight UTC", () => {
   assert.equal(monthOf(Date.UTC(2026, 10, 30, 23, 59, 59, 999)), "2026-11");
   assert.equal(monthOf(Date.UTC(2026, 11, 1)), "2026-12");
+});
+
+test("docs/quotas.md tells the plans as they are", () => {
+  const text = readFileSync(new URL("../../../docs/quotas.md", import.meta.url), "utf8");
+  const section = /^## Plans$(.*?)^## /ms.exec(text)?.[1] ?? "";
+  const said = [...section.matchAll(/^\| `(\w+)` \| (.+?) \| (.+?) \| (.+?) \|$/gm)].map((row) =>
+    row.slice(1),
+  );
+  const tiers: Tier[] = ["trusted", "standard", "untrusted"];
+  assert.deepEqual(
+    said,
+    QUOTA_FIELDS.map((field) => [field, ...tiers.map((tier) => String(PLANS[tier][field]))]),
+  );
 });

@@ -3,7 +3,6 @@ import {
   type Allowed,
   effectiveQuota,
   type FunctionQuota,
-  monthOf,
   PLANS,
   policyOf,
   type Quota,
@@ -246,27 +245,6 @@ export async function readPublishedUse(db: Database, tenantId: string): Promise<
     .innerJoin(bundles, eq(bundles.digest, versions.bundleDigest))
     .where(and(eq(functions.tenantId, tenantId), isNull(functions.deletedAt)));
   return row ?? { functions: 0, memoryMb: null, timeoutMs: null, bundleBytes: null };
-}
-
-/**
- * GB-seconds that a tenant has used in a month (`2026-11`, UTC) by its invocation records: memory times billed time. The gateways' counter in Redis is
- * made anew from it.
- */
-export async function readMonthTotal(
-  db: Database,
-  tenantId: string,
-  month: string,
-): Promise<number> {
-  const from = new Date(`${month}-01T00:00:00Z`);
-  const to = new Date(from);
-  to.setUTCMonth(to.getUTCMonth() + 1);
-  if (monthOf(from.getTime()) !== month) throw new Error(`${month} is no month`);
-  const { rows } = await db.pool.query<{ total: number }>(
-    `select coalesce(sum(memory_mb / 1024.0 * billed_ms / 1000.0), 0)::float8 as total
-     from invocations where tenant_id = $1 and accepted_at >= $2 and accepted_at < $3`,
-    [tenantId, from, to],
-  );
-  return rows[0]?.total ?? 0;
 }
 
 /** What a deploy of `name` is held to: the tenant's quota, and what was set for the function if there is one. */

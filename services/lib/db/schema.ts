@@ -152,8 +152,34 @@ export const invocations = pgTable("invocations", {
   pageFaults: bytes("page_faults"),
   guestMs: doublePrecision("guest_ms"),
   monitorMs: doublePrecision("monitor_ms"),
+  lost: boolean("lost").notNull(),
+  replacedStatus: text("replaced_status"),
   placementRules: text("placement_rules").array(),
   placementTable: text("placement_table"),
+});
+
+export const usageHours = pgTable("usage_hours", {
+  tenantId: text("tenant_id").notNull(),
+  hour: moment("hour").notNull(),
+  functionId: text("function_id").notNull(),
+  path: text("path").notNull(),
+  status: text("status").notNull(),
+  invocations: bytes("invocations").notNull(),
+  mibMs: bytes("mib_ms").notNull(),
+  cpuUs: bytes("cpu_us").notNull(),
+  egressBytes: bytes("egress_bytes").notNull(),
+});
+
+export const usageStorage = pgTable("usage_storage", {
+  tenantId: text("tenant_id").notNull(),
+  hour: moment("hour").notNull(),
+  peakBytes: bytes("peak_bytes").notNull(),
+  endBytes: bytes("end_bytes").notNull(),
+});
+
+export const recordHorizon = pgTable("record_horizon", {
+  one: boolean("one").primaryKey(),
+  oldest: moment("oldest").notNull(),
 });
 
 export const functionLogs = pgTable("function_logs", {

@@ -96,6 +96,11 @@ export const ERRORS = {
     "A quota is used up",
     "Wait as Retry-After says, or ask for a larger quota.",
   ),
+  backlog_full: entry(
+    429,
+    "Too many calls of this tenant wait already",
+    "Send fewer calls at once, or try again as Retry-After says.",
+  ),
   function_error: entry(500, "The function failed", "See its logs with ./cloister logs <name>."),
   function_init_error: entry(
     500,

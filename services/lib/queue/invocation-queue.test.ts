@@ -3,15 +3,42 @@ import { after, before, test } from "node:test";
 import type { InvocationJob } from "#contracts/invocation";
 import { type RedisServer, startRedisServer } from "#testkit/redis-server";
 import { InvocationConsumer, InvocationProducer } from "./invocation-queue.ts";
-import { readNodes, removeHeartbeat, writeHeartbeat } from "./nodes.ts";
+import { queueOf } from "./node-queue.ts";
+import {
+  type NodeHeartbeat,
+  nodeHeartbeatSchema,
+  readNodes,
+  removeHeartbeat,
+  writeHeartbeat,
+} from "./nodes.ts";
 import { Publisher, Subscriber } from "./pubsub.ts";
 import { connectRedis, disconnectRedis } from "./redis.ts";
 
+const NODE = "node_1";
 let server: RedisServer;
 before(async () => {
   server = await startRedisServer();
 });
 after(() => server.stop());
+
+const heartbeat = (id: string, atMs: number): NodeHeartbeat =>
+  nodeHeartbeatSchema.parse({
+    id,
+    atMs,
+    pid: 1,
+    startedAtMs: atMs,
+    draining: false,
+    sandboxd: true,
+    kinds: ["container"],
+    images: { node24: "0".repeat(64) },
+    memoryMb: 1024,
+    memoryReservedMb: 256,
+    invocations: 0,
+    concurrency: 100,
+    warm: 1,
+    busy: 0,
+    prepared: 2,
+  });
 
 const fail = (error: Error): void => assert.fail(error);
 
@@ -33,7 +60,7 @@ function job(id: string): InvocationJob {
 
 test("a job reaches a consumer once, whole, and leaves nothing in Redis", async () => {
   const producer = new InvocationProducer(server.url, fail);
-  const consumer = new InvocationConsumer(server.url, fail);
+  const consumer = new InvocationConsumer(server.url, NODE, fail);
   const seen: InvocationJob[] = [];
   const done = Promise.withResolvers<void>();
   await consumer.start(
@@ -44,28 +71,28 @@ test("a job reaches a consumer once, whole, and leaves nothing in Redis", async 
     { concurrency: 4 },
   );
   const sent = Array.from({ length: 20 }, (_, index) => job(`inv_a${index}`));
-  await Promise.all(sent.map((one) => producer.add(one)));
+  await Promise.all(sent.map((one) => producer.add(one, NODE)));
   await done.promise;
   await consumer.close(5000);
   assert.deepEqual(
     seen.sort((a, b) => a.id.localeCompare(b.id)),
     sent.sort((a, b) => a.id.localeCompare(b.id)),
   );
-  const left = (await producer.redis.keys("cloister:invocations:inv_*")).length;
+  const left = (await producer.redis.keys("cloister:*:inv_*")).length;
   assert.equal(left, 0);
-  assert.equal(await producer.depth(), 0);
+  assert.equal(await producer.depth(NODE), 0);
   await producer.close();
 });
 
 test("state and remove tell a waiting job from one that runs and one that is gone", async () => {
   const producer = new InvocationProducer(server.url, fail);
-  await producer.add(job("inv_b1"));
-  await producer.add(job("inv_b2"));
-  assert.equal(await producer.state("inv_b1"), "waiting");
-  assert.equal(await producer.depth(), 2);
-  assert.equal(await producer.remove("inv_b1"), true);
-  assert.equal(await producer.state("inv_b1"), "gone");
-  const consumer = new InvocationConsumer(server.url, fail);
+  await producer.add(job("inv_b1"), NODE);
+  await producer.add(job("inv_b2"), NODE);
+  assert.equal(await producer.state("inv_b1", NODE), "waiting");
+  assert.equal(await producer.depth(NODE), 2);
+  assert.equal(await producer.remove("inv_b1", NODE), true);
+  assert.equal(await producer.state("inv_b1", NODE), "gone");
+  const consumer = new InvocationConsumer(server.url, NODE, fail);
   const started = Promise.withResolvers<void>();
   const finish = Promise.withResolvers<void>();
   await consumer.start(
@@ -76,18 +103,18 @@ test("state and remove tell a waiting job from one that runs and one that is gon
     { concurrency: 1 },
   );
   await started.promise;
-  assert.equal(await producer.state("inv_b2"), "active");
-  assert.equal(await producer.remove("inv_b2"), false);
+  assert.equal(await producer.state("inv_b2", NODE), "active");
+  assert.equal(await producer.remove("inv_b2", NODE), false);
   finish.resolve();
   await consumer.close(5000);
-  assert.equal(await producer.state("inv_b2"), "gone");
+  assert.equal(await producer.state("inv_b2", NODE), "gone");
   await producer.close();
 });
 
 test("a handler that throws is reported, its job is not run again", async () => {
   const producer = new InvocationProducer(server.url, fail);
   const errors: string[] = [];
-  const consumer = new InvocationConsumer(server.url, (error) => errors.push(error.message));
+  const consumer = new InvocationConsumer(server.url, NODE, (error) => errors.push(error.message));
   let runs = 0;
   const second = Promise.withResolvers<void>();
   await consumer.start(
@@ -98,44 +125,74 @@ test("a handler that throws is reported, its job is not run again", async () => 
     },
     { concurrency: 1 },
   );
-  await producer.add(job("inv_c1"));
-  await producer.add(job("inv_c2"));
+  await producer.add(job("inv_c1"), NODE);
+  await producer.add(job("inv_c2"), NODE);
   await second.promise;
   await consumer.close(5000);
   assert.equal(runs, 1);
   assert.deepEqual(errors, ["broken on purpose"]);
-  assert.equal(await producer.state("inv_c1"), "gone");
+  assert.equal(await producer.state("inv_c1", NODE), "gone");
   await producer.close();
+});
+
+test("only a job that no worker has had can be taken out, so that it may be given to another node", async () => {
+  const producer = new InvocationProducer(server.url, fail);
+  const consumer = new InvocationConsumer(server.url, NODE, fail);
+  const served = Promise.withResolvers<void>();
+  await consumer.start(async () => served.resolve(), { concurrency: 1 });
+  await producer.add(job("inv_e1"), NODE);
+  await served.promise;
+  await consumer.close(5000);
+  assert.equal(await producer.state("inv_e1", NODE), "gone");
+  assert.equal(await producer.remove("inv_e1", NODE), false, "it was served");
+  assert.equal(await producer.remove("inv_never", NODE), false, "it was never there");
+  await producer.add(job("inv_e2"), NODE);
+  assert.equal(await producer.remove("inv_e2", "node_2"), false, "it is in another queue");
+  assert.equal(await producer.remove("inv_e2", NODE), true);
+  assert.equal(await producer.remove("inv_e2", NODE), false, "it was taken out already");
+  await producer.close();
+});
+
+test("what a node leaves in Redis that died long ago goes with another's heartbeat", async () => {
+  const own = await startRedisServer();
+  const producer = new InvocationProducer(own.url, fail);
+  const node = heartbeat("node_dead", 1_000_000);
+  await writeHeartbeat(producer.redis, node);
+  await producer.add(job("inv_f1"), "node_dead");
+  await producer.redis.del("cloister:nodes:node_dead");
+  await writeHeartbeat(producer.redis, heartbeat("node_live", 1_050_000));
+  assert.equal(await producer.depth("node_dead"), 1, "it may come back");
+  const left: InvocationJob[][] = [];
+  await writeHeartbeat(producer.redis, heartbeat("node_live", 1_200_000), undefined, (jobs) =>
+    left.push(jobs),
+  );
+  assert.deepEqual(
+    left.map((jobs) => jobs.map(({ id }) => id)),
+    [["inv_f1"]],
+  );
+  assert.deepEqual((await producer.redis.keys("*")).sort(), [
+    "cloister:nodes",
+    "cloister:nodes:node_live",
+  ]);
+  assert.deepEqual(await producer.redis.zrange("cloister:nodes", 0, -1), ["node_live"]);
+  await producer.close();
+  await own.stop();
 });
 
 test("adding while Redis is away fails within its bound and names the outage", async () => {
   const own = await startRedisServer();
   const producer = new InvocationProducer(own.url, () => {});
+  producer.open(NODE);
   await producer.ready();
   await own.stop();
-  await assert.rejects(producer.add(job("inv_d1")));
+  await assert.rejects(producer.add(job("inv_d0"), "node_never_met"));
+  await assert.rejects(producer.add(job("inv_d1"), NODE));
   await producer.close();
 });
 
 test("heartbeats are read back and removed", async () => {
   const redis = connectRedis(server.url, "request", fail);
-  const node = {
-    id: "node_1",
-    pid: 1,
-    atMs: Date.now(),
-    startedAtMs: Date.now(),
-    draining: false,
-    sandboxd: true,
-    kinds: ["container"],
-    images: { node24: "0".repeat(64) },
-    memoryMb: 1024,
-    memoryReservedMb: 256,
-    invocations: 0,
-    concurrency: 100,
-    warm: 1,
-    busy: 0,
-    prepared: 2,
-  };
+  const node = heartbeat("node_1", Date.now());
   await writeHeartbeat(redis, node);
   await writeHeartbeat(redis, { ...node, id: "node_2" });
   assert.deepEqual(
@@ -170,13 +227,15 @@ test("a subscriber hears what is published on its channels until it ends the sub
 });
 
 test("a queue tells how many wait and run, and how long the first has waited", async () => {
-  const producer = new InvocationProducer(server.url, fail);
-  assert.deepEqual(await producer.states(), [{ name: "invocations", waiting: 0, active: 0 }]);
+  const own = await startRedisServer();
+  const producer = new InvocationProducer(own.url, fail);
+  await writeHeartbeat(producer.redis, heartbeat(NODE, Date.now()));
+  assert.deepEqual(await producer.states(), [{ name: queueOf(NODE), waiting: 0, active: 0 }]);
   const beganMs = Date.now();
-  await producer.add(job("inv_first"));
+  await producer.add(job("inv_first"), NODE);
   const firstMs = Date.now();
-  while (Date.now() === firstMs) await producer.state("inv_first");
-  await producer.add(job("inv_second"));
+  while (Date.now() === firstMs) await producer.state("inv_first", NODE);
+  await producer.add(job("inv_second"), NODE);
   const [state] = await producer.states();
   const nowMs = Date.now();
   assert.deepEqual([state?.waiting, state?.active], [2, 0]);
@@ -184,7 +243,7 @@ test("a queue tells how many wait and run, and how long the first has waited", a
   assert.ok(waitedMs <= nowMs - beganMs, `${waitedMs}`);
   // The second, or later, would have waited less than since the first was in.
   assert.ok(waitedMs > 0, `${waitedMs}`);
-  const consumer = new InvocationConsumer(server.url, fail);
+  const consumer = new InvocationConsumer(own.url, NODE, fail);
   const begun = Promise.withResolvers<void>();
   const end = Promise.withResolvers<void>();
   await consumer.start(
@@ -200,4 +259,5 @@ test("a queue tells how many wait and run, and how long the first has waited", a
   end.resolve();
   await consumer.close(5000);
   await producer.close();
+  await own.stop();
 });

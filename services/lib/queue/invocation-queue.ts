@@ -1,12 +1,9 @@
-import { type JobsOptions, Queue, Worker } from "bullmq";
+import { type JobsOptions, Worker } from "bullmq";
 import type { Redis } from "ioredis";
 import type { InvocationJob } from "#contracts/invocation";
+import { JOB_NAME, NODES_INDEX, type NodeQueue, openQueue, PREFIX, queueOf } from "./node-queue.ts";
 import { type QueueState, queueState } from "./queue-state.ts";
 import { connectRedis, disconnectRedis } from "./redis.ts";
-
-export const QUEUE_NAME = "invocations";
-const PREFIX = "cloister";
-const JOB_NAME = "invoke";
 
 /**
  * A worker that does not renew its lock this long has died; its job is then failed, never run again. The caller has
@@ -14,24 +11,17 @@ const JOB_NAME = "invoke";
  */
 const LOCK_MS = 30_000;
 
-/** Nobody reads BullMQ's event stream and it cannot be switched off: keep it at its smallest. */
-const EVENTS_KEPT = 1;
-
 export type JobState = "waiting" | "active" | "gone";
 
-/** The gateway's side: puts invocations in the queue. */
+/** The gateway's side: puts invocations in the queues of nodes. */
 export class InvocationProducer {
   readonly #redis: Redis;
-  readonly #queue: Queue<InvocationJob, void, typeof JOB_NAME>;
+  readonly #onError: (error: Error) => void;
+  readonly #queues = new Map<string, NodeQueue>();
 
   constructor(redisUrl: string, onError: (error: Error) => void) {
     this.#redis = connectRedis(redisUrl, "request", onError);
-    this.#queue = new Queue(QUEUE_NAME, {
-      connection: this.#redis,
-      prefix: PREFIX,
-      streams: { events: { maxLen: EVENTS_KEPT } },
-    });
-    this.#queue.on("error", onError);
+    this.#onError = onError;
   }
 
   /** The connection, for other quick commands of the same process (heartbeats, publishing). */
@@ -39,16 +29,21 @@ export class InvocationProducer {
     return this.#redis;
   }
 
-  /** Resolves when Redis can be used; rejects with the first failure to connect. */
+  /** Resolves when Redis can be used; rejects when it does not answer in a few seconds. */
   async ready(): Promise<void> {
-    await this.#queue.waitUntilReady();
+    await this.#redis.ping();
+  }
+
+  /** Makes ready to add to the queue of a node, so that the first job need not wait for it. */
+  open(nodeId: string): void {
+    this.#queue(nodeId);
   }
 
   /**
    * One round trip. Rejects when Redis does not take it in a few seconds; the job may then still be in the queue, so
    * the caller must be ready to refuse the worker that announces it.
    */
-  async add(job: InvocationJob): Promise<void> {
+  async add(job: InvocationJob, nodeId: string): Promise<void> {
     // Few: they are stored and parsed with each job. Jobs are tried once unless told otherwise; what is done, the consumer removes.
     const options: JobsOptions = {
       jobId: job.id,
@@ -56,55 +51,89 @@ export class InvocationProducer {
       // Stack traces of a failed job would be written to Redis just before it is removed.
       stackTraceLimit: 0,
     };
-    await this.#queue.add(JOB_NAME, job, options);
+    // BullMQ would wait for Redis without bound before it uses a queue for the first time.
+    if (!this.#queues.has(nodeId)) await this.#redis.ping();
+    await this.#queue(nodeId).add(JOB_NAME, job, options);
   }
 
-  async state(id: string): Promise<JobState> {
-    const state = await this.#queue.getJobState(id);
+  async state(id: string, nodeId: string): Promise<JobState> {
+    const state = await this.#queue(nodeId).getJobState(id);
     if (state === "active") return "active";
     return state === "waiting" || state === "delayed" || state === "prioritized"
       ? "waiting"
       : "gone";
   }
 
-  /** Takes a waiting job out; false when a worker already has it or it is gone. */
-  async remove(id: string): Promise<boolean> {
+  /** Takes a waiting job out. True only when no worker has had it and none will: it may then be given to another node. */
+  async remove(id: string, nodeId: string): Promise<boolean> {
+    const queue = this.#queue(nodeId);
     try {
-      return (await this.#queue.remove(id)) === 1;
+      // BullMQ's own `remove` succeeds for a job that has been served as well; what this takes from the list, no worker has taken.
+      if ((await this.#redis.lrem(queue.toKey("wait"), 1, id)) !== 1) return false;
     } catch {
       return false;
     }
+    queue.remove(id).catch(this.#onError);
+    return true;
   }
 
-  /** Jobs waiting for a worker. */
-  async depth(): Promise<number> {
-    return this.#queue.getWaitingCount();
+  /** Jobs waiting in the queue of one node. */
+  async depth(nodeId: string): Promise<number> {
+    return this.#queue(nodeId).getWaitingCount();
   }
 
-  /** How each queue stands. */
+  /** The node is gone for good; its queue stays in Redis until a worker clears it (nodes.ts). */
+  async forget(nodeId: string): Promise<void> {
+    const queue = this.#queues.get(nodeId);
+    this.#queues.delete(nodeId);
+    await queue?.close().catch(this.#onError);
+  }
+
+  /** How the queue of each node stands that is there, or has been lately. */
   async states(): Promise<QueueState[]> {
-    return [await queueState(this.#queue)];
+    const nodeIds = await this.#redis.zrange(NODES_INDEX, 0, -1);
+    return Promise.all(
+      nodeIds.sort().map(async (nodeId) => {
+        const known = this.#queues.get(nodeId);
+        if (known) return queueState(known);
+        const queue = openQueue(nodeId, this.#redis);
+        return queueState(queue).finally(() => queue.close());
+      }),
+    );
   }
 
   async close(): Promise<void> {
-    await this.#queue.close().catch(() => {});
+    await Promise.all([...this.#queues.keys()].map((nodeId) => this.forget(nodeId)));
     await disconnectRedis(this.#redis);
+  }
+
+  #queue(nodeId: string): NodeQueue {
+    const known = this.#queues.get(nodeId);
+    if (known) return known;
+    const queue = openQueue(nodeId, this.#redis);
+    queue.on("error", this.#onError);
+    this.#queues.set(nodeId, queue);
+    return queue;
   }
 }
 
 export interface ConsumerOptions {
   /** Jobs served at once. */
   concurrency: number;
+  /** Hears of a job that was taken and whose lock was not renewed; it has been taken out of the queue and is never run again. */
+  lost?: (job: InvocationJob) => void;
 }
 
-/** The worker's side: takes invocations, each exactly once. */
+/** The worker's side: takes the invocations of its node, each exactly once. */
 export class InvocationConsumer {
   readonly #redis: Redis;
+  readonly #nodeId: string;
   readonly #onError: (error: Error) => void;
   #worker: Worker<InvocationJob, void, typeof JOB_NAME> | undefined;
 
-  constructor(redisUrl: string, onError: (error: Error) => void) {
+  constructor(redisUrl: string, nodeId: string, onError: (error: Error) => void) {
     this.#redis = connectRedis(redisUrl, "background", onError);
+    this.#nodeId = nodeId;
     this.#onError = onError;
   }
 
@@ -115,7 +144,7 @@ export class InvocationConsumer {
   ): Promise<void> {
     if (this.#worker) throw new Error("The consumer runs already");
     const worker = new Worker<InvocationJob, void, typeof JOB_NAME>(
-      QUEUE_NAME,
+      queueOf(this.#nodeId),
       async (job) => {
         try {
           await handler(job.data);
@@ -138,6 +167,8 @@ export class InvocationConsumer {
       },
     );
     worker.on("error", this.#onError);
+    // The handler never throws out of the processor, so what fails was found without its worker.
+    worker.on("failed", (job) => job && options.lost?.(job.data));
     this.#worker = worker;
     await worker.waitUntilReady();
   }

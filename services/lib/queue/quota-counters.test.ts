@@ -167,14 +167,16 @@ describe("quota counters", { timeout: 120_000 }, () => {
     const year = 365 * 86_400_000;
     const { nowUs } = await counters.admit(limits, "inv_a");
     counters.release(limits, "inv_a");
-    await redis.set(key("rate"), `${Math.floor(nowUs / 1e6 + year / 1000)} 0`);
+    await redis.set(key("rate:100:10"), `${Math.floor(nowUs / 1e6 + year / 1000)} 0`);
     await redis.zadd(key("leases"), nowUs / 1000 + year, "inv_future");
     // The bucket counts as empty, never as worse than that.
     const refused = await counters.admit(limits, "inv_b");
     assert.equal(quotaOf(refused), "tenant requestsPerSecond");
     assert.ok(refused.retryAfterMs <= 10, String(refused.retryAfterMs));
+    // A clock that was corrected a little takes no living call's lease away.
+    await redis.zadd(key("leases"), nowUs / 1000 + counters.leaseMs + 5000, "inv_alive");
     await counters.renew(key("leases"), ["inv_b"]);
-    assert.deepEqual(await redis.zrange(key("leases"), 0, -1), ["inv_b"]);
+    assert.deepEqual(await redis.zrange(key("leases"), 0, -1), ["inv_b", "inv_alive"]);
   });
 
   test("a month is known once it was told, counted up exactly, and never set back", async () => {
@@ -228,13 +230,21 @@ describe("quota counters", { timeout: 120_000 }, () => {
     }
   });
 
-  test("a rate and its leases leave nothing in Redis once they say nothing", async () => {
-    const limits = limitsOf({ requests: { perSecond: 1000, burst: 1 }, concurrency: 5 });
-    await counters.admit(limits, "inv_1");
-    counters.release(limits, "inv_1");
-    const key = `cloister:quota:{${limits.tenantId}}:rate`;
-    while ((await redis.pttl(key)) >= 0);
-    assert.deepEqual(await redis.keys(`cloister:quota:{${limits.tenantId}}:*`), []);
+  test("of ten thousand tenants Redis keeps nothing once it says nothing", async () => {
+    const many = Array.from({ length: 10_000 }, () =>
+      limitsOf({ requests: { perSecond: 1000, burst: 1 }, concurrency: 5 }),
+    );
+    const answers = await Promise.all(many.map((limits) => counters.admit(limits, "inv_1")));
+    assert.ok(answers.every(({ refused }) => refused === undefined));
+    const leases = async () => {
+      const keys = many.map(({ tenantId }) => `cloister:quota:{${tenantId}}:leases`);
+      return redis.exists(...keys);
+    };
+    assert.equal(await leases(), many.length);
+    for (const limits of many) counters.release(limits, "inv_1");
+    assert.equal(await leases(), 0);
+    const rates = many.map(({ tenantId }) => `cloister:quota:{${tenantId}}:rate:1000:1`);
+    while ((await redis.exists(...rates)) > 0);
   });
 });
 

@@ -19,12 +19,12 @@ const NANO = 1e9;
 /** One hash tag per tenant, so that a cluster keeps what one script touches together. */
 const tenantKey = (tenantId: string, what: string): string =>
   `cloister:quota:{${tenantId}}:${what}`;
-const rateKey = (tenantId: string): string => tenantKey(tenantId, "rate");
+/** A rate is kept under its own numbers: one that is changed begins with a full burst, and the former is forgotten once it says nothing. */
+const rateKey = (tenantId: string, { requests }: CountedLimits, owner = ""): string =>
+  tenantKey(tenantId, `${owner}rate:${requests ? `${requests.perSecond}:${requests.burst}` : ""}`);
 const leasesKey = (tenantId: string): string => tenantKey(tenantId, "leases");
 /** Hash of months (`2026-11`) to nano-GB-seconds. */
 const monthsKey = (tenantId: string): string => tenantKey(tenantId, "months");
-const functionRateKey = (tenantId: string, functionId: string): string =>
-  tenantKey(tenantId, `${functionId}:rate`);
 const functionLeasesKey = (tenantId: string, functionId: string): string =>
   tenantKey(tenantId, `${functionId}:leases`);
 
@@ -74,9 +74,9 @@ export class QuotaCounters {
     const { tenantId, functionId, tenant } = limits;
     const answer = (await this.#redis[COMMAND](
       5,
-      rateKey(tenantId),
+      rateKey(tenantId, tenant),
       leasesKey(tenantId),
-      functionRateKey(tenantId, functionId),
+      rateKey(tenantId, limits.function, `${functionId}:`),
       functionLeasesKey(tenantId, functionId),
       monthsKey(tenantId),
       "admit",
@@ -113,15 +113,16 @@ export class QuotaCounters {
   }
 
   async readUse(tenantId: string, quota: Quota): Promise<CountersUse> {
-    const { requestsPerSecond, burst } = quota;
+    const { requestsPerSecond: perSecond, burst } = quota;
+    const requests = perSecond === null || burst === null ? undefined : { perSecond, burst };
     const answer = (await this.#redis[COMMAND](
       3,
-      rateKey(tenantId),
+      rateKey(tenantId, { ...(requests ? { requests } : {}) }),
       leasesKey(tenantId),
       monthsKey(tenantId),
       "use",
-      requestsPerSecond === null ? "" : intervalUs(requestsPerSecond),
-      burst ?? "",
+      requests ? intervalUs(requests.perSecond) : "",
+      requests?.burst ?? "",
     )) as [number, number, string, string];
     const [spent, concurrency, used, month] = answer;
     return {

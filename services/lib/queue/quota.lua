@@ -35,11 +35,11 @@ local function live(key)
   return redis.call('ZCARD', key)
 end
 
--- Leases end by themselves; one that would end later than one made now is of a clock that was set back.
+-- Leases end by themselves; one that would end much later than one made now is of a clock that was set back.
 local function lease(key, ttl, first)
   local expires = now_ms + ttl
   for i = first, #ARGV do redis.call('ZADD', key, expires, ARGV[i]) end
-  redis.call('ZREMRANGEBYSCORE', key, '(' .. expires, '+inf')
+  redis.call('ZREMRANGEBYSCORE', key, expires + ttl, '+inf')
   redis.call('PEXPIRE', key, ttl)
 end
 

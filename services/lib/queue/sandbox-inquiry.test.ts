@@ -2,7 +2,12 @@ import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import type { SandboxFilter } from "#contracts/live-sandbox";
 import { type RedisServer, startRedisServer } from "#testkit/redis-server";
-import { type NodeHeartbeat, removeHeartbeat, writeHeartbeat } from "./nodes.ts";
+import {
+  type NodeHeartbeat,
+  nodeHeartbeatSchema,
+  removeHeartbeat,
+  writeHeartbeat,
+} from "./nodes.ts";
 import { Publisher, Subscriber } from "./pubsub.ts";
 import { connectRedis, disconnectRedis, type Redis } from "./redis.ts";
 import { answerInquiries, askSandboxes } from "./sandbox-inquiry.ts";
@@ -21,23 +26,24 @@ after(async () => {
   await server.stop();
 });
 
-const heartbeat = (id: string): NodeHeartbeat => ({
-  id,
-  pid: 1,
-  atMs: Date.now(),
-  startedAtMs: Date.now(),
-  draining: false,
-  sandboxd: true,
-  kinds: [],
-  images: {},
-  memoryMb: 1,
-  memoryReservedMb: 0,
-  invocations: 0,
-  concurrency: 1,
-  warm: 0,
-  busy: 0,
-  prepared: 0,
-});
+const heartbeat = (id: string): NodeHeartbeat =>
+  nodeHeartbeatSchema.parse({
+    id,
+    pid: 1,
+    atMs: Date.now(),
+    startedAtMs: Date.now(),
+    draining: false,
+    sandboxd: true,
+    kinds: [],
+    images: {},
+    memoryMb: 1,
+    memoryReservedMb: 0,
+    invocations: 0,
+    concurrency: 1,
+    warm: 0,
+    busy: 0,
+    prepared: 0,
+  });
 
 /** A node that answers. */
 async function node(nodeId: string, running: number, asked: SandboxFilter[] = []) {

@@ -6,6 +6,7 @@ import type {
   Phases,
   ReplyMeta,
 } from "#contracts/invocation";
+import { lostRecord } from "#contracts/lost-record";
 import type { Placement, Refusal, TenantPolicy } from "#contracts/placement";
 import { CloisterError, type ErrorCode } from "#errors/catalogue";
 import { recordedPlacement, refusalError } from "../placement/placer.ts";
@@ -89,7 +90,11 @@ export class Invocation implements AnswerHandler, CallerHandler {
   run(): Promise<void> {
     const now = wallMs();
     this.#phases.queue_ms = round(Math.max(0, now - this.#job.acceptedAtMs));
-    if (now >= this.#job.expiresAtMs) return Promise.resolve();
+    if (now >= this.#job.expiresAtMs) {
+      // Its gateway has told the caller and recorded it, unless it was killed meanwhile.
+      this.#context.records.record(lostRecord(this.#job, "queue_timeout", this.#context.nodeId));
+      return Promise.resolve();
+    }
     const link = this.#context.links.get(this.#job.replyTo);
     if (link instanceof Promise)
       link.then(
@@ -504,7 +509,8 @@ export class Invocation implements AnswerHandler, CallerHandler {
         : new CloisterError("internal", "The worker met an error of its own");
     if (known !== error)
       this.#context.onProblem?.(error instanceof Error ? error : new Error(String(error)));
-    const { type, stack, memoryPeakBytes, remedy } = known.extra;
+    const { type, stack, memoryPeakBytes, initMs, remedy } = known.extra;
+    if (typeof initMs === "number") this.#phases.init_ms = round(initMs);
     if (typeof memoryPeakBytes === "number") this.#memoryPeakBytes = memoryPeakBytes;
     this.#answerPump?.stop();
     this.#reply?.error({

@@ -20,6 +20,14 @@ export class FunctionPools {
     return this.#byKey.values();
   }
 
+  /** Versions of which a sandbox lives, at most `max`: those that began last. */
+  alive(max: number): string[] {
+    const found = new Set<string>();
+    for (const { entries, spec } of this.#byKey.values())
+      if (entries.size > 0) found.add(spec.versionId);
+    return [...found].slice(-max);
+  }
+
   byKey(key: string): FunctionPool | undefined {
     return this.#byKey.get(key);
   }

@@ -32,6 +32,7 @@ import { type Cell, PreparedCells } from "./prepared-cells.ts";
 import { ProcessorLoad } from "./processor-load.ts";
 import { RestingEntries } from "./resting-entries.ts";
 import { listSandboxes } from "./sandbox-list.ts";
+import { givesWay, nextStart } from "./tenant-share.ts";
 
 export type { PendingLease, PoolStats, SandboxPoolOptions } from "./pool-options.ts";
 
@@ -127,6 +128,11 @@ export class SandboxPool {
       waiting,
       memoryReservedMb: this.#budget.reservedMb + this.#budget.yieldingMb,
     };
+  }
+
+  /** Versions of which a sandbox lives, at most `max`: those that began last. */
+  versions(max: number): string[] {
+    return this.#functions.alive(max);
   }
 
   /** Begins to make prepared cells, and clones where they are in demand. */
@@ -316,10 +322,17 @@ export class SandboxPool {
     const resettable = !owner.superseded && !entry.retired && this.#isWorthReset(entry);
     if (!keep || this.#closed || !entry.sandbox.alive || (fresh && !resettable))
       this.#retire(entry);
+    else if (this.#room.size > 0 && this.#givesWay(entry)) this.#retire(entry);
     else if (fresh) void this.#reset(entry);
     else if (!entry.retired) this.#offer(entry);
     if (entry.retired && entry.active === 0) this.#end(entry);
     if (owner.waiters.size > 0) this.#balance(owner);
+  }
+
+  #givesWay(entry: Entry): boolean {
+    const functions = (): Iterable<FunctionPool> => this.#functions.all();
+    const start = nextStart(this.#room, functions);
+    return givesWay(entry, start, functions, this.#budget.freeSoonMb, performance.now());
   }
 
   /** One that would have to load its function again makes room for one that comes with it, once there is a snapshot of that. */
@@ -416,11 +429,11 @@ export class SandboxPool {
     }, PATIENCE_MS / 2);
   }
 
-  /** Begins starts while there is room, oldest first; makes room by ending what is idle. */
+  /** Begins starts while there is room, in the order of `nextStart`; makes room by ending what is idle. */
   #admit(): void {
     if (this.#closed) return;
     for (;;) {
-      const start: Start | undefined = this.#room.values().next().value;
+      const start = nextStart(this.#room, () => this.#functions.all());
       if (!start) break;
       const shape = shapeOf(start.owner.spec, start.owner.path);
       const { memoryMb } = shape;

@@ -102,6 +102,7 @@ export class ReplyStream {
 export interface ReplyLinkOptions {
   idleMs: number;
   closed: (error: Error | undefined) => void;
+  beforeSend?: () => void;
 }
 
 /** The worker's end of its connection to one gateway. */
@@ -118,7 +119,7 @@ export class ReplyLink implements FrameReceiver {
 
   constructor(socket: Socket, options: ReplyLinkOptions) {
     this.#options = options;
-    this.#frames = new FrameSocket(socket, this, "turn");
+    this.#frames = new FrameSocket(socket, this, "turn", options.beforeSend);
     this.#armIdle(options.idleMs);
   }
 

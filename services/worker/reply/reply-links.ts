@@ -8,6 +8,8 @@ export interface ReplyLinksOptions {
   /** A connection no invocation used this long is closed, ms. */
   idleMs?: number;
   onProblem?: (error: Error) => void;
+  /** Called before anything leaves for a gateway. */
+  beforeSend?: () => void;
 }
 
 const CONNECT_TIMEOUT_MS = 3000;
@@ -58,6 +60,7 @@ export class ReplyLinks {
     const socket = await dial(address);
     const link: ReplyLink = new ReplyLink(socket, {
       idleMs: this.#options.idleMs ?? IDLE_MS,
+      ...(this.#options.beforeSend ? { beforeSend: this.#options.beforeSend } : {}),
       closed: (error) => {
         if (this.#links.get(address) === link) this.#links.delete(address);
         if (error) this.#options.onProblem?.(error);

@@ -53,10 +53,18 @@ export class FrameSocket {
   #error: Error | undefined;
   readonly #schedule: (flush: () => void) => void;
   readonly #flushLater = (): void => this.#flush();
+  readonly #beforeSend: (() => void) | undefined;
   #skipping: { to: Buffer; done: () => void } | undefined;
 
-  constructor(socket: Socket, receiver: FrameReceiver, flushAt: FlushAt = "callback") {
+  /** `beforeSend` is called just before what was queued leaves. */
+  constructor(
+    socket: Socket,
+    receiver: FrameReceiver,
+    flushAt: FlushAt = "callback",
+    beforeSend?: () => void,
+  ) {
     this.#socket = socket;
+    this.#beforeSend = beforeSend;
     this.#receiver = receiver;
     this.#schedule = flushAt === "turn" ? setImmediate : process.nextTick;
     socket.on("data", (chunk: Buffer) => this.#receive(chunk));
@@ -123,6 +131,7 @@ export class FrameSocket {
     this.#outBytes = 0;
     const socket = this.#socket;
     if (socket.destroyed || out.length === 0) return;
+    this.#beforeSend?.();
     if (out.length === 1) socket.write(out[0] as Buffer);
     else if (bytes <= 4 * SMALL_BYTES) socket.write(Buffer.concat(out, bytes));
     else {

@@ -485,7 +485,7 @@ export class AssignedSandbox extends Stage {
       throw new CloisterError(
         "function_timeout",
         `The function was not loaded within ${timeoutMs} ms, during init`,
-        { during: "init" },
+        { during: "init", initMs: performance.now() - began },
       );
     }
     if (outcome === "gone") {
@@ -494,11 +494,13 @@ export class AssignedSandbox extends Stage {
       throw new CloisterError(error.code, `During init: ${error.message}`, {
         ...error.extra,
         during: "init",
+        initMs: performance.now() - began,
       });
     }
     const { done } = outcome;
     if (done.ok !== true) {
       const error = functionError(done.error, "function_init_error");
+      error.extra.initMs = performance.now() - began;
       const refused = core.meter.memoryRefused();
       void core.end();
       throw heldAgainstLimit(error, refused, message.memoryMb);

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { InvocationRecord, LogEntry } from "#contracts/invocation";
+import type { SerializedRecord } from "#contracts/usage";
 import { type RecordSink, RecordWriter } from "./record-writer.ts";
 
 const record = (id: string): InvocationRecord => ({
@@ -31,13 +32,13 @@ const entry = (text: string): LogEntry => ({
 
 /** Rows that were taken; `fail` decides what happens to a batch. */
 class Rows implements RecordSink {
-  readonly records: InvocationRecord[] = [];
+  readonly records: SerializedRecord[] = [];
   readonly logs: LogEntry[] = [];
   batches = 0;
   fail: (rows: unknown[]) => Error | undefined = () => undefined;
   changed: () => void = () => {};
 
-  async insertInvocations(rows: InvocationRecord[]): Promise<void> {
+  async writeRecords(rows: SerializedRecord[]): Promise<void> {
     this.#check(rows);
     this.records.push(...rows);
     this.changed();
@@ -94,7 +95,7 @@ test("an outage loses nothing that fits, and order is kept", { timeout: 20_000 }
 test("a row the database refuses costs only itself", { timeout: 20_000 }, async () => {
   const rows = new Rows();
   rows.fail = (batch) =>
-    (batch as InvocationRecord[]).some((row) => row.id === "inv_3")
+    (batch as SerializedRecord[]).some((row) => row.id === "inv_3")
       ? Object.assign(new Error("violates foreign key"), { code: "23503" })
       : undefined;
   const writer = new RecordWriter({ sink: rows, flushMs: 5 });

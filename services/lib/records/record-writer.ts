@@ -1,13 +1,22 @@
 import { type InvocationRecord, type LogEntry, logChannel } from "#contracts/invocation";
+import { type SerializedRecord, serializeRecord } from "#contracts/usage";
+import type { RecordJournal, Segment } from "./record-journal.ts";
 
 /** Where rows go. Rejects with an error whose `code` is a SQLSTATE when the database refused them. */
 export interface RecordSink {
-  insertInvocations(records: InvocationRecord[]): Promise<void>;
+  writeRecords(records: SerializedRecord[]): Promise<void>;
   insertLogs(entries: LogEntry[]): Promise<void>;
+}
+
+/** A record that waits, and where the journal has it. */
+interface WaitingRecord extends SerializedRecord {
+  segment?: Segment;
 }
 
 export interface RecordWriterOptions {
   sink: RecordSink;
+  /** Keeps what waits beyond the end of this process. */
+  journal?: RecordJournal;
   /** Live logs; what nobody hears is lost. */
   publish?: (channel: string, message: unknown) => void;
   onProblem?: (error: Error) => void;
@@ -25,7 +34,7 @@ const MAX_BACKOFF_MS = 10_000;
 /**
  * Takes invocation records and log lines off the hot path: adding one is a push, a timer writes them in batches. While the
  * database is away everything waits in bounded memory; when that is full the oldest logs go first, then the oldest
- * records, and both are counted.
+ * records, and both are counted. With a journal, records survive the end of the process.
  */
 export class RecordWriter {
   readonly #sink: RecordSink;
@@ -35,7 +44,8 @@ export class RecordWriter {
   readonly #batchRows: number;
   readonly #maxRecords: number;
   readonly #maxLogBytes: number;
-  #records: InvocationRecord[] = [];
+  readonly #journal: RecordJournal | undefined;
+  #records: WaitingRecord[] = [];
   #logs: LogEntry[] = [];
   #logBytes = 0;
   /** Logs up to this index were published. */
@@ -48,6 +58,7 @@ export class RecordWriter {
 
   constructor(options: RecordWriterOptions) {
     this.#sink = options.sink;
+    this.#journal = options.journal;
     this.#publish = options.publish ?? (() => {});
     this.#onProblem = options.onProblem ?? (() => {});
     this.#flushMs = options.flushMs ?? 200;
@@ -61,14 +72,49 @@ export class RecordWriter {
   }
 
   record(record: InvocationRecord): void {
-    this.#records.push(record);
+    this.#take(serializeRecord(record));
+  }
+
+  /** What has been recorded so far survives this process from now on, if there is a journal. */
+  secure(): void {
+    this.#journal?.secure();
+  }
+
+  /**
+   * Takes over what processes that have ended left in the journal; gives how many records that are. `before` hears of them before they can be written;
+   * it must not reject.
+   */
+  async restore(
+    before: (records: readonly SerializedRecord[]) => Promise<void> = async () => {},
+  ): Promise<number> {
+    let count = 0;
+    for (const { records, damaged, remove } of this.#journal?.left() ?? []) {
+      await before(records);
+      for (const record of records) this.#take(record);
+      count += records.length;
+      // In this process's journal before they leave the other's.
+      this.secure();
+      remove();
+      if (damaged > 0)
+        this.#onProblem(new Error(`${damaged} records of a process that was killed are not whole`));
+    }
+    return count;
+  }
+
+  #take(record: SerializedRecord): void {
+    const segment = this.#journal?.append(record.json);
+    this.#records.push(segment ? { ...record, segment } : record);
     if (this.#records.length > this.#maxRecords) {
       // Cut in large steps: shifting a long array one by one would cost more than the rows are worth.
       const excess = Math.ceil(this.#maxRecords / 10);
-      this.#records.splice(0, excess);
+      this.#settle(this.#records.splice(0, excess));
       this.dropped.records += excess;
     }
     this.#wake(this.#records.length >= this.#batchRows);
+  }
+
+  #settle(records: WaitingRecord[]): void {
+    for (const { segment } of records) if (segment) this.#journal?.settle(segment);
   }
 
   log(entry: LogEntry): void {
@@ -80,12 +126,16 @@ export class RecordWriter {
     this.#wake(this.#logs.length >= this.#batchRows);
   }
 
-  /** Writes what is there, at most `boundMs` long; what cannot be written then is counted as dropped. */
+  /**
+   * Writes what is there, at most `boundMs` long. Records that cannot be written then stay in the journal; without one they, and logs in any
+   * case, are counted as dropped.
+   */
   async close(boundMs: number): Promise<void> {
     this.#closed = true;
     clearTimeout(this.#timer);
     const end = performance.now() + boundMs;
-    while (this.#records.length + this.#logs.length > 0 && performance.now() < end) {
+    // Also for what is on its way to the database.
+    while ((this.#flushing || this.#waits) && performance.now() < end) {
       let timer: NodeJS.Timeout | undefined;
       const bound = new Promise<void>((resolve) => {
         timer = setTimeout(resolve, end - performance.now());
@@ -94,7 +144,8 @@ export class RecordWriter {
       clearTimeout(timer);
       if (this.#backoffMs > 0) break;
     }
-    this.dropped.records += this.#records.length;
+    if (!this.#journal) this.dropped.records += this.#records.length;
+    this.#journal?.close();
     this.dropped.logs += this.#logs.length;
   }
 
@@ -125,6 +176,10 @@ export class RecordWriter {
     }, this.#backoffMs || this.#flushMs);
   }
 
+  get #waits(): boolean {
+    return this.#records.length + this.#logs.length > 0;
+  }
+
   get #full(): boolean {
     return this.#records.length >= this.#batchRows || this.#logs.length >= this.#batchRows;
   }
@@ -132,7 +187,7 @@ export class RecordWriter {
   #flush(): Promise<void> {
     this.#flushing ??= this.#flushOnce().finally(() => {
       this.#flushing = undefined;
-      if (this.#records.length + this.#logs.length > 0) this.#wake(false);
+      if (this.#waits) this.#wake(false);
     });
     return this.#flushing;
   }
@@ -145,11 +200,12 @@ export class RecordWriter {
           const batch = this.#records.splice(0, this.#batchRows);
           await this.#write(
             batch,
-            (rows) => this.#sink.insertInvocations(rows),
+            (rows) => this.#sink.writeRecords(rows),
             (rows) => {
               this.#records.unshift(...rows);
             },
             "records",
+            (rows) => this.#settle(rows),
           );
         }
         if (this.#logs.length > 0) {
@@ -170,7 +226,7 @@ export class RecordWriter {
         }
         this.#publishLogs();
         // What came meanwhile waits for the next batch, unless it fills one: a statement for a handful of rows costs as much as for all.
-      } while (this.#full || (this.#closed && this.#records.length + this.#logs.length > 0));
+      } while (this.#full || (this.#closed && this.#waits));
       this.#backoffMs = 0;
     } catch (error) {
       this.#backoffMs = Math.min(MAX_BACKOFF_MS, Math.max(500, this.#backoffMs * 2));
@@ -184,9 +240,11 @@ export class RecordWriter {
     insert: (rows: Row[]) => Promise<void>,
     putBack: (rows: Row[]) => void,
     kind: "records" | "logs",
+    settled: (rows: Row[]) => void = () => {},
   ): Promise<void> {
     try {
       await insert(rows);
+      settled(rows);
     } catch (error) {
       if (!isRefusal(error)) {
         putBack(rows);
@@ -194,18 +252,19 @@ export class RecordWriter {
       }
       if (rows.length === 1) {
         this.dropped[kind]++;
+        settled(rows);
         this.#onProblem(error as Error);
         return;
       }
       const half = Math.ceil(rows.length / 2);
       const second = rows.slice(half);
       try {
-        await this.#write(rows.slice(0, half), insert, putBack, kind);
+        await this.#write(rows.slice(0, half), insert, putBack, kind, settled);
       } catch (outage) {
         putBack(second);
         throw outage;
       }
-      await this.#write(second, insert, putBack, kind);
+      await this.#write(second, insert, putBack, kind, settled);
     }
   }
 

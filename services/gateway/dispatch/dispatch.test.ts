@@ -1,0 +1,220 @@
+import assert from "node:assert/strict";
+import { after, afterEach, before, test } from "node:test";
+import { createKey } from "#db/keys";
+import { ensureTenant } from "#db/tenants";
+import { type GatewayRig, startGatewayRig } from "../testkit/gateway-rig.ts";
+import { answers, type Behaviour, WorkerSide } from "../testkit/worker-side.ts";
+
+/** A real gateway, queue and reply link; nodes are what the tests say they are. */
+let rig: GatewayRig;
+let quietKey: string;
+const nodes: WorkerSide[] = [];
+before(async () => {
+  rig = await startGatewayRig({
+    queueWaitMs: 60_000,
+    backlog: { calls: 60, callsOfTenant: 40 },
+  });
+  await rig.worker.stop();
+  await there(0);
+  await rig.publish("any");
+  await rig.publish("strict", { isolation: "microvm" });
+  const quiet = await ensureTenant(rig.db, "quiet", "trusted");
+  quietKey = (await createKey(rig.db, quiet.id, "test", ["invoke", "deploy", "read"])).clear;
+  const published = await rig.fetch("/v1/functions", {
+    method: "POST",
+    headers: { "content-type": "application/json", authorization: `Bearer ${quietKey}` },
+    body: JSON.stringify({ name: "any", files: { "index.mjs": "export default {};" } }),
+  });
+  assert.equal(published.status, 201);
+});
+afterEach(async () => {
+  await Promise.all(nodes.splice(0).map((node) => node.stop()));
+  await there(0);
+});
+after(() => rig?.stop());
+
+type Start = Parameters<WorkerSide["start"]>[0];
+
+/** A node that the gateway knows. */
+async function node(id: string, change: Start = {}): Promise<WorkerSide> {
+  const made = new WorkerSide(rig.redis.url, rig.secret, id);
+  nodes.push(made);
+  await made.start(change);
+  await there(nodes.length);
+  return made;
+}
+
+async function metric(name: string): Promise<number> {
+  const text = await (await fetch(`${rig.url}/metrics`)).text();
+  return Number(new RegExp(`^cloister_gateway_${name} (\\d+)$`, "m").exec(text)?.[1]);
+}
+
+/** Nothing tells a test that a gateway has heard of something: looked at until it is as wanted, at most 10 s. */
+async function until(name: string, wanted: number): Promise<void> {
+  const end = performance.now() + 10_000;
+  for (let now = await metric(name); now !== wanted; now = await metric(name)) {
+    assert.ok(performance.now() < end, `${name} is ${now} and not ${wanted} after 10 s`);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
+const there = (count: number): Promise<void> => until("nodes", count);
+
+interface Problem {
+  code: string;
+  detail: string;
+  remedy: string;
+}
+const problemOf = async (response: Response): Promise<Problem> =>
+  (await response.json()) as Problem;
+
+test("what no live node can serve is refused at once, with the remedy", async () => {
+  await node("node_containers", { kinds: ["container"] });
+  const response = await rig.fetch("/f/strict/");
+  assert.equal(response.status, 503);
+  const { code, detail, remedy } = await problemOf(response);
+  assert.equal(code, "isolation_unavailable");
+  assert.match(detail, /needs a micro-VM, and the nodes that are there offer container/);
+  assert.match(remedy, /doctor/);
+  assert.equal((await rig.fetch("/f/any/")).status, 200);
+});
+
+test("calls go only to nodes that can serve them", async () => {
+  const small = await node("node_containers", { kinds: ["container"] });
+  const full = await node("node_both", { kinds: ["container", "microvm"] });
+  const paths = Array.from({ length: 20 }, (_, n) => (n % 2 ? "/f/strict/" : "/f/any/"));
+  const responses = await Promise.all(paths.map((path) => rig.fetch(path)));
+  assert.deepEqual(new Set(responses.map(({ status }) => status)), new Set([200]));
+  assert.equal(small.jobs.length + full.jobs.length, 20);
+  const versions = new Set(small.jobs.map(({ versionId }) => versionId));
+  assert.ok(versions.size <= 1, "the node without micro-VMs got calls of one function only");
+  assert.ok(full.jobs.length >= 10);
+});
+
+test("a call goes where its function is warm, while there is room", async () => {
+  const one = await node("node_1", { concurrency: 10 });
+  const two = await node("node_2", { concurrency: 10 });
+  await rig.fetch("/f/any/");
+  const [warm, cold] = one.jobs.length === 1 ? [one, two] : [two, one];
+  for (let n = 0; n < 10; n++) await rig.fetch("/f/any/");
+  assert.deepEqual([warm.jobs.length, cold.jobs.length], [11, 0]);
+});
+
+test("a node that dies: what no worker has begun goes to another, and nothing runs twice", async () => {
+  const release = Promise.withResolvers<void>();
+  const hold: Behaviour = async (served) => {
+    served.reply.announce();
+    await release.promise;
+    await answers(200)(served);
+  };
+  const first = await node("node_first", { concurrency: 10 });
+  first.behaviours.set("/held", hold);
+  // More places are told of than jobs are taken: the rest waits in the queue of this node.
+  await first.beat({ concurrency: 40 });
+  const calls = Array.from({ length: 30 }, () => rig.fetch("/f/any/held"));
+  await until("waiting_calls", 20);
+  const second = await node("node_second");
+  first.mute();
+  first.dropLinks();
+  const responses = await Promise.all(calls);
+  const statuses = responses.map(({ status }) => status);
+  assert.equal(statuses.filter((status) => status === 502).length, 10, "those it had begun");
+  assert.equal(statuses.filter((status) => status === 200).length, 20, "those it had not");
+  assert.equal(second.jobs.length, 20);
+  release.resolve();
+  const begun = new Set(first.jobs.map(({ id }) => id));
+  assert.equal(begun.size, 10);
+  for (const { id } of second.jobs) assert.ok(!begun.has(id), `${id} ran twice`);
+});
+
+test("without another node what waits is kept for the next worker", async () => {
+  const first = new WorkerSide(rig.redis.url, rig.secret, "node_gone");
+  await first.appear();
+  await there(1);
+  const calls = Array.from({ length: 5 }, () => rig.fetch("/f/any/"));
+  await until("waiting_calls", 5);
+  await first.stop();
+  await there(0);
+  await until("held_calls", 5);
+  const next = await node("node_next");
+  const responses = await Promise.all(calls);
+  assert.deepEqual(new Set(responses.map(({ status }) => status)), new Set([200]));
+  assert.equal(next.jobs.length, 5);
+  assert.equal(await metric("held_calls"), 0);
+});
+
+test("a flood waits in turn with others: a few of its calls are served before another tenant's", async () => {
+  const order: string[] = [];
+  const begin = Promise.withResolvers<void>();
+  const worker = await node("node_fair", { concurrency: 2 });
+  worker.behaviours.set("/flood", async (served) => {
+    await begin.promise;
+    order.push("flood");
+    await answers(200)(served);
+  });
+  worker.behaviours.set("/quiet", async (served) => {
+    order.push("quiet");
+    await answers(200)(served);
+  });
+  const flood = Array.from({ length: 40 }, () => rig.fetch("/f/any/flood"));
+  await until("held_calls", 38);
+  const quiet = Array.from({ length: 5 }, () =>
+    rig.fetch("/f/any/quiet", { headers: { authorization: `Bearer ${quietKey}` } }),
+  );
+  await until("held_calls", 43);
+  begin.resolve();
+  for (const response of await Promise.all([...flood, ...quiet]))
+    assert.equal(response.status, 200);
+  assert.equal(order.length, 45);
+  const last = order.lastIndexOf("quiet");
+  assert.ok(last < 16, `the five calls were served after ${last - 4} of the flood's 40`);
+});
+
+test("what waits is bounded: a tenant's calls over it are a 429, all tenants' a 503, and both say when to come again", async () => {
+  const begin = Promise.withResolvers<void>();
+  const worker = await node("node_full", { concurrency: 1 });
+  for (const path of ["/kept", "/other"])
+    worker.behaviours.set(path, async (served) => {
+      await begin.promise;
+      await answers(200)(served);
+    });
+  const kept = [rig.fetch("/f/any/kept")];
+  await until("waiting_calls", 1);
+  for (let n = 0; n < 40; n++) kept.push(rig.fetch("/f/any/kept"));
+  await until("held_calls", 40);
+  const tooMany = await rig.fetch("/f/any/kept");
+  assert.equal(tooMany.status, 429);
+  assert.equal(tooMany.headers.get("retry-after"), "1");
+  const { code, detail } = await problemOf(tooMany);
+  assert.equal(code, "backlog_full");
+  assert.match(detail, /at most 40 may/);
+  const headers = { authorization: `Bearer ${quietKey}` };
+  for (let n = 0; n < 20; n++) kept.push(rig.fetch("/f/any/other", { headers }));
+  await until("held_calls", 60);
+  const full = await rig.fetch("/f/any/other", { headers });
+  assert.equal(full.status, 503);
+  assert.equal(full.headers.get("retry-after"), "1");
+  assert.equal((await problemOf(full)).code, "capacity_exhausted");
+  begin.resolve();
+  for (const response of await Promise.all(kept)) assert.equal(response.status, 200);
+  assert.equal(await metric("held_calls"), 0);
+});
+
+test("a caller that hangs up while it waits in the gateway leaves no trace", async () => {
+  const begin = Promise.withResolvers<void>();
+  const worker = await node("node_one", { concurrency: 1 });
+  worker.behaviours.set("/long", async (served) => {
+    await begin.promise;
+    await answers(200)(served);
+  });
+  const first = rig.fetch("/f/any/long");
+  await until("waiting_calls", 1);
+  const abort = new AbortController();
+  const gone = rig.fetch("/f/any/long", { signal: abort.signal });
+  await until("held_calls", 1);
+  abort.abort();
+  await assert.rejects(gone);
+  await until("held_calls", 0);
+  begin.resolve();
+  assert.equal((await first).status, 200);
+  assert.equal(worker.jobs.length, 1);
+});
