@@ -35,6 +35,8 @@ describe("traces", { timeout: 300_000 }, () => {
         OTEL_BSP_SCHEDULE_DELAY: "50",
         OTEL_BSP_MAX_QUEUE_SIZE: "64",
         OTEL_BSP_MAX_EXPORT_BATCH_SIZE: "32",
+        // None waits: a restore is then a part of its call.
+        CLOISTER_CLONES_PER_FUNCTION: "0",
         OTEL_RESOURCE_ATTRIBUTES: "deployment.environment.name=test",
       },
     });
@@ -183,6 +185,41 @@ describe("traces", { timeout: 300_000 }, () => {
     );
   });
 
+  test("a micro-VM that is restored for a call tells so, and its function is in the trace as well", async () => {
+    await deploy(instance, { name: "vm", isolation: "microvm", files: { "index.mjs": SHOW } });
+    // Nothing tells when a snapshot is made.
+    for (let state = "making"; state === "making"; ) {
+      const about = await fetch(`${instance.url}/v1/functions/vm`, {
+        headers: { authorization: `Bearer ${instance.key}` },
+      });
+      ({ state } = ((await about.json()) as { snapshot: { state: string } }).snapshot);
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+    const response = await call(instance, "vm");
+    assert.equal(response.headers.get("cloister-start"), "restored");
+    const spans = await spansOf(traceOf(response));
+    const [traceparent] = (await response.json()) as string[];
+    assert.equal(traceparent?.split("-")[2], spans.get("handler")?.spanId);
+    const root = spans.get("GET");
+    assert.equal(root?.parentSpanId, undefined);
+    spans.delete("GET");
+    const made = spans.has("create") ? { create: "acquire" } : {};
+    checkTree(spans, {
+      ...made,
+      queue: root?.spanId ?? "",
+      invoke: root?.spanId ?? "",
+      place: "invoke",
+      acquire: "invoke",
+      restore: "acquire",
+      renew: "restore",
+      handler: "invoke",
+      reply: "invoke",
+    });
+    const { invoke } = Object.fromEntries(spans);
+    assert.equal(invoke?.attributes["cloister.path"], "microvm");
+    assert.equal(invoke?.attributes["faas.coldstart"], true);
+  });
+
   test("failures are told: the function's as an error, the caller's with its code alone", async () => {
     const thrown = await call(instance, "show", "/throws");
     assert.equal(thrown.status, 500);
@@ -221,8 +258,11 @@ describe("traces", { timeout: 300_000 }, () => {
     }
     receiver.mode = "take";
     receiver.spans.length = 0;
-    // Exports that hang are given up after their timeout; then spans come again.
-    await receiver.until(() => receiver.spans[0]);
+    // Exports that hang are given up after their timeout; then spans come again, and both queues have room.
+    await receiver.until(() => {
+      const services = new Set(receiver.spans.map(({ service }) => service));
+      return services.size === 2 ? true : undefined;
+    });
     await spansOf(traceOf(await call(instance, "show")));
     // Left hanging, the service stops as usual: `stop` rejects when `up` does not end with 0.
     receiver.mode = "hang";

@@ -270,7 +270,8 @@ export class Call implements CallHandler, WaitingCall {
       ...["cloister-version", String(meta.version)],
       ...["server-timing", this.#timing(meta.phases)],
     );
-    if (this.#span) headers.flat.push("traceresponse", this.#span.traceresponse);
+    if (this.#span && !headers.flat.includes("traceresponse"))
+      headers.flat.push("traceresponse", this.#span.traceresponse);
     this.#tellLimits(headers.flat);
     if (this.#context.draining()) headers.flat.push("connection", "close");
     this.#writer.head(head.status, headers);
