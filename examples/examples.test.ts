@@ -1,22 +1,19 @@
 import assert from "node:assert/strict";
-import { mkdtempSync, readdirSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { after, describe, test } from "node:test";
-import { type FunctionConfig, functionConfigSchema, type Runtime } from "#contracts/function";
+import type { Runtime } from "#contracts/function";
+import { FunctionRunners } from "#testkit/function-runner";
 import {
   type RunnerAnswer,
   type RunnerProcess,
   type RunnerRequest,
-  spawnRunner,
   within,
 } from "#testkit/runner-process";
 import { Conversation, FRAME } from "../runtime/runners/conversation.ts";
 import { packFunction } from "../services/cli/bundle/pack.ts";
 import { expectationOf, isExpected } from "../services/cli/demo/expected.ts";
-import { unpackBundle } from "../services/worker/bundles/unpack.ts";
 
-const ROOT = join(import.meta.dirname, "..");
 const NAMES = readdirSync(import.meta.dirname, { withFileTypes: true })
   .filter((entry) => entry.isDirectory())
   .map(({ name }) => name)
@@ -25,52 +22,12 @@ const NAMES = readdirSync(import.meta.dirname, { withFileTypes: true })
 const SENTENCE = "An answer that streams has begun before it is whole. \n";
 const NODES: readonly Runtime[] = ["node20", "node22", "node24", "node26"];
 
-const folders: string[] = [];
-const runners: RunnerProcess[] = [];
-after(async () => {
-  await Promise.all(runners.map((runner) => runner.close()));
-  for (const folder of folders) rmSync(folder, { recursive: true });
-});
+const runners = new FunctionRunners();
+after(() => runners.close());
 
-function argvOf(runtime: Runtime): string[] {
-  if (runtime === "binary")
-    return [join(ROOT, "target/x86_64-unknown-linux-gnu/release/cloister-binary-runner")];
-  if (runtime === "python3")
-    return [
-      ...[process.env.CLOISTER_TEST_PYTHON ?? "/usr/bin/python3", "-I", "-S", "-B", "-X", "utf8"],
-      join(ROOT, "runtime/runners/python/runner.py"),
-    ];
-  return [
-    join(ROOT, `node_modules/${runtime.replace("node", "node-")}/bin/node`),
-    "--disable-warning=ExperimentalWarning",
-    join(ROOT, "runtime/runners/node/runner.mjs"),
-  ];
-}
-
-/** An example as a sandbox has it: packed by the command line, unpacked by the worker, so that what is not in the bundle is missed. */
-async function unpacked(name: string, runtime?: Runtime) {
-  const packed = await packFunction(join(import.meta.dirname, name));
-  const config: FunctionConfig = functionConfigSchema.parse(packed.config);
-  const root = mkdtempSync(join(tmpdir(), "cloister-example-"));
-  folders.push(root);
-  await unpackBundle(packed.bundle, root);
-  const { entry, memoryMb, timeoutMs } = config;
-  return {
-    argv: argvOf(runtime ?? config.runtime),
-    env: { PATH: "/usr/bin:/bin", HOME: "/tmp", LANG: "C.UTF-8", TZ: "UTC" },
-    root,
-    fields: { function: name, memoryMb, timeoutMs, ...(entry ? { entry } : {}) },
-  };
-}
-
-async function serve(name: string, runtime?: Runtime): Promise<RunnerProcess> {
-  const { argv, env, root, fields } = await unpacked(name, runtime);
-  const runner = spawnRunner({ argv, env });
-  runners.push(runner);
-  const done = await runner.init(root, fields);
-  assert.equal(done.ok, true, `${name} cannot be loaded: ${JSON.stringify(done.error)}`);
-  return runner;
-}
+const folderOf = (name: string): string => join(import.meta.dirname, name);
+const unpacked = (name: string) => runners.unpacked(folderOf(name));
+const serve = (name: string, runtime?: Runtime) => runners.serve(folderOf(name), runtime);
 
 const text = (answer: RunnerAnswer): string => answer.body.toString();
 const json = (answer: RunnerAnswer): unknown => JSON.parse(text(answer));

@@ -18,6 +18,7 @@ const COMMANDS: Record<string, () => Promise<(program: Command) => void>> = {
   logs: async () => (await import("./commands/logs.ts")).registerLogs,
   versions: async () => (await import("./commands/functions.ts")).registerVersions,
   placement: async () => (await import("./commands/placement.ts")).registerPlacement,
+  compare: async () => (await import("./commands/compare.ts")).registerCompare,
   usage: async () => (await import("./commands/usage.ts")).registerUsage,
   tenant: async () => (await import("./commands/tenant.ts")).registerTenant,
   key: async () => (await import("./commands/key.ts")).registerKey,
@@ -31,7 +32,9 @@ const COMMANDS: Record<string, () => Promise<(program: Command) => void>> = {
 
 const program = new Command("cloister")
   .usage("<command> [options]")
-  .description("Serverless sandboxes: functions over HTTP in namespaced containers.")
+  .description(
+    "Serverless sandboxes: functions over HTTP in namespaced containers and KVM micro-VMs.",
+  )
   .version("0.1.0")
   .showHelpAfterError("Run ./cloister <command> --help.")
   .addHelpText("after", AFTER_HELP)

@@ -361,7 +361,6 @@ test("addresses of later versions are told apart from those that will never be",
     "/v1/functions/fn/secrets/x",
     "/v1/functions/fn/schedules",
     "/v1/dead-letters",
-    "/v1/compare",
     "/2015-03-31/functions/fn/invocations",
     "/ui",
   ])

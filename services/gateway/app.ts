@@ -5,6 +5,7 @@ import type { GatewayEnv } from "./middleware/caller.ts";
 import { observe } from "./middleware/observe.ts";
 import { onError, onInvalid, problemResponse } from "./middleware/problems.ts";
 import { registerAdmin } from "./routes/admin/admin.ts";
+import { registerCompare } from "./routes/compare.ts";
 import { registerDocs } from "./routes/docs.ts";
 import { registerFunctions } from "./routes/functions.ts";
 import { registerInvocations } from "./routes/invocations.ts";
@@ -33,6 +34,7 @@ export function createApp(gateway: GatewayContext): OpenAPIHono<GatewayEnv> {
   registerPlacement(app, gateway);
   registerLogs(app, gateway);
   registerInvocations(app, gateway);
+  registerCompare(app, gateway);
   registerUsage(app, gateway);
   registerQuotas(app, gateway);
   registerAdmin(app, gateway);

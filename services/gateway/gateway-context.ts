@@ -5,6 +5,7 @@ import type { InvocationProducer } from "#queue/invocation-queue";
 import type { Subscriber } from "#queue/pubsub";
 import type { QuotaCounters } from "#queue/quota-counters";
 import type { Authenticator } from "./auth/authenticator.ts";
+import type { CallContext } from "./invoke/call-context.ts";
 import type { GatewayMetrics } from "./metrics.ts";
 
 /** What the routes need of their gateway. */
@@ -27,4 +28,6 @@ export interface GatewayContext {
   /** Drops what is cached of it here, and tells the other processes. */
   changed: (change: Change) => Promise<void>;
   onProblem: (error: Error) => void;
+  /** For invocations that the gateway makes itself. */
+  calls: CallContext;
 }

@@ -29,9 +29,8 @@ import type { BacklogLimits } from "./dispatch/backlog.ts";
 import { Dispatcher } from "./dispatch/dispatcher.ts";
 import { LiveNodes } from "./dispatch/live-nodes.ts";
 import type { GatewayContext } from "./gateway-context.ts";
-import type { Call } from "./invoke/call.ts";
-import type { OpenCall } from "./invoke/call-context.ts";
-import { Calls } from "./invoke/calls.ts";
+import type { CallContext, OpenCall } from "./invoke/call-context.ts";
+import { Calls, type TakenCall } from "./invoke/calls.ts";
 import { FunctionResolver } from "./invoke/function-resolver.ts";
 import { Invoker } from "./invoke/invoker.ts";
 import { LostJobs } from "./invoke/lost-jobs.ts";
@@ -92,9 +91,9 @@ export class GatewayService {
   readonly #counters: QuotaCounters;
   readonly #admissions: Admissions;
   readonly #metrics: GatewayMetrics;
-  readonly #calls: Calls<Call>;
+  readonly #calls: Calls<TakenCall>;
   readonly #open = new Set<OpenCall>();
-  readonly #lostJobs: LostJobs<Call>;
+  readonly #lostJobs: LostJobs<TakenCall>;
   readonly #records: RecordWriter;
   readonly #reply: ReplyServer;
   readonly #placement: PlacementEngine;
@@ -232,6 +231,27 @@ export class GatewayService {
       this.#log.error({ part: "request", err: error.message, stack: error.stack }, "trouble");
     };
     const publicUrl = (this.#settings.publicUrl ?? `http://${listen}`).replace(/\/+$/, "");
+    const context: CallContext = {
+      calls: this.#calls,
+      dispatcher: this.#dispatcher,
+      admissions: this.#admissions,
+      replyTo,
+      queueWaitMs,
+      draining,
+      opened: (call) => this.#open.add(call),
+      closed: (call, outcome) => {
+        this.#open.delete(call);
+        this.#metrics.invoked(outcome);
+        if (this.#open.size === 0) this.#idle?.();
+      },
+      lost: (call, code) => {
+        this.#records.record(lostRecord(call, code, NODE));
+        // The caller learns of it only afterwards.
+        this.#records.secure();
+      },
+      onProblem,
+      ...(this.#tracing ? { tracing: this.#tracing } : {}),
+    };
     const gateway: GatewayContext = {
       db: this.#db,
       producer: this.#producer,
@@ -249,29 +269,10 @@ export class GatewayService {
         await this.#publisher.publish(CHANGES_CHANNEL, change);
       },
       onProblem,
+      calls: context,
     };
     const invoker = new Invoker({
-      context: {
-        calls: this.#calls,
-        dispatcher: this.#dispatcher,
-        admissions: this.#admissions,
-        replyTo,
-        queueWaitMs,
-        draining,
-        opened: (call) => this.#open.add(call),
-        closed: (call, outcome) => {
-          this.#open.delete(call);
-          this.#metrics.invoked(outcome);
-          if (this.#open.size === 0) this.#idle?.();
-        },
-        lost: (call, code) => {
-          this.#records.record(lostRecord(call, code, NODE));
-          // The caller learns of it only afterwards.
-          this.#records.secure();
-        },
-        onProblem,
-        ...(this.#tracing ? { tracing: this.#tracing } : {}),
-      },
+      context,
       authenticator: this.#authenticator,
       functions: this.#functions,
       publicTenant: () => this.#tenants.get(DEFAULT_TENANT),

@@ -1,21 +1,13 @@
 import assert from "node:assert/strict";
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { createKey } from "#db/keys";
 import { ensureTenant } from "#db/tenants";
-import { createLog } from "#telemetry/log";
-import { openWorkerDatabase } from "../worker/database.ts";
-import { SandboxdStandIn } from "../worker/testkit/sandboxd-stand-in.ts";
-import { WorkerService } from "../worker/worker-service.ts";
-import { type GatewayRig, startGatewayRig } from "./testkit/gateway-rig.ts";
+import type { GatewayRig } from "./testkit/gateway-rig.ts";
+import { startWorkerRig, type WorkerRig } from "./testkit/worker-rig.ts";
 
 /** The real worker and real runners behind the gateway; only what isolates them is left out, which is tested where it is made. */
 let rig: GatewayRig;
-let folder: string;
-let sandboxd: SandboxdStandIn;
-let worker: WorkerService;
+let all: WorkerRig;
 
 const MAIN = `
 import json
@@ -32,40 +24,16 @@ async def app(scope, receive, send):
 `;
 
 before(async () => {
-  process.umask(0o022);
-  folder = await mkdtemp(join(tmpdir(), "cloister-with-worker-"));
-  rig = await startGatewayRig();
-  await rig.worker.stop();
-  await rig.db.pool.query(
-    "create table invocations_20200101 partition of invocations for values from ('2020-01-01 00:00:00+00') to ('2020-01-02 00:00:00+00')",
+  all = await startWorkerRig((made) =>
+    made.db.pool.query(
+      "create table invocations_20200101 partition of invocations for values from ('2020-01-01 00:00:00+00') to ('2020-01-02 00:00:00+00')",
+    ),
   );
-  sandboxd = new SandboxdStandIn(join(folder, "bundles"));
-  await sandboxd.listen();
-  worker = new WorkerService(
-    {
-      nodeId: "node_real",
-      redisUrl: rig.redis.url,
-      linkSecret: rig.secret,
-      sandboxdSocket: sandboxd.path,
-      bundlesDir: join(folder, "bundles"),
-      memoryMb: 4096,
-      concurrency: 50,
-      idleMs: 60_000,
-      prepared: [],
-      queueWaitMs: 20_000,
-      retentionDays: 40,
-    },
-    openWorkerDatabase(rig.postgres.url),
-    createLog("worker", "silent"),
-  );
-  await worker.start();
+  rig = all.rig;
   await rig.publish("app", { runtime: "python3", files: { "main.py": MAIN } });
 });
 after(async () => {
-  await worker?.drain();
-  await sandboxd?.close();
-  await rig?.stop();
-  await rm(folder, { recursive: true, force: true });
+  await all?.stop();
 });
 
 test("a request goes through queue, worker and runner, and its answer comes back", async () => {

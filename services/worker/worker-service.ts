@@ -31,6 +31,7 @@ import { RecentlySeen } from "./node/recently-seen.ts";
 import { nodeAnswer } from "./placement/node-answer.ts";
 import { Placer } from "./placement/placer.ts";
 import { PolicyCache } from "./placement/policy-cache.ts";
+import { ForcedStarts } from "./pool/forced-starts.ts";
 import type { PreparedTarget } from "./pool/prepared-cells.ts";
 import { SandboxPool } from "./pool/sandbox-pool.ts";
 import { MonthCounter } from "./records/month-counter.ts";
@@ -184,7 +185,10 @@ export class WorkerService {
         );
         this.#sandboxdUp.resolve();
         if (!this.#draining) void this.#consumer.resume();
-        if (hello.ready)
+        // A node that offers no micro-VMs has none kept ready.
+        if (hello.ready && !this.#kinds()?.includes("microvm"))
+          void this.#launcher.keepReady(0).catch(() => {});
+        else if (hello.ready)
           this.#pool?.yields({
             each: hello.ready,
             // A sandboxd that is gone keeps none; the next one says how many it would.
@@ -258,6 +262,13 @@ export class WorkerService {
       },
     });
     this.#pool = pool;
+    const forced = new ForcedStarts({
+      cold: this.#launcher,
+      restoring: this.#restoring,
+      bundles,
+      reserve: (memoryMb) => pool.reserve(memoryMb),
+      observe: (sandbox, spec) => sandbox.observe(logsOf(sandbox, spec, this.#records)),
+    });
     const versions = new VersionCache((id) => database.readVersion(id));
     const policies = new PolicyCache((id) => database.policyOf(id));
     const placer = new Placer({
@@ -278,6 +289,7 @@ export class WorkerService {
       ...(this.#tracing ? { tracing: this.#tracing } : {}),
       nodeId: settings.nodeId,
       pool,
+      forced,
       links: this.#links,
       versions,
       policies,

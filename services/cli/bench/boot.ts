@@ -1,6 +1,12 @@
 import { existsSync } from "node:fs";
 import type { Path } from "#contracts/function";
-import { type Distribution, distribution } from "#report/statistics";
+import {
+  type Distribution,
+  distribution,
+  type Interval,
+  medianInterval,
+  mediansByName,
+} from "#report/statistics";
 import { Failure } from "../failure.ts";
 import { type HostFacts, hostFacts } from "../host/facts.ts";
 import { type Ground, HELLO, type HelloRuntime, layGround } from "./ground.ts";
@@ -15,7 +21,14 @@ import {
   warmMode,
 } from "./own-modes.ts";
 import { bwrapMode, ociMode } from "./peer-modes.ts";
-import { type Mode, type Outcome, type Rounds, runRounds, WARM_UP_ROUNDS } from "./rounds.ts";
+import {
+  type Mode,
+  type Outcome,
+  type Rounds,
+  type RunFacts,
+  runRounds,
+  WARM_UP_ROUNDS,
+} from "./rounds.ts";
 
 interface KnownMode {
   make?: (ground: Ground) => Mode;
@@ -52,10 +65,30 @@ const MODES: Record<string, KnownMode> = {
 };
 export const MODE_NAMES: readonly string[] = Object.keys(MODES);
 
+/** Times of a mode, and medians of what its sandboxes tell; absent where nobody tells. */
+export interface ModeReport extends Distribution {
+  mode: string;
+  p50_interval: Interval | null;
+  /** All of them, as they came. */
+  times_ms: number[];
+  /** Worker's phases and sandboxd's steps within the making of a sandbox, ms. */
+  phases: Record<string, number>;
+  steps: Record<string, number>;
+  exits?: Record<string, number>;
+  /** Of the whole life of the sandbox until its answer, what was made ready before included. */
+  page_faults?: number;
+  cpu_ms?: number;
+  context_switches?: number;
+  private_kib?: number;
+  shared_kib?: number;
+  /** Kinds of namespace that are the sandbox's own. */
+  namespaces?: string[];
+}
+
 export interface BootReport {
   host: HostFacts;
   warmUpRounds: number;
-  modes: ({ mode: string } & Distribution)[];
+  modes: ModeReport[];
   unavailable: { mode: string; reason: string }[];
   /** The first failure of each mode that had one. */
   firstFailures: Record<string, string>;
@@ -96,19 +129,39 @@ export async function benchBoot(options: BootOptions): Promise<BootReport> {
     await ground.close();
   }
   const named = modes.map(({ name }, index) => {
-    const { times, failures } = outcomes[index] as Outcome;
-    return { name, times, failures };
+    return { name, ...(outcomes[index] as Outcome) };
   });
   return {
     host: hostFacts(),
     warmUpRounds: WARM_UP_ROUNDS,
-    modes: named.map(({ name, times, failures }) => ({
+    modes: named.map(({ name, times, failures, facts }) => ({
       mode: name,
       ...distribution(times, failures.length),
+      p50_interval: medianInterval(times),
+      times_ms: times.map((ms) => Math.round(ms * 1000) / 1000),
+      ...mediansOfFacts(facts),
     })),
     unavailable,
     firstFailures: Object.fromEntries(
       named.flatMap(({ name, failures: [first] }) => (first === undefined ? [] : [[name, first]])),
     ),
+  };
+}
+
+const COUNTS = ["page_faults", "cpu_ms", "context_switches", "private_kib", "shared_kib"] as const;
+
+function mediansOfFacts(
+  facts: readonly RunFacts[],
+): Pick<ModeReport, "phases" | "steps" | "exits" | "namespaces" | (typeof COUNTS)[number]> {
+  const exits = mediansByName(facts.map((one) => one.exits ?? {}));
+  const counts = mediansByName(
+    facts.map((one) => Object.fromEntries(COUNTS.map((name) => [name, one[name]]))),
+  );
+  return {
+    phases: mediansByName(facts.map((one) => one.phases)),
+    steps: mediansByName(facts.map((one) => one.steps)),
+    ...(Object.keys(exits).length > 0 ? { exits } : {}),
+    ...counts,
+    ...(facts[0]?.namespaces ? { namespaces: facts[0].namespaces } : {}),
   };
 }

@@ -36,7 +36,7 @@ export async function benchMemory(count: number): Promise<MemoryReport> {
       const assigned = await ground.launcher.launch(shape, "bench", ground.bundle);
       const serving = await firstAnswer(assigned, ground);
       machines.push(serving);
-      for (let call = 0; call < CALLS; call++) await answer(serving);
+      for (let call = 0; call < CALLS; call++) await answer(serving, ground);
     }
     const { sandboxes } = listSchema.parse(await ground.launcher.request({ op: "list" }));
     const base = loadAddress(join(ground.rootfs, PROGRAM));

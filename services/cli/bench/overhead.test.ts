@@ -18,6 +18,11 @@ test("ratios are to the bare process, of medians and of the least; a path that f
     microvm_ms: null,
     container_ratio: 1,
     microvm_ratio: null,
+    process_least_ms: 10,
+    container_least_ms: 11,
+    microvm_least_ms: null,
+    container_interval: null,
+    microvm_interval: null,
     container_least_ratio: 1.1,
     microvm_least_ratio: null,
   });

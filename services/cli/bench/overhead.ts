@@ -1,7 +1,7 @@
 import { existsSync } from "node:fs";
 import { cpus } from "node:os";
 import { z } from "zod";
-import { distribution } from "#report/statistics";
+import { distribution, type Interval, ratioInterval } from "#report/statistics";
 import { type ServingSandbox, wholeAnswer } from "../../worker/sandbox/index.ts";
 import { type HostFacts, hostFacts } from "../host/facts.ts";
 import { type Ground, layGround, type Measured } from "./ground.ts";
@@ -23,8 +23,9 @@ const WORKLOADS: readonly Workload[] = [
   { name: "cpu", image: NODE, ask: "/?work=cpu" },
   { name: "cpu-python", image: "python3", ask: "/" },
   { name: "memory", image: NODE, ask: "/?work=memory" },
-  { name: "syscalls", image: NODE, ask: "/?work=syscalls" },
-  { name: "file-reads", image: NODE, ask: "/?work=file-reads" },
+  ...["bandwidth", "syscalls", "file-reads", "small-files", "json", "crypto", "zlib"].map(
+    (name): Workload => ({ name, image: NODE, ask: `/?work=${name}` }),
+  ),
   { name: "startup", image: NODE },
 ];
 export const WORKLOAD_NAMES: readonly string[] = WORKLOADS.map(({ name }) => name);
@@ -40,9 +41,16 @@ export interface WorkloadReport {
   /** Of medians, to the bare process. */
   container_ratio: number | null;
   microvm_ratio: number | null;
+  /** Where those lie with 95 %, by bootstrap; null for fewer than 5 rounds. */
+  container_interval: Interval | null;
+  microvm_interval: Interval | null;
   /** Of what least met other work of the machine: the shortest times, or the tenth percentile of slices of some 2 ms where the function tells them. */
   container_least_ratio: number | null;
   microvm_least_ratio: number | null;
+  /** Those themselves, ms. */
+  process_least_ms: number | null;
+  container_least_ms: number | null;
+  microvm_least_ms: number | null;
   /** Of the micro-VM, each time on average; page faults of its monitor, guest memory included. Absent for starts, and where nobody counts. */
   exits?: Record<string, number>;
   page_faults?: number;
@@ -90,7 +98,7 @@ export async function benchOverhead(options: OverheadOptions): Promise<OverheadR
   } finally {
     for (const ground of grounds.values()) await ground.close();
   }
-  const of = (workload: Workload, path: Path): Outcome & { slicesMs: readonly number[] } => {
+  const of = (workload: Workload, path: Path): Timed => {
     const at = measured.findIndex((one) => one.workload === workload && one.path === path);
     const { times, failures } = outcomes[at] ?? { times: [], failures: [] };
     return { times, failures, slicesMs: measured[at]?.slicesMs ?? [] };
@@ -112,11 +120,16 @@ export async function benchOverhead(options: OverheadOptions): Promise<OverheadR
   };
 }
 
+/** Runs of one workload on one path, and the slices that its function told of. */
+type Timed = Pick<Outcome, "times" | "failures"> & { slicesMs: readonly number[] };
+
 /** Times and ratios of one workload. */
 export function figures(
   name: string,
-  of: (path: Path) => Outcome & { slicesMs: readonly number[] },
+  of: (path: Path) => Timed,
 ): Omit<WorkloadReport, "exits" | "page_faults"> {
+  const intervalOf = (path: Path): Interval | null =>
+    ratioInterval(of(path).times, of("process").times);
   const [process, container, microvm] = PATHS.map((path) => {
     const { times, failures, slicesMs } = of(path);
     const all = distribution(times, failures.length);
@@ -137,6 +150,11 @@ export function figures(
     microvm_ms: microvm.p50_ms,
     container_ratio: ratio(container.p50_ms, process.p50_ms),
     microvm_ratio: ratio(microvm.p50_ms, process.p50_ms),
+    container_interval: intervalOf("container"),
+    microvm_interval: intervalOf("microvm"),
+    process_least_ms: process.least_ms,
+    container_least_ms: container.least_ms,
+    microvm_least_ms: microvm.least_ms,
     container_least_ratio: ratio(container.least_ms, process.least_ms),
     microvm_least_ratio: ratio(microvm.least_ms, process.least_ms),
   };
@@ -244,9 +262,11 @@ class Measurement implements Mode {
       await this.#serving?.end();
     } else if (this.#serving && this.#began) {
       const { exits, pageFaults } = this.#serving.workSince(this.#began);
-      // As with times, those of the first rounds do not count: code is still being compiled.
-      if (this.#rounds >= WARM_UP_ROUNDS) this.slicesMs.push(...this.#newSlices);
-      this.#rounds++;
+      this.#serving = undefined;
+      this.#began = undefined;
+      // As with times, the first rounds do not count: code is still being compiled.
+      if (this.#rounds++ < WARM_UP_ROUNDS) return;
+      this.slicesMs.push(...this.#newSlices);
       for (const [reason, count] of Object.entries(exits ?? {}))
         this.#exits[reason] = (this.#exits[reason] ?? 0) + count;
       this.#pageFaults =
@@ -264,8 +284,9 @@ class Measurement implements Mode {
 
   /** Exits and page faults, each time on average. */
   work(): Pick<WorkloadReport, "exits" | "page_faults"> {
-    if (this.#rounds === 0) return {};
-    const average = (sum: number): number => Math.round((sum / this.#rounds) * 10) / 10;
+    const rounds = this.#rounds - WARM_UP_ROUNDS;
+    if (rounds <= 0) return {};
+    const average = (sum: number): number => Math.round((sum / rounds) * 10) / 10;
     const exits = Object.entries(this.#exits).map(([reason, sum]) => [reason, average(sum)]);
     return {
       ...(exits.length === 0 ? {} : { exits: Object.fromEntries(exits) }),

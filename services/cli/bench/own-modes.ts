@@ -8,6 +8,7 @@ import { answer, firstAnswer } from "./first-answer.ts";
 import { fromSnapshot } from "./from-snapshot.ts";
 import type { Ground } from "./ground.ts";
 import type { Mode } from "./rounds.ts";
+import { factsOf, factsOfChildren } from "./run-facts.ts";
 
 /** Starts the image's own program and runner without any walls, so that only the walls differ. */
 export function processLauncher(ground: Ground): ProcessLauncher {
@@ -29,6 +30,7 @@ export function processMode(ground: Ground): Mode {
         ground,
       );
     },
+    facts: () => factsOfChildren(serving as ServingSandbox, ground),
     async after() {
       await serving?.end();
       serving = undefined;
@@ -45,6 +47,7 @@ export function coldMode(ground: Ground, kind: Path): Mode {
       const assigned = await ground.launcher.launch(shape, "bench", ground.bundle);
       serving = await firstAnswer(assigned, ground);
     },
+    facts: () => factsOf(serving as ServingSandbox, ground),
     async after() {
       await serving?.end();
       serving = undefined;
@@ -55,6 +58,7 @@ export function coldMode(ground: Ground, kind: Path): Mode {
 export function preparedMode(ground: Ground, kind: Path): Mode {
   const shape = { ...ground.shape, kind };
   let cell: BootedSandbox | undefined;
+  let serving: ServingSandbox | undefined;
   return {
     name: `${kind}-prepared`,
     async before() {
@@ -62,8 +66,9 @@ export function preparedMode(ground: Ground, kind: Path): Mode {
     },
     async measured() {
       if (!cell) throw new Error("there is no cell");
-      await firstAnswer(await cell.assign(ground.bundle, "bench"), ground);
+      serving = await firstAnswer(await cell.assign(ground.bundle, "bench"), ground);
     },
+    facts: () => factsOf(serving as ServingSandbox, ground),
     async after() {
       await cell?.end();
       cell = undefined;
@@ -88,6 +93,7 @@ function snapshotMode(name: string, ground: Ground, of: "function" | "runtime"):
     async measured() {
       serving = await firstAnswer(await snapshot.launch(), ground);
     },
+    facts: () => factsOf(serving as ServingSandbox, ground),
     async after() {
       await serving?.end();
       serving = undefined;
@@ -114,8 +120,9 @@ export function pooledMode(ground: Ground): Mode {
     },
     async measured() {
       if (!waiting) throw new Error("there is no clone");
-      await answer(waiting);
+      await answer(waiting, ground);
     },
+    facts: () => factsOf(waiting as ServingSandbox, ground),
     async after() {
       await waiting?.end();
       await bringBack();
@@ -141,6 +148,7 @@ export function resetMode(ground: Ground): Mode {
       if (!serving) throw new Error("there is no sandbox");
       serving = await firstAnswer(await serving.reset(), ground);
     },
+    facts: () => factsOf(serving as ServingSandbox, ground),
     async close() {
       await serving?.end();
     },
@@ -162,12 +170,13 @@ export function warmMode(ground: Ground, kind: Path): Mode {
           ground,
         );
       // The other modes have had the processors for a second; a call in a row of calls is meant, not the first after a pause.
-      for (let call = 0; call < CALLS_BEFORE_WARM; call++) await answer(serving);
+      for (let call = 0; call < CALLS_BEFORE_WARM; call++) await answer(serving, ground);
     },
     async measured() {
       if (!serving) throw new Error("there is no sandbox");
-      await answer(serving);
+      await answer(serving, ground);
     },
+    facts: () => factsOf(serving as ServingSandbox, ground),
     async close() {
       await serving?.end();
     },

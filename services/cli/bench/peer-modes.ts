@@ -6,6 +6,7 @@ import { ProcessLauncher, type ServingSandbox } from "../../worker/sandbox/index
 import { firstAnswer } from "./first-answer.ts";
 import type { Ground } from "./ground.ts";
 import type { Mode } from "./rounds.ts";
+import { factsOfChildren } from "./run-facts.ts";
 
 const run = promisify(execFile);
 
@@ -31,6 +32,7 @@ function peerMode(
       const bundle = { digest: ground.bundle.digest, path: "/fn" };
       serving = await firstAnswer(await launcher.launch(ground.shape, "bench", bundle), ground);
     },
+    facts: () => factsOfChildren(serving as ServingSandbox, ground),
     async after() {
       await serving?.end();
       serving = undefined;

@@ -1,4 +1,14 @@
 import { messageOf } from "../failure.ts";
+import type { ProcessFacts } from "./process-facts.ts";
+
+/** What a run cost, as far as its kind of sandbox tells. */
+export interface RunFacts extends Partial<ProcessFacts> {
+  /** Worker's and sandboxd's, by name, ms. */
+  phases: Record<string, number>;
+  steps: Record<string, number>;
+  exits?: Record<string, number>;
+  cpu_ms?: number;
+}
 
 /** One thing that is measured again and again. Only `measured` is timed. */
 export interface Mode {
@@ -7,6 +17,8 @@ export interface Mode {
   before?(): Promise<void>;
   /** What is timed; throws when it did not do what it should. */
   measured(): Promise<void>;
+  /** What can be told of the run that was just measured, besides its time. */
+  facts?(): RunFacts;
   /** Takes away what the measurement left; called also when it failed. */
   after?(): Promise<void>;
   /** At the end of the run. */
@@ -26,6 +38,7 @@ export interface Rounds {
 export interface Outcome {
   times: number[];
   failures: string[];
+  facts: RunFacts[];
 }
 
 /**
@@ -33,7 +46,7 @@ export interface Outcome {
  * neighbour. Closes the modes. Outcomes are in the order of the modes.
  */
 export async function runRounds(modes: readonly Mode[], options: Rounds): Promise<Outcome[]> {
-  const outcomes: Outcome[] = modes.map(() => ({ times: [], failures: [] }));
+  const outcomes: Outcome[] = modes.map(() => ({ times: [], failures: [], facts: [] }));
   try {
     const rounds = options.rounds + WARM_UP_ROUNDS;
     for (let round = 0; round < rounds && !options.signal.aborted; round++) {
@@ -43,8 +56,11 @@ export async function runRounds(modes: readonly Mode[], options: Rounds): Promis
         if (!mode || !outcome) continue;
         const result = await once(mode);
         if (round < WARM_UP_ROUNDS) continue;
-        if (typeof result === "number") outcome.times.push(result);
-        else outcome.failures.push(result);
+        if (typeof result === "string") outcome.failures.push(result);
+        else {
+          outcome.times.push(result.ms);
+          if (result.facts) outcome.facts.push(result.facts);
+        }
       }
       options.onRound(round + 1, rounds);
     }
@@ -54,13 +70,14 @@ export async function runRounds(modes: readonly Mode[], options: Rounds): Promis
   return outcomes;
 }
 
-/** Time of one measurement, ms, or why it failed. */
-async function once(mode: Mode): Promise<number | string> {
+/** Time of one measurement, or why it failed. */
+async function once(mode: Mode): Promise<{ ms: number; facts: RunFacts | undefined } | string> {
   try {
     await mode.before?.();
     const began = performance.now();
     await mode.measured();
-    return performance.now() - began;
+    const took = performance.now() - began;
+    return { ms: took, facts: mode.facts?.() };
   } catch (error) {
     return messageOf(error);
   } finally {

@@ -17,7 +17,7 @@ const bin = (name: string): string => join(PROJECT_ROOT, "node_modules/.bin", na
 
 /** Files with tests. Those that end in .e2e.test.ts start a whole instance, those in .load.test.ts send it load, those in .testvm.test.ts boot the test machine. */
 export function testFiles(kind: "unit" | "e2e" | "testvm" | "load"): string[] {
-  return globSync("{services,runtime,infra,loadtests,migrations,examples}/**/*.test.ts", {
+  return globSync("{services,runtime,infra,loadtests,migrations,examples,workloads}/**/*.test.ts", {
     cwd: PROJECT_ROOT,
     exclude: (path) => path.endsWith("node_modules"),
   })

@@ -5,13 +5,18 @@ import type { HelloRuntime } from "../bench/ground.ts";
 import type { Rounds } from "../bench/rounds.ts";
 import { EXIT, Failure } from "../failure.ts";
 import type { HostFacts } from "../host/facts.ts";
+import { writeReport } from "../terminal/report-file.ts";
 import { type Column, ms, printJson, table } from "../terminal/table.ts";
+import { registerBenchFairness } from "./bench-fairness.ts";
 import { registerBenchQuota } from "./bench-quota.ts";
+import { registerThroughput } from "./bench-throughput.ts";
 
 interface BootCommandOptions {
   n: number;
   json?: boolean;
   modes?: string[];
+  phases?: boolean;
+  html?: string;
   runtime: HelloRuntime;
 }
 
@@ -37,7 +42,9 @@ const count = (text: string): number => {
 };
 
 export const registerBench = (program: Command): void => {
-  const bench = program.command("bench").description("measure sandboxes, without HTTP");
+  const bench = program
+    .command("bench")
+    .description("measure sandboxes, without HTTP; throughput through it");
   bench
     .command("boot")
     .description(
@@ -47,6 +54,8 @@ export const registerBench = (program: Command): void => {
     .option("--modes <list>", "separated by commas; default: all that can run here", (text) =>
       text.split(","),
     )
+    .option("--html <file>", "write a report with plots, which needs nothing else")
+    .option("--phases", "also where the time goes, and what a sandbox has cost by its first answer")
     .addOption(
       new Option("--runtime <runtime>", "of the function: examples/hello, or examples/hello-python")
         .choices(RUNTIMES)
@@ -80,7 +89,7 @@ export const registerBench = (program: Command): void => {
   bench
     .command("overhead")
     .description(
-      "the same work on each path, rounds interleaved: computing, memory, system calls, files, starts",
+      "the same work on each path, rounds interleaved: computing, memory, system calls, files, JSON, crypto, compression, starts",
     )
     .option("-n <rounds>", "measurements of each", count, 20)
     .option("--workloads <list>", "separated by commas; default: all", (text) => text.split(","))
@@ -105,20 +114,9 @@ export const registerBench = (program: Command): void => {
     .option("-n <decisions>", "measurements of each case", count, 10_000)
     .option("--json", "print JSON for scripts")
     .action(placement);
+  registerThroughput(bench);
   registerBenchQuota(bench);
-  for (const name of ["throughput"]) {
-    bench
-      .command(name, { hidden: true })
-      .description("not in this version")
-      .allowUnknownOption()
-      .allowExcessArguments()
-      .action(() => {
-        throw new Failure(
-          `./cloister bench ${name} is not in this version.`,
-          "Use ./cloister bench boot, rate, memory, density, overhead or placement.",
-        );
-      });
-  }
+  registerBenchFairness(bench);
 };
 
 async function memory(options: { count: number; json?: boolean }): Promise<void> {
@@ -204,16 +202,27 @@ async function boot(options: BootCommandOptions): Promise<void> {
   const { benchBoot, MODE_NAMES } = await import("../bench/boot.ts");
   requireKnown("mode", options.modes, MODE_NAMES);
   const rounds = await roundsOf(options);
+  if (options.html !== undefined) writeReport(options.html, "", "a");
   const report = await benchBoot({
     ...rounds,
     runtime: options.runtime,
     ...(options.modes ? { modes: options.modes } : {}),
   });
+  if (options.html !== undefined) {
+    const { bootPage } = await import("../bench/boot-page.ts");
+    writeReport(options.html, bootPage(report));
+    process.stderr.write(`Report: ${options.html}\n`);
+  }
   if (options.json) printJson(report);
   else {
     writeHost(report.host);
     const rows = report.modes.map((one) => [one.mode, ...timesOf(one)]);
     process.stdout.write(table([{ title: "MODE (ms)" }, ...TIMES], rows));
+    if (options.phases) {
+      const { costTable, timeTable } = await import("../bench/boot-tables.ts");
+      for (const { columns, rows } of [timeTable(report), costTable(report)])
+        process.stdout.write(`\n${table(columns, rows)}`);
+    }
     for (const { mode, reason } of report.unavailable) process.stdout.write(`${mode}: ${reason}\n`);
     writeFailures(report.firstFailures);
   }
@@ -285,7 +294,7 @@ async function overhead(options: OverheadCommandOptions): Promise<void> {
       ratio === null ? "-" : `${ratio < 1 ? "" : "+"}${((ratio - 1) * 100).toFixed(1)} %`;
     const titles = [
       ...["n", "failures", "process", "container", "over", "of least"],
-      ...["microvm", "over", "of least", "exits", "page faults"],
+      ...["microvm", "over", "95 %", "of least", "exits", "page faults"],
     ];
     const rows = report.workloads.map((one) => [
       one.name,
@@ -297,6 +306,9 @@ async function overhead(options: OverheadCommandOptions): Promise<void> {
       over(one.container_least_ratio),
       ms(one.microvm_ms ?? undefined),
       over(one.microvm_ratio),
+      one.microvm_interval
+        ? `${over(one.microvm_interval.low)} to ${over(one.microvm_interval.high)}`
+        : "-",
       over(one.microvm_least_ratio),
       one.exits ? String(Object.values(one.exits).reduce((sum, count) => sum + count, 0)) : "-",
       String(one.page_faults ?? "-"),

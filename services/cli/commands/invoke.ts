@@ -1,11 +1,11 @@
-import { readFileSync } from "node:fs";
 import { type Command, Option } from "commander";
 import { pathSchema } from "#contracts/function";
-import { Failure, messageOf } from "../failure.ts";
+import { Failure } from "../failure.ts";
 import { failureOf, segment } from "../http/api.ts";
 import { invocationLogs, invocationTrace, type LogLine } from "../http/logs.ts";
 import { withProgress } from "../terminal/progress.ts";
 import { printJson } from "../terminal/table.ts";
+import { readEvent } from "./event-option.ts";
 import { apiOf, forService } from "./service-options.ts";
 
 interface InvokeOptions {
@@ -83,33 +83,4 @@ function asJson(text: string): unknown {
   } catch {
     return text;
   }
-}
-
-/** The event as JSON text: checked here, so that a typing error is told without a round trip. */
-function readEvent(data: string): string {
-  let text = data;
-  let source = "--data";
-  try {
-    if (data === "-") {
-      source = "stdin";
-      text = readFileSync(0, "utf8");
-    } else if (data.startsWith("@")) {
-      source = data.slice(1);
-      text = readFileSync(source, "utf8");
-    }
-  } catch (error) {
-    throw new Failure(
-      `${source} cannot be read: ${messageOf(error)}.`,
-      "Name a file that is there.",
-    );
-  }
-  try {
-    JSON.parse(text);
-  } catch (error) {
-    throw new Failure(
-      `${source} is not JSON: ${messageOf(error)}.`,
-      `Quote it, e.g. --data '{"a": 1}'.`,
-    );
-  }
-  return text;
 }

@@ -8,7 +8,6 @@ const NOT_YET: Record<string, string> = {
   secret: "Pass values with deploy --env.",
   schedule: "Call the function from cron with ./cloister invoke.",
   "dead-letters": "Synchronous calls get their error at once; there is nothing to keep.",
-  compare: "See ./cloister bench boot for what the container path costs.",
 };
 
 export const registerNotYet = (program: Command): void => {

@@ -114,11 +114,24 @@ export async function failureOf(response: Response): Promise<Failure> {
       // Then it is shown as it is.
     }
   }
-  const { title, detail, remedy, code } = problem;
+  return told(problem, response.status, text);
+}
+
+/** The same for a problem that came as an event of a stream. */
+export function problemFailure(data: unknown): Failure {
+  const parsed = problemSchema.extend({ status: z.number().optional() }).safeParse(data);
+  return told(parsed.data ?? {}, parsed.data?.status ?? 500, "");
+}
+
+function told(
+  { title, detail, remedy, code }: z.infer<typeof problemSchema>,
+  status: number,
+  text: string,
+): Failure {
   const what = detail && title && detail !== title ? `${title}: ${detail}` : (detail ?? title);
   const sentence = what ?? (text.trim().slice(0, 500) || "no more was said");
   return new Failure(
-    `${sentence.replace(/\.$/, "")} (${response.status}${code ? ` ${code}` : ""}).`,
+    `${sentence.replace(/\.$/, "")} (${status}${code ? ` ${code}` : ""}).`,
     remedy ?? "See the service's logs.",
     EXIT.failed,
     code,

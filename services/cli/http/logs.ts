@@ -2,6 +2,7 @@ import { z } from "zod";
 import { END_OF_TRACE } from "#contracts/invocation";
 import type { Api } from "./api.ts";
 import { failureOf, segment } from "./api.ts";
+import { eventsOf } from "./events.ts";
 
 const entrySchema = z.looseObject({
   invocationId: z.string().nullish(),
@@ -73,29 +74,9 @@ export async function followLogs(
 }
 
 async function* linesOf(response: Response): AsyncGenerator<LogLine> {
-  let rest = "";
-  for await (const text of response.body?.pipeThrough(new TextDecoderStream()) ?? []) {
-    const events = (rest + text).split("\n\n");
-    rest = events.pop() ?? "";
-    for (const event of events) yield* entriesOf(event);
-  }
-}
-
-function* entriesOf(event: string): Generator<LogLine> {
-  const data = event
-    .split("\n")
-    .filter((line) => line.startsWith("data:"))
-    .map((line) => line.slice(5))
-    .join("\n");
-  if (data === "") return;
-  let value: unknown;
-  try {
-    value = JSON.parse(data);
-  } catch {
-    return;
-  }
-  for (const one of Array.isArray(value) ? value : [value]) {
-    const parsed = entrySchema.safeParse(one);
-    if (parsed.success) yield parsed.data;
-  }
+  for await (const { data } of eventsOf(response))
+    for (const one of Array.isArray(data) ? data : [data]) {
+      const parsed = entrySchema.safeParse(one);
+      if (parsed.success) yield parsed.data;
+    }
 }

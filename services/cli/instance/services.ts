@@ -93,6 +93,7 @@ export const embeddedRedisUrl = (folders: Folders): string =>
 export function sandboxdService(folders: Folders, extraArguments: string[] = []): ServiceSpec {
   return {
     name: "sandboxd",
+    removesLeftovers: true,
     async start(hooks): Promise<Running> {
       const program = join(PROJECT_ROOT, "target/release/sandboxd");
       if (!existsSync(program)) {

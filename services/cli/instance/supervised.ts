@@ -20,6 +20,8 @@ export interface ServiceSpec {
   name: string;
   /** Resolves when it serves; rejects with a sentence, and then nothing of it runs. */
   start(hooks: StartHooks): Promise<Running>;
+  /** What it leaves behind when it is killed is removed by its next start. */
+  removesLeftovers?: true;
 }
 
 export interface SupervisedEvents {
@@ -46,6 +48,9 @@ export class Supervised {
   #running: Running | undefined;
   #known: KnownProcess | undefined;
   #stopping = false;
+  #killed = false;
+  /** Started once more to remove what it left. */
+  #leaving = false;
   #failures = 0;
   #retry: NodeJS.Timeout | undefined;
 
@@ -82,7 +87,7 @@ export class Supervised {
             ? { pid: child.pid, startTime }
             : undefined;
         this.#events.changed();
-        if (this.#stopping) child.kill("SIGKILL");
+        if (this.#stopping && !this.#leaving) child.kill("SIGKILL");
       },
     });
     this.#running = running;
@@ -117,16 +122,28 @@ export class Supervised {
     this.#stopping = true;
     clearTimeout(this.#retry);
     if (this.#running) await this.#running.stop();
-    else if (this.#child) {
-      // Not ready yet: there is nothing to drain.
-      this.#child.kill("SIGKILL");
-      await childEnd(this.#child);
+    // Not ready yet: there is nothing to drain.
+    else this.#child?.kill("SIGKILL");
+    if (!this.#child) return;
+    const { code } = await childEnd(this.#child);
+    if (code !== 0 && this.#spec.removesLeftovers && !this.#killed) await this.#leave();
+  }
+
+  /** It was killed, and no next start would come: what it left would stay until somebody starts the instance again. */
+  async #leave(): Promise<void> {
+    this.#leaving = true;
+    try {
+      await this.#launch();
+      await this.#running?.stop();
+    } catch (error) {
+      this.#events.tell(`${this.name} could not remove what it had left: ${messageOf(error)}.`);
     }
   }
 
   /** Ends it at once; `stop` then resolves soon. */
   kill(): void {
     this.#stopping = true;
+    this.#killed = true;
     clearTimeout(this.#retry);
     this.#child?.kill("SIGKILL");
   }

@@ -251,31 +251,30 @@ function images() {
   });
 }
 
-async function examples() {
-  const folder = join(ROOT, "examples");
-  if (!existsSync(folder)) return;
-  for (const name of readdirSync(folder).sort()) {
-    const lock = `examples/${name}/package-lock.json`;
+/** What functions that come with the project need: their npm packages, their native programs. */
+async function functions(folder, prefix) {
+  for (const name of readdirSync(join(ROOT, folder)).sort()) {
+    const lock = `${folder}/${name}/package-lock.json`;
     if (existsSync(join(ROOT, lock))) {
-      const made = [`examples/${name}/node_modules`];
-      const title = `npm packages of examples/${name}`;
-      await step(`example-${name}`, { title, inputs: { paths: [lock] }, made }, () =>
+      const made = [`${folder}/${name}/node_modules`];
+      const title = `npm packages of ${folder}/${name}`;
+      await step(`${prefix}-${name}`, { title, inputs: { paths: [lock] }, made }, () =>
         run(
-          `example-${name}`,
+          `${prefix}-${name}`,
           "npm",
           ["ci", "--no-audit", "--no-fund", "--omit=dev", "--ignore-scripts"],
           {
-            cwd: join(folder, name),
+            cwd: join(ROOT, folder, name),
           },
         ),
       );
     }
-    const source = `examples/${name}/hello.rs`;
+    const source = `${folder}/${name}/hello.rs`;
     if (existsSync(join(ROOT, source))) {
-      const made = [`examples/${name}/bootstrap`];
+      const made = [`${folder}/${name}/bootstrap`];
       await step(
-        `example-${name}`,
-        { title: `examples/${name}`, inputs: { paths: [source] }, made },
+        `${prefix}-${name}`,
+        { title: `${folder}/${name}`, inputs: { paths: [source] }, made },
         () => {
           const flags = [
             "--edition",
@@ -286,8 +285,8 @@ async function examples() {
             "-C",
             "strip=symbols",
           ];
-          return run(`example-${name}`, "rustc", [...flags, "-o", "bootstrap", "hello.rs"], {
-            cwd: join(folder, name),
+          return run(`${prefix}-${name}`, "rustc", [...flags, "-o", "bootstrap", "hello.rs"], {
+            cwd: join(ROOT, folder, name),
           });
         },
       );
@@ -311,7 +310,11 @@ async function main() {
   await packages();
   // npm and cargo wait for different things, so they go side by side; images need both.
   await Promise.all([npm().then(postgresLinks), cargo()]);
-  await Promise.all([images(), examples()]);
+  await Promise.all([
+    images(),
+    functions("examples", "example"),
+    functions("workloads", "workload"),
+  ]);
   await peers();
   say(`${bold("Set-up is done")} (${((performance.now() - began) / 1000).toFixed(0)} s).`);
 }

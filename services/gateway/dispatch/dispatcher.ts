@@ -53,7 +53,7 @@ export interface DispatcherOptions {
 /** So long after calls of two tenants have come, they are kept from standing in each other's way, ms. */
 const MIXED_MS = 30_000;
 /** Calls of one tenant that may wait at the nodes for each of their processors, while there are other tenants: enough that none is ever idle. */
-const SLACK_PER_PROCESSOR = 2;
+const SLACK_PER_PROCESSOR = 1;
 const DEMANDS_KNOWN = 5000;
 const VERSIONS_KNOWN = 10_000;
 

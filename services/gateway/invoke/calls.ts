@@ -1,9 +1,21 @@
+import type { InvocationLink } from "#protocol/link";
+
 /** A call nobody has taken yet. */
 export interface WaitingCall {
   readonly id: string;
   /** When it gives up, on performance.now()'s clock, ms. */
   deadlineMs: number;
   waitedTooLong(): void;
+}
+
+/** What a worker's announcement and a lost job are told to. */
+export interface TakenCall extends WaitingCall {
+  /** The node in whose queue its job is, as far as this side knows. */
+  readonly queuedAt: string | undefined;
+  /** A worker has the invocation; called within the link's `invoke`. */
+  attach(link: InvocationLink, streamId: number): void;
+  /** Ends it with an error, unless it has ended. */
+  fail(error: unknown): void;
 }
 
 /**

@@ -8,7 +8,6 @@ const NOT_YET: [path: string, what: string][] = [
   ["/v1/functions/:name/secrets", "Secrets are"],
   ["/v1/functions/:name/schedules", "Schedules are"],
   ["/v1/dead-letters", "Dead letters are"],
-  ["/v1/compare", "Comparing is"],
   ["/2015-03-31/functions", "The Lambda API is"],
   ["/ui", "The dashboard is"],
 ];

@@ -1,3 +1,4 @@
+import type { ForcedStart } from "./comparison.ts";
 import type { Path, StartKind } from "./function.ts";
 
 /** What the gateway puts in the queue for one invocation. Times are wall-clock ms with fractions. */
@@ -31,6 +32,8 @@ export interface InvocationJob {
   /** The gateway's span, where it is recorded (W3C Trace Context). */
   traceparent?: string;
   tracestate?: string;
+  /** A run of a comparison, which no caller can ask for: its worker tells what it measured, and starts the sandbox in this way. */
+  compare?: { start?: ForcedStart };
 }
 
 /** Phases of one invocation, ms. Absent means the phase did not happen. Names are those of Server-Timing. */

@@ -158,6 +158,11 @@ export const ERRORS = {
     "The isolation this needs is not to be had",
     "Run ./cloister doctor on the node, or allow another path for the function.",
   ),
+  start_unavailable: entry(
+    503,
+    "The start that is compared cannot be had",
+    "See ./cloister versions <name> and ./cloister doctor; the other starts are compared without it.",
+  ),
   capacity_exhausted: entry(
     503,
     "No room for another sandbox",

@@ -35,6 +35,12 @@ export function markdownTable(
   return `${[line(columns.map(({ title }) => title)), line(rule), ...rows.map(line)].join("\n")}\n`;
 }
 
+/** What must be read beside the figures. */
+export const notes = (texts: readonly string[]): string =>
+  texts.length === 0
+    ? ""
+    : `<ul class="notes">${texts.map((text) => `<li>${escapeText(text)}</li>`).join("")}</ul>`;
+
 /** Text to be copied as it stands. */
 export const paste = (title: string, text: string): string =>
   `<details><summary>${escapeText(title)}</summary><pre tabindex="0">${escapeText(text)}</pre></details>`;
@@ -119,6 +125,7 @@ figure>svg{width:100%;height:auto;display:block}.legend{display:flex;flex-wrap:w
 .swatch{width:24px;height:10px}pre{overflow-x:auto;padding:.8rem;background:var(--head);border-radius:6px;font-size:.85rem}summary{cursor:pointer}
 svg text{font:12px system-ui,sans-serif;fill:var(--text)}svg .tick,svg .label{fill:var(--faint)}.middle{text-anchor:middle}.end,.name{text-anchor:end}.name,.value{dominant-baseline:central}
 .grid{stroke:var(--line);stroke-width:1}${classes}.series path{fill:none;stroke:var(--c);stroke-width:2;stroke-linecap:round}.series circle{fill:var(--c)}.dashed path{stroke-dasharray:6 4}
-.part{fill:var(--c);stroke:var(--ground);stroke-width:1}.part.dashed{fill-opacity:.55}
+.part{fill:var(--c);stroke:var(--ground);stroke-width:.4}.part.dashed{fill-opacity:.55}
 ${hidden}
+.notes{border-left:4px solid var(--c1);margin:.8rem 0;padding:.2rem 0 .2rem 1.6rem}
 @media print{nav,.legend input{display:none}}`;

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { figure } from "./markup.ts";
 import { htmlTable, markdownTable, page, paste } from "./page.ts";
-import { cdf, stackedBars, timeSeries } from "./plots.ts";
+import { cdf, MOST_SERIES, stackedBars, timeSeries } from "./plots.ts";
 import { linearScale, logScale } from "./scale.ts";
 
 const text = { id: "p", title: "A <title>", caption: 'Says "it" & more' };
@@ -78,6 +78,21 @@ test("parts of a bar stand side by side, and together are as long as their sum s
   assert.ok(Math.abs(third.width - 2 * second.width) < 0.1);
   assert.equal(second.colour, third.colour);
   assert.match(drawn, />40 ms<.*>said<.*>0 ms</s);
+});
+
+test("more parts than can be told apart become one, and no bar gets shorter by that", () => {
+  const names = Object.fromEntries(Array.from({ length: 20 }, (_, n) => [`p${n}`, `part ${n}`]));
+  const parts = Object.fromEntries(Object.keys(names).map((name) => [name, 1]));
+  const drawn = stackedBars(text, "ms", names, [{ name: "all", parts }]);
+  balanced(drawn);
+  assert.match(drawn, />20 ms</);
+  assert.match(drawn, /all, others: 5 ms/);
+  const widths = [...drawn.matchAll(/<rect[^>]* width="([\d.]+)"/g)].map(([, width]) =>
+    Number(width),
+  );
+  assert.equal(widths.length, MOST_SERIES);
+  const [first = 0, last = 0] = [widths[0], widths.at(-1)];
+  assert.ok(Math.abs(last - 5 * first) < 0.2);
 });
 
 test("a line over time is broken where there is no value; both axes can be drawn", () => {

@@ -3,7 +3,7 @@ import { linearScale, logScale, type Scale } from "./scale.ts";
 import { ascending, percentile } from "./statistics.ts";
 
 /** Marks of the series of one plot: as many as colours and dashes tell apart. */
-export const MOST_SERIES = 12;
+export const MOST_SERIES = 16;
 const COLOURS = 8;
 
 /** A plot and what tells its series apart. `id` is unique in its page. */
@@ -71,9 +71,12 @@ export function stackedBars(
   text: PlotText,
   unit: string,
   names: Readonly<Record<string, string>>,
-  bars: readonly StackedBar[],
+  given: readonly StackedBar[],
 ): string {
-  const keys = Object.keys(names).slice(0, MOST_SERIES);
+  const all = Object.keys(names);
+  const alone = all.length > MOST_SERIES ? all.slice(0, MOST_SERIES - 1) : all;
+  const keys = alone.length < all.length ? [...alone, OTHERS] : alone;
+  const bars = given.map((bar) => ({ ...bar, parts: withOthers(bar.parts, all, alone) }));
   const sums = bars.map(({ parts }) => keys.reduce((sum, key) => sum + (parts[key] ?? 0), 0));
   const left = 190;
   const x = linearScale(most(sums) ?? 1, left, WIDTH - 110);
@@ -86,7 +89,7 @@ export function stackedBars(
       if (!(value > 0)) return "";
       const [start, end] = [x.at(from), x.at(from + value)];
       from += value;
-      return `<rect class="part ${mark(index)} at-${index}" x="${px(start)}" y="${top}" width="${px(end - start)}" height="${BAR}"><title>${escapeText(`${name}, ${names[key]}: ${figure(value)} ${unit}`)}</title></rect>`;
+      return `<rect class="part ${mark(index)} at-${index}" x="${px(start)}" y="${top}" width="${px(end - start)}" height="${BAR}"><title>${escapeText(`${name}, ${names[key] ?? key}: ${figure(value)} ${unit}`)}</title></rect>`;
     });
     const middle = top + BAR / 2;
     return `<text class="name" x="${left - 8}" y="${middle}">${escapeText(shortened(name))}</text>${drawn.join("")}<text class="value" x="${px(x.at(from) + 6)}" y="${middle}">${escapeText(note ?? `${figure(sums[row])} ${unit}`)}</text>`;
@@ -98,6 +101,19 @@ export function stackedBars(
   const label = `<text class="label middle" x="${(left + WIDTH - 110) / 2}" y="${height - 6}">${escapeText(unit)}</text>`;
   const words = keys.map((key) => names[key] ?? key);
   return framed(text, words, svg(text, height, lines.join("") + label + rows.join("")));
+}
+
+const OTHERS = "others";
+
+/** More parts than can be told apart are one: none is left out of its bar. */
+function withOthers(
+  parts: StackedBar["parts"],
+  all: readonly string[],
+  alone: readonly string[],
+): StackedBar["parts"] {
+  if (alone.length === all.length) return parts;
+  const rest = all.slice(alone.length).reduce((sum, key) => sum + (parts[key] ?? 0), 0);
+  return { ...parts, [OTHERS]: rest };
 }
 
 export interface TimeSeries {

@@ -1,6 +1,12 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { distribution, medianInterval, medianRatio, ratioInterval } from "./statistics.ts";
+import {
+  distribution,
+  medianInterval,
+  medianRatio,
+  mediansByName,
+  ratioInterval,
+} from "./statistics.ts";
 
 test("percentiles are measured values by nearest rank, failures count as attempts", () => {
   const times = Array.from({ length: 100 }, (_, index) => 100 - index);
@@ -69,4 +75,12 @@ test("the interval of a ratio holds it; equal samples give one around 1; too few
 test("the same data give the same interval", () => {
   const values = sample(80, 10, 5);
   assert.deepEqual(medianInterval(values), medianInterval(values));
+});
+
+test("medians go by name, and what was not told is no zero", () => {
+  assert.deepEqual(mediansByName([{ a: 1, b: 5 }, { a: 3 }, { a: 2, b: undefined }]), {
+    a: 2,
+    b: 5,
+  });
+  assert.deepEqual(mediansByName([]), {});
 });

@@ -34,6 +34,23 @@ export const ascending = (values: readonly number[]): number[] => [...values].so
 export const median = (values: readonly number[]): number | null =>
   percentile(ascending(values), 0.5);
 
+/** Of each name that was told; one that was not told of a sample is no zero. */
+export function mediansByName(
+  samples: readonly Readonly<Record<string, number | undefined>>[],
+): Record<string, number> {
+  const values = new Map<string, number[]>();
+  for (const sample of samples)
+    for (const [name, value] of Object.entries(sample)) {
+      if (value === undefined) continue;
+      const known = values.get(name);
+      if (known) known.push(value);
+      else values.set(name, [value]);
+    }
+  return Object.fromEntries(
+    [...values].map(([name, all]) => [name, rounded(median(all)) as number]),
+  );
+}
+
 /** Where the true value lies with this probability, as far as the sample can tell. */
 export interface Interval {
   low: number;

@@ -10,6 +10,7 @@ import type { ErrorCode } from "#errors/catalogue";
 import type { Tracing } from "#telemetry/tracing";
 import type { Placer } from "../placement/placer.ts";
 import type { PolicyCache } from "../placement/policy-cache.ts";
+import type { ForcedStarts } from "../pool/forced-starts.ts";
 import type { SandboxPool } from "../pool/sandbox-pool.ts";
 import type { ReplyLinks } from "../reply/reply-links.ts";
 
@@ -17,6 +18,8 @@ import type { ReplyLinks } from "../reply/reply-links.ts";
 export interface InvocationContext {
   nodeId: string;
   pool: Pick<SandboxPool, "acquire">;
+  /** For comparisons. */
+  forced?: Pick<ForcedStarts, "acquire">;
   links: Pick<ReplyLinks, "get">;
   versions: {
     cached(versionId: string): VersionSpec | undefined;

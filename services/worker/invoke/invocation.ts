@@ -1,3 +1,4 @@
+import type { MeasuredRun } from "#contracts/comparison";
 import type { StartKind, VersionSpec } from "#contracts/function";
 import type {
   InvocationJob,
@@ -23,10 +24,11 @@ import {
   type WorkReading,
 } from "../sandbox/index.ts";
 import { checkAnswerHead } from "./answer-head.ts";
+import { acquireFor, measuredRun } from "./compared-run.ts";
 import type { InvocationContext, InvocationOutcome } from "./context.ts";
 import { type InvocationSpans, spansOf } from "./invocation-spans.ts";
 import { statusOf } from "./invocation-status.ts";
-import { inlineBody } from "./job-body.ts";
+import { inlineBody, requestOf } from "./job-body.ts";
 
 /** A runner that was told to cancel is given this long before its sandbox is ended, ms. */
 const CANCEL_GRACE_MS = 1000;
@@ -75,6 +77,7 @@ export class Invocation implements AnswerHandler, CallerHandler {
   #trace: TraceLog | undefined;
   #work: InvocationOutcome["work"] = {};
   readonly #spans: InvocationSpans | undefined;
+  #measured: MeasuredRun | undefined;
 
   constructor(context: InvocationContext, job: InvocationJob) {
     this.#context = context;
@@ -158,7 +161,7 @@ export class Invocation implements AnswerHandler, CallerHandler {
       this.#job.acceptedAtMs + this.#context.queueWaitMs,
     );
     const { path } = this.#placement as Placement;
-    const got = this.#context.pool.acquire(spec, path, latest - now);
+    const got = acquireFor(this.#context, this.#job, spec, path, latest - now);
     if (!("promise" in got)) {
       this.#phases.acquire_ms = sinceMs(began);
       this.#begin(spec, got);
@@ -169,7 +172,7 @@ export class Invocation implements AnswerHandler, CallerHandler {
     got.promise.then(
       (lease) => {
         this.#pending = undefined;
-        this.#phases.acquire_ms = sinceMs(began);
+        this.#phases.acquire_ms = round(sinceMs(began) - (lease.asideMs ?? 0));
         for (const [name, ms] of Object.entries(lease.phases))
           this.#phases[name as keyof Phases] = round(ms);
         if (this.#finished) lease.release(true);
@@ -216,19 +219,9 @@ export class Invocation implements AnswerHandler, CallerHandler {
     this.#invokedAt = performance.now();
     let runner: RunnerStream;
     try {
-      runner = lease.sandbox.invoke(
-        {
-          id: job.id,
-          kind: job.kind,
-          method: job.head.method,
-          url: job.head.url,
-          path: job.head.path,
-          headers: this.#spans?.headers() ?? job.head.headers,
-          deadlineMs: timeoutMs,
-          hasBody: job.bodyFollows || body !== undefined,
-        },
-        this,
-      );
+      const hasBody = job.bodyFollows || body !== undefined;
+      const headers = this.#spans?.headers() ?? job.head.headers;
+      runner = lease.sandbox.invoke(requestOf(job, headers, timeoutMs, hasBody), this);
     } catch (error) {
       this.#letGo(true);
       this.#fail(error);
@@ -343,7 +336,11 @@ export class Invocation implements AnswerHandler, CallerHandler {
     const finish = (): void => {
       if (this.#finished) return;
       this.#phases.reply_ms = sinceMs(this.#headAt);
-      this.#reply?.end({ ...(handlerMs === undefined ? {} : { handlerMs }), phases: this.#phases });
+      this.#reply?.end({
+        ...(handlerMs === undefined ? {} : { handlerMs }),
+        phases: this.#phases,
+        ...(this.#measured ? { measured: this.#measured } : {}),
+      });
       this.#finish("ok");
     };
     if (this.#answerPump) this.#answerPump.whenDrained(finish);
@@ -486,6 +483,8 @@ export class Invocation implements AnswerHandler, CallerHandler {
   /** What placement learns of a sandbox that this call waited for. */
   #noteCost(): void {
     if (!this.#spec || !this.#placement || !this.#start || this.#start === "warm") return;
+    // A comparison makes ready within its wait what is ready otherwise.
+    if (this.#job.compare) return;
     if (this.#httpStatus === undefined) return;
     this.#context.placer.started(this.#spec, {
       path: this.#placement.path,
@@ -495,10 +494,13 @@ export class Invocation implements AnswerHandler, CallerHandler {
     });
   }
 
-  #meter({ sandbox }: Lease): void {
+  #meter(lease: Lease): void {
+    const { sandbox } = lease;
     this.#cpuMs = sandbox.cpuDeltaMs();
     this.#memoryPeakBytes ??= sandbox.memoryPeakBytes();
     if (this.#workBefore) this.#work = sandbox.workSince(this.#workBefore);
+    if (this.#job.compare)
+      this.#measured ??= measuredRun(this.#context.nodeId, lease, this.#cpuMs, this.#work);
   }
 
   #fail(error: unknown): void {
@@ -569,7 +571,9 @@ export class Invocation implements AnswerHandler, CallerHandler {
       durationMs,
       path: this.#placement?.path,
       trigger: job.kind === "http" ? "http" : "other",
-      initMs: this.#invokedAt === 0 ? undefined : this.#servedFrom() - this.#acquireAt,
+      // A comparison makes ready within its wait what is ready otherwise.
+      initMs:
+        this.#invokedAt === 0 || job.compare ? undefined : this.#servedFrom() - this.#acquireAt,
       cpuMs: this.#cpuMs,
       memoryPeakBytes: this.#memoryPeakBytes,
       work: this.#work,

@@ -52,6 +52,8 @@ export interface Lease {
   readonly start: StartKind;
   /** What its start took, for the one that waited for it; empty for others. */
   readonly phases: StartPhases;
+  /** Part of the wait in which was made what a service would have had ready, ms; in comparisons only. */
+  readonly asideMs?: number;
   /** Gives the sandbox back, once. `keep: false` when it must not serve anything again. */
   release(keep: boolean): void;
 }

@@ -1,5 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { CloisterError } from "#errors/catalogue";
+import { bounded } from "./bounded.ts";
 import { exitError, heldAgainstLimit, type SandboxExit } from "./exit.ts";
 import type { FrameSocket } from "./frame-socket.ts";
 import { functionError } from "./function-error.ts";
@@ -324,19 +325,6 @@ export class SandboxCore {
   }
 }
 
-/** Resolves with undefined when `promise` takes longer than `ms`. */
-async function bounded<T>(promise: Promise<T>, ms: number): Promise<T | undefined> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<undefined>((resolve) => {
-    timer = setTimeout(resolve, ms, undefined);
-  });
-  try {
-    return await Promise.race([promise, late]);
-  } finally {
-    clearTimeout(timer);
-  }
-}
-
 /** What every stage of a sandbox's life can be asked. */
 abstract class Stage {
   protected readonly core: SandboxCore;
@@ -583,6 +571,16 @@ export class ServingSandbox extends Stage {
     const last = this.#lastCpuMs;
     this.#lastCpuMs = now ?? last;
     return now === undefined || last === undefined ? undefined : Math.max(0, now - last);
+  }
+
+  /** CPU time since it began, ms. */
+  cpuMs(): number | undefined {
+    return this.core.meter.cpuMs();
+  }
+
+  /** Memory that no file stands behind, KiB; for measurements. */
+  privateKib(): number | undefined {
+    return this.core.meter.privateKib();
   }
 
   memoryPeakBytes(): number | undefined {

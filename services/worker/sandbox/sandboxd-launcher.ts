@@ -57,6 +57,8 @@ export interface SandboxdLauncherOptions {
   socketPath: string;
   onUp?: (hello: SandboxdHello) => void;
   onLost?: (error: Error) => void;
+  /** For measurements: all that sandboxd said of a sandbox it has made. */
+  onMade?: (id: string, reply: Readonly<Record<string, unknown>>) => void;
 }
 
 /** Makes sandboxes through sandboxd (runtime/sandboxd/README.md). */
@@ -149,7 +151,9 @@ export class SandboxdLauncher implements SandboxLauncher, SandboxHolder {
           }
           let core: SandboxCore;
           try {
-            core = this.#adopt(frames as FrameSocket, jsonObject(payload), warmTurns);
+            const reply = jsonObject(payload);
+            core = this.#adopt(frames as FrameSocket, reply, warmTurns);
+            this.#options.onMade?.(core.id, reply);
           } catch (error) {
             reject(error);
             frames?.destroy();

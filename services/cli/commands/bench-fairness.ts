@@ -1,0 +1,76 @@
+import { type Command, InvalidArgumentError } from "commander";
+import { EXIT, Failure } from "../failure.ts";
+import { ms, printJson, table } from "../terminal/table.ts";
+import { adminApiOf, forService, type ServiceOptions } from "./service-options.ts";
+
+interface FairnessCommandOptions extends ServiceOptions {
+  seconds: number;
+  rounds: number;
+  calls: number;
+}
+
+const within =
+  (most: number) =>
+  (text: string): number => {
+    const value = Number(text);
+    if (Number.isInteger(value) && value >= 1 && value <= most) return value;
+    throw new InvalidArgumentError(`A whole number from 1 to ${most} is needed.`);
+  };
+
+export const registerBenchFairness = (bench: Command): void => {
+  forService(
+    bench
+      .command("fairness")
+      .description(
+        "how long a tenant's few calls take alone and beside another tenant's flood, in turn, against a running service",
+      )
+      .option("--seconds <n>", "of each part of each round", within(600), 5)
+      .option("--rounds <n>", "alone and beside the flood so many times", within(100), 3)
+      .option("--calls <n>", "the flood's calls at once", within(1000), 64),
+  ).action(fairness);
+};
+
+async function fairness(options: FairnessCommandOptions): Promise<void> {
+  const { benchFairness } = await import("../bench/fairness.ts");
+  const abort = new AbortController();
+  for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => abort.abort());
+  const report = await benchFairness({
+    admin: adminApiOf(options),
+    seconds: options.seconds,
+    rounds: options.rounds,
+    calls: options.calls,
+    signal: abort.signal,
+    onProgress: (text) => void process.stderr.write(`${text}\n`),
+  });
+  if (options.json) printJson(report);
+  else {
+    const { alone, beside, flood } = report;
+    const right = (title: string) => ({ title, right: true });
+    const show = (value: number | null): string => ms(value ?? undefined);
+    const row = (name: string, { n, failures, p50_ms, p90_ms, p99_ms, max_ms }: typeof alone) => [
+      name,
+      ...[n, failures].map(String),
+      ...[p50_ms, p90_ms, p99_ms, max_ms].map(show),
+    ];
+    process.stdout.write(
+      table(
+        [
+          { title: "QUIET TENANT (ms)" },
+          ...["n", "failures", "p50", "p90", "p99", "max"].map(right),
+        ],
+        [row("alone", alone), row(`beside ${report.calls} calls at once`, beside)],
+      ),
+    );
+    process.stdout.write(
+      `p99 ${report.p99_ratio ?? "-"} times, p50 ${report.p50_ratio ?? "-"} times as long; ${report.flood_answers_per_quiet_call} calls of the flood were answered during one of the quiet tenant's.\n` +
+        `The flood: ${flood.answered} answered (${flood.rps} a second), ${flood.refused} refused, ${flood.failed} failed.\n`,
+    );
+  }
+  if (abort.signal.aborted)
+    throw new Failure(
+      "The benchmark was interrupted.",
+      "What is shown is what was measured.",
+      EXIT.interrupted,
+    );
+  if (report.beside.failures > 0 || report.flood.failed > 0) process.exitCode = EXIT.failed;
+}
