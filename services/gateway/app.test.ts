@@ -362,7 +362,6 @@ test("addresses of later versions are told apart from those that will never be",
     "/v1/functions/fn/schedules",
     "/v1/dead-letters",
     "/2015-03-31/functions/fn/invocations",
-    "/ui",
   ])
     await refused(await rig.fetch(path), 501, "not_implemented");
   await refused(await rig.fetch("/nowhere"), 404, "not_found");

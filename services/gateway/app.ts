@@ -15,6 +15,7 @@ import { registerOpenApi } from "./routes/openapi.ts";
 import { registerPlacement } from "./routes/placement.ts";
 import { registerQuotas } from "./routes/quotas.ts";
 import { registerService } from "./routes/service.ts";
+import { registerUi } from "./routes/ui/ui.ts";
 import { registerUsage } from "./routes/usage.ts";
 
 /** Addresses that answer while the gateway drains. */
@@ -38,6 +39,7 @@ export function createApp(gateway: GatewayContext): OpenAPIHono<GatewayEnv> {
   registerUsage(app, gateway);
   registerQuotas(app, gateway);
   registerAdmin(app, gateway);
+  registerUi(app, gateway);
   registerNotYet(app);
   registerDocs(app);
   registerOpenApi(app, gateway.publicUrl);

@@ -18,6 +18,8 @@ export interface GatewayContext {
   readMonthTotal: (tenantId: string, month: string) => Promise<number>;
   authenticator: Authenticator;
   metrics: GatewayMetrics;
+  /** All gateways share it: what one has sealed, the others open. */
+  sessionSecret: string;
   /** The rules that calls are placed by. */
   placement: PlacementEngine;
   /** What users type before a path. */

@@ -260,6 +260,7 @@ export class GatewayService {
       readMonthTotal: this.#readMonthTotal,
       authenticator: this.#authenticator,
       metrics: this.#metrics,
+      sessionSecret: this.#settings.linkSecret,
       placement: this.#placement,
       publicUrl,
       draining,

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { AdminClient } from "./testkit/admin-client.ts";
 import { type GatewayRig, startGatewayRig } from "./testkit/gateway-rig.ts";
+import { UiClient } from "./testkit/ui-client.ts";
 
 let rig: GatewayRig;
 before(async () => {
@@ -23,6 +24,29 @@ test("a Redis that does not answer is a 503, and calls are served again when it 
   assert.deepEqual(((await ready.json()) as { missing: string[] }).missing, ["redis"]);
   rig.redis.process.kill("SIGCONT");
   assert.equal((await rig.fetch("/f/fn/")).status, 200);
+});
+
+test("without Redis the dashboard says so, and shows what is in the database", async () => {
+  const ui = new UiClient(rig.url);
+  await ui.signIn(rig.adminKey);
+  rig.redis.process.kill("SIGSTOP");
+  try {
+    const [overview, tenants, ...away] = await Promise.all(
+      ["", "/tenants", "/nodes", "/queues", "/sandboxes", "/live/events"].map((page) =>
+        ui.send(`/ui${page}`),
+      ),
+    );
+    assert.equal(overview?.status, 200);
+    assert.match(overview.text, /Redis cannot be reached/);
+    assert.equal(tenants?.status, 200);
+    assert.deepEqual(
+      away.map(({ status }) => status),
+      [503, 503, 503, 503],
+    );
+    for (const { text } of away) assert.match(text, /<h1>.*cannot be reached/);
+  } finally {
+    rig.redis.process.kill("SIGCONT");
+  }
 });
 
 test("while Redis does not answer a tenant is suspended all the same, and nothing is deleted that may have something running", async () => {

@@ -10,6 +10,7 @@ import type { TenantPolicy } from "#contracts/placement";
 import { PLACEMENT_TABLE, type PlacementTable } from "#contracts/placement-table";
 import type { RecordedUsage, SerializedRecord } from "#contracts/usage";
 import { InvocationConsumer } from "#queue/invocation-queue";
+import { hearWatchers, publishLive } from "#queue/live";
 import { type NodeHeartbeat, VERSIONS_TOLD } from "#queue/nodes";
 import { answerPlacement } from "#queue/placement-asks";
 import { Publisher, Subscriber } from "#queue/pubsub";
@@ -25,6 +26,7 @@ import { HouseKeeper } from "./housekeeping/house-keeper.ts";
 import type { InvocationContext } from "./invoke/context.ts";
 import { Invocation } from "./invoke/invocation.ts";
 import { VersionCache } from "./invoke/version-cache.ts";
+import { LiveFeed } from "./live/live-feed.ts";
 import { serveMetrics, WorkerMetrics } from "./metrics.ts";
 import { Heartbeat } from "./node/heartbeat.ts";
 import { RecentlySeen } from "./node/recently-seen.ts";
@@ -116,6 +118,7 @@ export class WorkerService {
   readonly #metrics: WorkerMetrics;
   readonly #snapshots: SnapshotKeeper;
   readonly #house: HouseKeeper;
+  #live: LiveFeed | undefined;
   #bundles: BundleCache | undefined;
   #pool: SandboxPool | undefined;
   #context: InvocationContext | undefined;
@@ -285,6 +288,13 @@ export class WorkerService {
         this.#log.warn({ part: "traces", err: error.message }, "trouble");
       },
     });
+    const live = new LiveFeed({
+      nodeId: settings.nodeId,
+      pool: () => this.#stats(),
+      nameOf: (id) => versions.cached(id),
+      publish: (batch) => void publishLive(this.#publisher, batch),
+    });
+    this.#live = live;
     this.#context = {
       ...(this.#tracing ? { tracing: this.#tracing } : {}),
       nodeId: settings.nodeId,
@@ -294,7 +304,13 @@ export class WorkerService {
       versions,
       policies,
       placer,
-      records: this.#records,
+      records: {
+        record: (record) => {
+          this.#records.record(record);
+          live.saw(record);
+        },
+        log: (entry) => this.#records.log(entry),
+      },
       queueWaitMs: settings.queueWaitMs,
       finished: (outcome) => this.#metrics.finished(outcome),
       onProblem: (error) => {
@@ -361,6 +377,9 @@ export class WorkerService {
       .then(catchUp, (error: Error) =>
         this.#log.warn({ err: error.message }, "cannot hear changes"),
       );
+    hearWatchers(this.#subscriber, (forMs) => live.watched(forMs)).catch((error: Error) =>
+      this.#log.warn({ err: error.message }, "cannot hear who watches"),
+    );
     answerInquiries(
       { subscriber: this.#subscriber, publisher: this.#publisher },
       (filter, limit) => ({
@@ -388,6 +407,7 @@ export class WorkerService {
     // Gateways take back what no one has begun here.
     this.#heartbeat.changed();
     this.#snapshots.stop();
+    this.#live?.stop();
     await this.#consumer.close(DRAIN_JOBS_MS);
     await this.#pool?.close(DRAIN_SANDBOXES_MS);
     this.#links.close();

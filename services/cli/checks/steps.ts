@@ -97,8 +97,8 @@ export const STEPS: readonly Step[] = [
   {
     name: "e2e",
     what: "tests of the whole service",
-    // One at a time: each file starts an instance.
-    run: (tell) => runNodeTests(testFiles("e2e"), 1, tell),
+    // Each file starts an instance of its own, and waits for much: ends, restarts, leases.
+    run: (tell) => runNodeTests(testFiles("e2e"), 2, tell),
   },
   {
     name: "load",

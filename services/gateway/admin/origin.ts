@@ -2,11 +2,12 @@ import { getConnInfo } from "@hono/node-server/conninfo";
 import type { Context } from "hono";
 import { newId } from "#contracts/ids";
 import type { Origin } from "#db/audit";
+import type { Caller } from "../auth/authenticator.ts";
 import type { GatewayEnv } from "../middleware/caller.ts";
 
 /** Who asks, and by which request, for the audit log; the answer names the request too. */
-export function originOf(c: Context<GatewayEnv>): Origin {
-  const { keyId, tenantId } = c.get("caller");
+export function originOf<E extends GatewayEnv>(c: Context<E>): Origin {
+  const { keyId, tenantId }: Caller = c.get("caller");
   const id = newId("req");
   c.header("cloister-request-id", id);
   const { address } = getConnInfo(c).remote;

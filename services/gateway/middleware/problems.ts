@@ -28,8 +28,12 @@ export const onError =
     problemResponse(
       error instanceof HTTPException
         ? new CloisterError("bad_request", error.message || "The request is not valid")
-        : asCloisterError(databaseAway(error), onUnknown),
+        : knownError(error, onUnknown),
     );
+
+/** Whatever was thrown, as an error of the catalogue. */
+export const knownError = (error: Error, onUnknown: (error: Error) => void): CloisterError =>
+  asCloisterError(databaseAway(error), onUnknown);
 
 /** For `defaultHook`: a request that its schema refuses. */
 export const onInvalid = (

@@ -8,16 +8,43 @@ const MAX_UNREAD_BYTES = 1024 * 1024;
 /** Redis must confirm the subscription within this, ms. */
 const SUBSCRIBE_MS = 5000;
 
+/** What a stream's source may do with it. */
+export interface EventSink {
+  /** Sends one event, or counts it as left out while the reader is behind. */
+  say: (data: unknown) => void;
+  /** Ends the stream; `say` hears of it no more. */
+  end: () => void;
+}
+
 /** An event stream of what is published on a channel. Resolves when Redis listens, so that no later line is missed. */
-export async function followLog(
+export const followLog = (
   gateway: Pick<GatewayContext, "subscriber" | "drained">,
   channel: string,
+  ended: () => void,
+): Promise<Response> =>
+  eventStream(
+    gateway.drained,
+    async ({ say }) => {
+      const end = await gateway.subscriber.subscribe(channel, say);
+      return () => void end();
+    },
+    ended,
+  );
+
+/**
+ * An event stream of what `attach` says to it. It ends with the reader, with the gateway's drain, or by its source; what `attach` gives back is
+ * called then, and after it `ended`. Rejects with `dependency_unavailable` when there is no source in time.
+ */
+export async function eventStream(
+  drained: AbortSignal,
+  attach: (sink: EventSink) => Promise<() => void>,
   ended: () => void,
 ): Promise<Response> {
   const encoder = new TextEncoder();
   let controller: ReadableStreamDefaultController<Uint8Array> | undefined;
+  let over = false;
   let leftOut = false;
-  const say = (text: string): void => {
+  const write = (text: string): void => {
     if (!controller) return;
     if ((controller.desiredSize ?? 0) <= 0) leftOut = true;
     else {
@@ -26,21 +53,26 @@ export async function followLog(
       controller.enqueue(encoder.encode(text));
     }
   };
-  const listener = (message: unknown): void => say(`data: ${JSON.stringify(message)}\n\n`);
-  let unsubscribe: () => Promise<void>;
+  const say = (data: unknown): void => write(`data: ${JSON.stringify(data)}\n\n`);
+  let detach: () => void;
   try {
-    unsubscribe = await inTime(gateway.subscriber.subscribe(channel, listener));
+    const attached = attach({ say, end: () => end() });
+    // Of a source that comes too late nobody hears.
+    attached.then((late) => over && late()).catch(() => {});
+    detach = await inTime(attached);
   } catch {
+    over = true;
     ended();
     throw new CloisterError("dependency_unavailable", "The queue cannot be reached");
   }
   let timer: NodeJS.Timeout | undefined;
   const close = (): void => {
-    if (!controller) return;
+    if (over) return;
+    over = true;
     controller = undefined;
     clearInterval(timer);
-    gateway.drained.removeEventListener("abort", end);
-    void unsubscribe();
+    drained.removeEventListener("abort", end);
+    detach();
     ended();
   };
   const end = (): void => {
@@ -52,10 +84,10 @@ export async function followLog(
     {
       start(made) {
         controller = made;
-        say(": listening\n\n");
-        timer = setInterval(() => say(": still here\n\n"), KEEP_ALIVE_MS);
-        gateway.drained.addEventListener("abort", end);
-        if (gateway.drained.aborted) end();
+        write(": listening\n\n");
+        timer = setInterval(() => write(": still here\n\n"), KEEP_ALIVE_MS);
+        drained.addEventListener("abort", end);
+        if (drained.aborted) end();
       },
       cancel: close,
     },

@@ -9,7 +9,6 @@ const NOT_YET: [path: string, what: string][] = [
   ["/v1/functions/:name/schedules", "Schedules are"],
   ["/v1/dead-letters", "Dead letters are"],
   ["/2015-03-31/functions", "The Lambda API is"],
-  ["/ui", "The dashboard is"],
 ];
 
 export function registerNotYet(app: OpenAPIHono<GatewayEnv>): void {

@@ -4,8 +4,6 @@ import {
   effectiveFunctionQuota,
   type FunctionQuota,
   functionQuotaSchema,
-  isPossible,
-  planned,
   type Quota,
   quotaSchema,
   type TenantQuota,
@@ -17,9 +15,7 @@ import {
   readFunctionQuota,
   readTenantQuota,
   replaceFunctionQuota,
-  replaceTenantQuota,
   type StoredFunctionQuota,
-  type StoredQuota,
 } from "#db/quotas";
 import { CloisterError } from "#errors/catalogue";
 import { etagOf, expectedBy } from "../admin/if-match.ts";
@@ -29,7 +25,7 @@ import type { GatewayContext } from "../gateway-context.ts";
 import { requireOperator } from "../middleware/admin.ts";
 import { type GatewayEnv, requireScope } from "../middleware/caller.ts";
 import { jsonBody } from "../middleware/json-body.ts";
-import { overUse, readQuotaUse } from "../quota/quota-use.ts";
+import { noTenant, type QuotaReport, reportQuota, setTenantQuota } from "../quota/tenant-quota.ts";
 import { ifMatch, tenantParameter } from "./admin/admin-schemas.ts";
 import { body, security } from "./admin/answers.ts";
 import { nameParameter } from "./function-schemas.ts";
@@ -95,12 +91,11 @@ export function registerQuotas(app: OpenAPIHono<GatewayEnv>, gateway: GatewayCon
 function registerTenantQuotas(app: OpenAPIHono<GatewayEnv>, gateway: GatewayContext): void {
   const { authenticator, db } = gateway;
   const path = "/admin/v1/tenants/{tenant}/quota";
-  const shown = async (stored: StoredQuota) => {
-    const use = await readQuotaUse(gateway, stored.tenantId, stored.quota);
+  const shown = ({ stored, use, over }: QuotaReport) => {
     const { tenantId, tier, own, plan, quota } = stored;
-    return { ...quota, tenant: tenantId, tier, own, plan, use, over: overUse(quota, use) };
+    return { ...quota, tenant: tenantId, tier, own, plan, use, over };
   };
-  const tagOf = ({ tenantId, version }: StoredQuota) => ({
+  const tagOf = ({ stored: { tenantId, version } }: QuotaReport) => ({
     etag: etagOf(quotaRevision(tenantId, version)),
   });
 
@@ -121,9 +116,8 @@ function registerTenantQuotas(app: OpenAPIHono<GatewayEnv>, gateway: GatewayCont
     }),
     async (c) => {
       const { id } = await tenantOf(db, c.get("caller"), c.req.valid("param").tenant);
-      const stored = await readTenantQuota(db, id);
-      if (!stored) throw noTenant(id);
-      return c.json(await shown(stored), 200, tagOf(stored));
+      const report = await reportQuota(gateway, id);
+      return c.json(shown(report), 200, tagOf(report));
     },
   );
 
@@ -146,18 +140,12 @@ function registerTenantQuotas(app: OpenAPIHono<GatewayEnv>, gateway: GatewayCont
       },
     }),
     async (c) => {
-      const { id, tier } = await tenantOf(db, c.get("caller"), c.req.valid("param").tenant);
+      const tenant = await tenantOf(db, c.get("caller"), c.req.valid("param").tenant);
       const own: TenantQuota = c.req.valid("json");
-      if (!isPossible(planned(tier, own)))
-        throw new CloisterError(
-          "bad_request",
-          `paths: a tenant that is ${tier} runs in micro-VMs, so paths must hold microvm unless minimumIsolation is set to container`,
-        );
       const change = changeOf(c.req.valid("header")["if-match"], c.get("caller").keyId);
-      const stored = await replaceTenantQuota(db, id, own, { ...change, origin: originOf(c) });
-      if (!stored) throw noTenant(id);
-      await gateway.changed({ kind: "tenant", id });
-      return c.json(await shown(stored), 200, tagOf(stored));
+      const origin = originOf(c);
+      const report = await setTenantQuota(gateway, tenant, own, { ...change, origin });
+      return c.json(shown(report), 200, tagOf(report));
     },
   );
 }
@@ -242,7 +230,3 @@ const changeOf = (ifMatch: string | undefined, keyId: string): QuotaChange => ({
   expected: expectedBy(ifMatch),
   blind: ifMatch === undefined,
 });
-
-/** It was removed a moment ago. */
-const noTenant = (id: string): CloisterError =>
-  new CloisterError("tenant_not_found", `There is no tenant ${id}`);

@@ -319,3 +319,12 @@ export async function readBundle(db: Database, digest: string): Promise<Buffer |
     .where(eq(bundles.digest, digest));
   return row?.content;
 }
+
+/** The name of a function, also of one that was deleted a while ago; undefined when nothing is left of it. */
+export async function functionName(db: Database, id: string): Promise<string | undefined> {
+  const [row] = await db.orm
+    .select({ name: functions.name })
+    .from(functions)
+    .where(eq(functions.id, id));
+  return row?.name;
+}

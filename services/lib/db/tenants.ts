@@ -1,4 +1,4 @@
-import { and, asc, eq, gt, inArray, lt, notExists, type SQL, sql } from "drizzle-orm";
+import { and, asc, eq, gt, ilike, inArray, lt, notExists, type SQL, sql } from "drizzle-orm";
 import { newId } from "#contracts/ids";
 import { CloisterError } from "#errors/catalogue";
 import { type AuditState, type Origin, writeAudit } from "./audit.ts";
@@ -25,6 +25,8 @@ export interface TenantQuery {
   limit: number;
   /** Names after this one. */
   after?: string;
+  /** Names that hold this, whatever the case of its letters. */
+  search?: string;
   tier?: TenantTier;
   active?: boolean;
 }
@@ -70,9 +72,12 @@ export async function ensureTenant(db: Database, name: string, tier: TenantTier)
 
 /** At most `limit` tenants in order of name. */
 export async function listTenants(db: Database, query: TenantQuery): Promise<Tenant[]> {
-  const { limit, after, tier, active } = query;
+  const { limit, after, search, tier, active } = query;
+  // No name holds anything else, and the database cannot hold every string.
+  if (search !== undefined && !/^[A-Za-z0-9._-]*$/.test(search)) return [];
   const conditions: (SQL | undefined)[] = [
     after === undefined ? undefined : gt(tenants.name, after),
+    search === undefined ? undefined : ilike(tenants.name, `%${search.replaceAll("_", "\\_")}%`),
     tier && eq(tenants.tier, tier),
     active === undefined ? undefined : eq(tenants.state, stateOf(active)),
   ];
@@ -186,6 +191,19 @@ async function deleteUnused(tx: Transaction, digests: string[]): Promise<void> {
         ),
       ),
     );
+}
+
+/** Names of these tenants by id; those that are gone are left out. */
+export async function tenantNames(
+  db: Database,
+  ids: readonly string[],
+): Promise<Map<string, string>> {
+  if (ids.length === 0) return new Map();
+  const rows = await db.orm
+    .select({ id: tenants.id, name: tenants.name })
+    .from(tenants)
+    .where(inArray(tenants.id, [...ids]));
+  return new Map(rows.map(({ id, name }) => [id, name]));
 }
 
 /** Which of these tenants are active and which suspended; those that are gone are left out. */

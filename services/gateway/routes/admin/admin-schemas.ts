@@ -44,6 +44,7 @@ export const tenantSchema = z
 export const tenantListQuery = z.object({
   limit: limitQuery,
   after: tenantNameSchema.optional().openapi({ description: "names after this one" }),
+  search: z.string().min(1).max(63).optional().openapi({ description: "names that hold this" }),
   tier: tier.optional(),
   state: z.enum(["active", "suspended"]).optional(),
 });

@@ -1,8 +1,7 @@
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import { liveSandboxSchema } from "#contracts/live-sandbox";
-import { CloisterError } from "#errors/catalogue";
-import { nodeHeartbeatSchema, readNodes } from "#queue/nodes";
-import { askSandboxes } from "#queue/sandbox-inquiry";
+import { nodeHeartbeatSchema } from "#queue/nodes";
+import { liveNodes, liveSandboxes, queueStates } from "../../admin/fleet.ts";
 import { tenantOf } from "../../admin/tenant-of.ts";
 import type { GatewayContext } from "../../gateway-context.ts";
 import { requireOperator } from "../../middleware/admin.ts";
@@ -60,7 +59,7 @@ const queueListSchema = z
 
 /** Nodes, their sandboxes, and the queues before them. */
 export function registerFleet(app: OpenAPIHono<GatewayEnv>, gateway: GatewayContext): void {
-  const { authenticator, db, producer, subscriber } = gateway;
+  const { authenticator, db } = gateway;
   const operator = requireOperator(authenticator);
 
   app.openapi(
@@ -74,12 +73,7 @@ export function registerFleet(app: OpenAPIHono<GatewayEnv>, gateway: GatewayCont
       responses: { 200: json(nodeListSchema, "in order of id"), ...problems() },
     }),
     async (c) => {
-      const nodes = await readNodes(producer.redis).catch(queueAway);
-      const now = Date.now();
-      return c.json(
-        { nodes: nodes.map((node) => ({ ...node, ageMs: Math.max(0, now - node.atMs) })) },
-        200,
-      );
+      return c.json({ nodes: await liveNodes(gateway) }, 200);
     },
   );
 
@@ -101,21 +95,7 @@ export function registerFleet(app: OpenAPIHono<GatewayEnv>, gateway: GatewayCont
       const { limit, tenant } = c.req.valid("query");
       const filter =
         tenant === undefined ? {} : { tenantId: (await tenantOf(db, c.get("caller"), tenant)).id };
-      const { nodes, silent } = await askSandboxes({ redis: producer.redis, subscriber }, filter);
-      const sandboxes = nodes.flatMap(({ nodeId, sandboxes: own }) =>
-        own.map((sandbox) => ({ ...sandbox, node: nodeId })),
-      );
-      const sum = (of: "total" | "running"): number =>
-        nodes.reduce((all, node) => all + node[of], 0);
-      return c.json(
-        {
-          sandboxes: sandboxes.slice(0, limit),
-          total: sum("total"),
-          running: sum("running"),
-          silent,
-        },
-        200,
-      );
+      return c.json(await liveSandboxes(gateway, filter, limit), 200);
     },
   );
 
@@ -129,10 +109,6 @@ export function registerFleet(app: OpenAPIHono<GatewayEnv>, gateway: GatewayCont
       middleware: [operator] as const,
       responses: { 200: json(queueListSchema, "by name"), ...problems() },
     }),
-    async (c) => c.json({ queues: await producer.states().catch(queueAway) }, 200),
+    async (c) => c.json({ queues: await queueStates(gateway) }, 200),
   );
 }
-
-const queueAway = (): never => {
-  throw new CloisterError("dependency_unavailable", "The queue cannot be reached");
-};

@@ -1,16 +1,9 @@
 import { createRoute, type OpenAPIHono } from "@hono/zod-openapi";
 import { isKeyId } from "#contracts/tenant";
-import {
-  changeKey,
-  issueKey,
-  type KeySummary,
-  listKeys,
-  readKeySummary,
-  revokeKey,
-  rotateKey,
-} from "#db/keys";
+import { changeKey, issueKey, type KeySummary, listKeys, readKeySummary } from "#db/keys";
 import { CloisterError } from "#errors/catalogue";
 import { etagOf, expectedBy, requiredBy } from "../../admin/if-match.ts";
+import { endKey, keyState, renewKey } from "../../admin/key-changes.ts";
 import { originOf } from "../../admin/origin.ts";
 import { tenantOf } from "../../admin/tenant-of.ts";
 import type { Caller } from "../../auth/authenticator.ts";
@@ -36,11 +29,6 @@ const tags = ["keys"];
 const path = "/admin/v1/tenants/{tenant}/keys";
 const NOT_CACHED = { "cache-control": "no-store" };
 
-function stateOf({ revokedAt, expiresAt }: KeySummary): "active" | "expired" | "revoked" {
-  if (revokedAt) return "revoked";
-  return expiresAt && expiresAt.getTime() <= Date.now() ? "expired" : "active";
-}
-
 const moments = ["lastUsedAt", "expiresAt", "rotatedAt", "previousUntil", "revokedAt"] as const;
 
 const shown = (key: KeySummary) => ({
@@ -48,7 +36,7 @@ const shown = (key: KeySummary) => ({
   tenantId: key.tenantId,
   name: key.name,
   scopes: key.scopes,
-  state: stateOf(key),
+  state: keyState(key),
   createdAt: key.createdAt.toISOString(),
   ...(Object.fromEntries(
     moments.flatMap((name) => (key[name] ? [[name, key[name].toISOString()]] : [])),
@@ -192,10 +180,9 @@ export function registerKeys(app: OpenAPIHono<GatewayEnv>, gateway: GatewayConte
     async (c) => {
       const origin = originOf(c);
       const expected = requiredBy(c.req.valid("header")["if-match"]);
-      const { tenantId, id } = await addressed(c.get("caller"), c.req.valid("param"));
+      const one = await addressed(c.get("caller"), c.req.valid("param"));
       const { graceMs } = c.req.valid("json");
-      const rotated = await rotateKey(db, tenantId, id, graceMs, { origin, expected });
-      await gateway.changed({ kind: "key", id });
+      const rotated = await renewKey(gateway, one, graceMs, { origin, expected });
       const { key, clear } = rotated;
       return c.json({ ...shown(key), key: clear }, 200, { etag: etagOf(key), ...NOT_CACHED });
     },
@@ -221,9 +208,8 @@ export function registerKeys(app: OpenAPIHono<GatewayEnv>, gateway: GatewayConte
     async (c) => {
       const origin = originOf(c);
       const expected = expectedBy(c.req.valid("header")["if-match"]);
-      const { tenantId, id } = await addressed(c.get("caller"), c.req.valid("param"));
-      await revokeKey(db, tenantId, id, { origin, expected });
-      await gateway.changed({ kind: "key", id });
+      const one = await addressed(c.get("caller"), c.req.valid("param"));
+      await endKey(gateway, one, { origin, expected });
       return c.body(null, 204);
     },
   );

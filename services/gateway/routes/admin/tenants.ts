@@ -1,9 +1,10 @@
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
-import { changeTenant, createTenant, listTenants, type Tenant } from "#db/tenants";
+import { listTenants, type Tenant } from "#db/tenants";
 import { deleteWholeTenant } from "../../admin/delete-tenant.ts";
 import { etagOf, expectedBy, requiredBy } from "../../admin/if-match.ts";
 import { originOf } from "../../admin/origin.ts";
-import { refuseOperator, tenantOf } from "../../admin/tenant-of.ts";
+import { addTenant, retierTenant, turnTenant } from "../../admin/tenant-changes.ts";
+import { tenantOf } from "../../admin/tenant-of.ts";
 import type { GatewayContext } from "../../gateway-context.ts";
 import { requireOperator } from "../../middleware/admin.ts";
 import { type GatewayEnv, requireScope } from "../../middleware/caller.ts";
@@ -53,9 +54,7 @@ export function registerTenants(app: OpenAPIHono<GatewayEnv>, gateway: GatewayCo
       },
     }),
     async (c) => {
-      const made = await createTenant(db, c.req.valid("json"), originOf(c));
-      // Somebody may have looked for it before.
-      await gateway.changed({ kind: "tenant", id: made.id });
+      const made = await addTenant(gateway, c.req.valid("json"), originOf(c));
       return c.json(shown(made), 201, { location: `${path}/${made.id}`, etag: etagOf(made) });
     },
   );
@@ -72,10 +71,11 @@ export function registerTenants(app: OpenAPIHono<GatewayEnv>, gateway: GatewayCo
       responses: { 200: json(tenantListSchema, "one page"), ...problems("bad_request") },
     }),
     async (c) => {
-      const { limit, state, after, tier } = c.req.valid("query");
+      const { limit, state, after, search, tier } = c.req.valid("query");
       const found = await listTenants(db, {
         limit: limit + 1,
         ...(after === undefined ? {} : { after }),
+        ...(search === undefined ? {} : { search }),
         ...(tier === undefined ? {} : { tier }),
         ...(state === undefined ? {} : { active: state === "active" }),
       });
@@ -123,12 +123,8 @@ export function registerTenants(app: OpenAPIHono<GatewayEnv>, gateway: GatewayCo
       const origin = originOf(c);
       const expected = requiredBy(c.req.valid("header")["if-match"]);
       const { id } = await tenantOf(db, c.get("caller"), c.req.valid("param").tenant);
-      const tenant = await changeTenant(db, id, c.req.valid("json"), {
-        action: "tenant.change",
-        origin,
-        expected,
-      });
-      await gateway.changed({ kind: "tenant", id });
+      const { tier } = c.req.valid("json");
+      const tenant = await retierTenant(gateway, id, tier, { origin, expected });
       return c.json(shown(tenant), 200, { etag: etagOf(tenant) });
     },
   );
@@ -162,13 +158,7 @@ export function registerTenants(app: OpenAPIHono<GatewayEnv>, gateway: GatewayCo
         const origin = originOf(c);
         const expected = expectedBy(c.req.valid("header")["if-match"]);
         const found = await tenantOf(db, c.get("caller"), c.req.valid("param").tenant);
-        if (!active) refuseOperator(found, "suspended");
-        const { id } = found;
-        const change = { active };
-        const action = `tenant.${turn}`;
-        const tenant = await changeTenant(db, id, change, { action, origin, expected });
-        // Told again even when nothing changed: whoever repeats it may know that somebody has not heard it.
-        await gateway.changed({ kind: "tenant", id, ...(active ? {} : { suspended: true }) });
+        const tenant = await turnTenant(gateway, found, active, { origin, expected });
         return c.json(shown(tenant), 200, { etag: etagOf(tenant) });
       },
     );
