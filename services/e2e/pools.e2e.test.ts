@@ -1,11 +1,11 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { realpathSync } from "node:fs";
-import { request } from "node:http";
 import { after, before, describe, test } from "node:test";
 import { type Instance, startInstance } from "#testkit/instance";
 import { SandboxdLauncher } from "../worker/sandbox/index.ts";
 import { call, deploy } from "./client.ts";
+import { metricsAt } from "./exposition.ts";
 
 /** Clones are made while processors have time; a busy machine lets them wait. */
 const TRIES = 600;
@@ -54,18 +54,7 @@ describe("clones that wait", { timeout: 300_000 }, () => {
 
   /** How many wait, as the worker's metrics have it. */
   async function pooled(): Promise<number> {
-    const socketPath = socketOf("worker");
-    const text = await new Promise<string>((resolve, reject) => {
-      request({ socketPath, path: "/metrics" }, (response) => {
-        let body = "";
-        response.setEncoding("utf8").on("data", (part) => {
-          body += part;
-        });
-        response.on("end", () => resolve(body));
-      })
-        .on("error", reject)
-        .end();
-    });
+    const text = await metricsAt(socketOf("worker"));
     return Number(/^cloister_worker_sandboxes\{state="pooled"\} (\d+)$/m.exec(text)?.[1]);
   }
 

@@ -1,5 +1,7 @@
+import { randomUUID } from "node:crypto";
 import type { Server } from "node:http";
 import { getRequestListener } from "@hono/node-server";
+import type { TraceSettings } from "#config/trace-environment";
 import { CHANGES_CHANNEL, type Change } from "#contracts/invocation";
 import { lostRecord } from "#contracts/lost-record";
 import { PlacementEngine } from "#contracts/placement-engine";
@@ -18,6 +20,8 @@ import { QuotaCounters } from "#queue/quota-counters";
 import { RecordJournal } from "#records/record-journal";
 import { RecordWriter } from "#records/record-writer";
 import type { Logger } from "#telemetry/log";
+import { openTracing } from "#telemetry/open-tracing";
+import type { Tracing } from "#telemetry/tracing";
 import { createApp } from "./app.ts";
 import { Authenticator } from "./auth/authenticator.ts";
 import { RefreshingCache } from "./cache/refreshing-cache.ts";
@@ -56,6 +60,8 @@ export interface GatewaySettings {
   drainMs?: number;
   /** How long calls at once of a gateway that died still count, ms. */
   quotaLeaseMs?: number;
+  /** Traces are off when absent. */
+  traces?: TraceSettings;
 }
 
 /** Below the 45 s after which `cloister up` kills. */
@@ -95,6 +101,7 @@ export class GatewayService {
   readonly #dispatcher: Dispatcher;
   readonly #drain = new AbortController();
   #server: Server | undefined;
+  #tracing: Tracing | undefined;
   #idle: (() => void) | undefined;
 
   constructor(settings: GatewaySettings, log: Logger) {
@@ -201,6 +208,15 @@ export class GatewayService {
   /** Resolves with the URL it serves at. Waits for neither PostgreSQL nor Redis: /readyz tells of them. */
   async start(): Promise<string> {
     const { listen, queueWaitMs } = this.#settings;
+    this.#tracing = await openTracing(this.#settings.traces, {
+      component: "gateway",
+      instanceId: randomUUID(),
+      counted: (outcome, spans) => this.#metrics.spans.inc({ outcome }, spans),
+      onProblem: (error) => {
+        this.#metrics.problems.inc({ part: "traces" });
+        this.#log.warn({ part: "traces", err: error.message }, "trouble");
+      },
+    });
     const replyTo = await this.#reply.listen();
     this.#hearChanges();
     const restored = await this.#records.restore();
@@ -223,9 +239,9 @@ export class GatewayService {
       queueWaitMs,
       draining,
       opened: (call) => this.#open.add(call),
-      closed: (call, { code, durationMs }) => {
+      closed: (call, outcome) => {
         this.#open.delete(call);
-        this.#metrics.invoked(code, durationMs);
+        this.#metrics.invoked(outcome);
         if (this.#open.size === 0) this.#idle?.();
       },
       lost: (call, code) => {
@@ -234,6 +250,7 @@ export class GatewayService {
         this.#records.secure();
       },
       onProblem,
+      ...(this.#tracing ? { tracing: this.#tracing } : {}),
     };
     const gateway: GatewayContext = {
       db: this.#db,
@@ -304,7 +321,7 @@ export class GatewayService {
     this.#admissions.close();
     this.#reply.close();
     await this.#authenticator.close();
-    await Promise.all([this.#subscriber.close(), this.#producer.close()]);
+    await Promise.all([this.#tracing?.close(), this.#subscriber.close(), this.#producer.close()]);
     await this.#records.close(DRAIN_RECORDS_MS);
     await this.#db.close().catch(() => {});
   }

@@ -1,9 +1,11 @@
 import { readEnvironment, required } from "#config/environment";
 import { readPlacementTable } from "#config/placement-rules";
+import { readTraceSettings } from "#config/trace-environment";
 import { createLog } from "#telemetry/log";
 import { GatewayService } from "./gateway-service.ts";
 
 const environment = readEnvironment();
+const traces = readTraceSettings();
 const log = createLog("gateway", environment.CLOISTER_LOG_LEVEL);
 
 const gateway = new GatewayService(
@@ -14,6 +16,7 @@ const gateway = new GatewayService(
     replyListen: required(environment, "CLOISTER_REPLY_LISTEN"),
     linkSecret: required(environment, "CLOISTER_LINK_SECRET"),
     queueWaitMs: environment.CLOISTER_QUEUE_WAIT_MS,
+    ...(traces ? { traces } : {}),
     placement: readPlacementTable(environment.CLOISTER_PLACEMENT_RULES),
     ...(environment.CLOISTER_RECORDS_DIR ? { recordsDir: environment.CLOISTER_RECORDS_DIR } : {}),
     backlog: {

@@ -1,4 +1,4 @@
-import type { ErrorCode } from "#errors/catalogue";
+import type { Path, StartKind } from "#contracts/function";
 import {
   Counter,
   createRegistry,
@@ -6,8 +6,11 @@ import {
   Gauge,
   Histogram,
   metricName,
+  spansCounter,
 } from "#telemetry/metrics";
+import { SeriesHistogram, SeriesTable } from "#telemetry/series-histogram";
 import { UsageCounters } from "#telemetry/usage-counters";
+import type { CallOutcome } from "./invoke/call-context.ts";
 
 export interface MetricSources {
   /** Calls under way. */
@@ -28,10 +31,11 @@ const name = (what: string): string => metricName("gateway", what);
 export class GatewayMetrics {
   readonly registry = createRegistry();
   readonly #invocations: Counter<"code">;
-  readonly #invocationSeconds: Histogram;
+  readonly #invocationSeconds: SeriesTable<Path | "none", StartKind | "none">;
   readonly #requests: Counter<"route" | "status">;
   readonly #requestSeconds: Histogram<"route">;
   readonly problems: Counter<"part">;
+  readonly spans: Counter<"outcome">;
   readonly usage = new UsageCounters("gateway", this.registry);
 
   constructor(sources: MetricSources) {
@@ -42,12 +46,13 @@ export class GatewayMetrics {
       labelNames: ["code"],
       registers,
     });
-    this.#invocationSeconds = new Histogram({
+    const seconds = new SeriesHistogram({
       name: name("invocation_seconds"),
-      help: "From the request's head to the end of the answer",
+      help: "From the request's head to the end of the answer; path and start are none where no sandbox answered",
       buckets: DURATION_BUCKETS_SECONDS,
-      registers,
+      registry: this.registry,
     });
+    this.#invocationSeconds = new SeriesTable(seconds, "path", "start");
     this.#requests = new Counter({
       name: name("requests_total"),
       help: "Requests of the API, by route and status class",
@@ -67,6 +72,7 @@ export class GatewayMetrics {
       labelNames: ["part"],
       registers,
     });
+    this.spans = spansCounter("gateway", this.registry);
     const gauge = (what: string, help: string, read: () => number): void => {
       const made = new Gauge({
         name: name(what),
@@ -84,9 +90,11 @@ export class GatewayMetrics {
     gauge("workers", "Workers connected to this gateway", sources.workers);
   }
 
-  invoked(code: ErrorCode | undefined, durationMs: number): void {
+  invoked({ code, durationMs, meta }: CallOutcome): void {
     this.#invocations.inc({ code: code ?? "ok" });
-    this.#invocationSeconds.observe(durationMs / 1000);
+    this.#invocationSeconds
+      .of(meta?.path ?? "none", meta?.start ?? "none")
+      .observe(durationMs / 1000);
   }
 
   /** `route` is the pattern, never the address. */

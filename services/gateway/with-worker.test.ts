@@ -24,7 +24,11 @@ async def app(scope, receive, send):
 `;
 
 before(async () => {
-  all = await startWorkerRig();
+  all = await startWorkerRig((made) =>
+    made.db.pool.query(
+      "create table invocations_20200101 partition of invocations for values from ('2020-01-01 00:00:00+00') to ('2020-01-02 00:00:00+00')",
+    ),
+  );
   rig = all.rig;
   await rig.publish("app", { runtime: "python3", files: { "main.py": MAIN } });
 });
@@ -80,6 +84,17 @@ test("a function that fails to load says so; less isolation than the policy allo
     const response = await rig.fetch("/f/strict/", { headers });
     assert.equal(response.status, status);
     assert.equal(((await response.json()) as { code: string }).code, code);
+  }
+});
+
+test("the worker has what is past its time removed from the database", async () => {
+  // It does that beside its work and tells nobody: looked at until it is done, at most 10 s.
+  const end = performance.now() + 10_000;
+  for (;;) {
+    const { rows } = await rig.db.pool.query("select to_regclass('invocations_20200101') as old");
+    if (rows[0].old === null) return;
+    assert.ok(performance.now() < end, "still there after 10 s");
+    await new Promise((resolve) => setTimeout(resolve, 20));
   }
 });
 

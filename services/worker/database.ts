@@ -1,6 +1,7 @@
 import { policyOf } from "#contracts/quota";
 import { openDatabase } from "#db/database";
 import { listRecentlyPublished, readBundle, readVersion } from "#db/functions";
+import { keepHouse } from "#db/housekeeping";
 import { writeRecords } from "#db/invocations";
 import { insertLogs } from "#db/logs";
 import { readTenantQuota } from "#db/quotas";
@@ -13,6 +14,9 @@ import type { WorkerDatabase } from "./worker-service.ts";
 const CONNECTIONS = 4;
 /** Snapshots there can be on one node. */
 const MAX_RECENT = 64;
+
+/** Far longer than a call can be under way, ms. */
+const DELETED_GRACE_MS = 3_600_000;
 
 /** The worker's view of the database. */
 export function openWorkerDatabase(url: string): WorkerDatabase {
@@ -33,6 +37,7 @@ export function openWorkerDatabase(url: string): WorkerDatabase {
     writeRecords: (records) => writeRecords(db, records),
     readMonthTotals: (month, tenantId) => readMonthTotals(db, month, tenantId),
     tenantStates: (ids) => tenantStates(db, ids),
+    keepHouse: (retentionDays) => keepHouse(db, { days: retentionDays, graceMs: DELETED_GRACE_MS }),
     insertLogs: (entries) => insertLogs(db, entries),
     close: () => db.close(),
   };

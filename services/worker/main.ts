@@ -2,6 +2,7 @@ import { totalmem } from "node:os";
 import { pino } from "pino";
 import { readEnvironment, required } from "#config/environment";
 import { readPlacementTable } from "#config/placement-rules";
+import { readTraceSettings } from "#config/trace-environment";
 import { newId } from "#contracts/ids";
 import { openWorkerDatabase } from "./database.ts";
 import { parsePrepared } from "./pool/prepared-cells.ts";
@@ -11,6 +12,7 @@ import { WorkerService, type WorkerSettings } from "./worker-service.ts";
 const PREPARED_MEMORY_MB = 256;
 
 const environment = readEnvironment();
+const traces = readTraceSettings();
 const log = pino(
   { level: environment.CLOISTER_LOG_LEVEL, base: { service: "worker" } },
   pino.destination(2),
@@ -34,8 +36,10 @@ const settings: WorkerSettings = {
   clonesPerFunction: environment.CLOISTER_CLONES_PER_FUNCTION,
   warmTurns: environment.CLOISTER_SNAPSHOT_WARM_TURNS,
   queueWaitMs: environment.CLOISTER_QUEUE_WAIT_MS,
+  retentionDays: environment.CLOISTER_RETENTION_DAYS,
   ...(environment.CLOISTER_RECORDS_DIR ? { recordsDir: environment.CLOISTER_RECORDS_DIR } : {}),
   placement: readPlacementTable(environment.CLOISTER_PLACEMENT_RULES),
+  ...(traces ? { traces } : {}),
   ...(environment.CLOISTER_WORKER_METRICS ? { metrics: environment.CLOISTER_WORKER_METRICS } : {}),
 };
 const database = openWorkerDatabase(required(environment, "CLOISTER_DATABASE_URL"));

@@ -1,64 +1,63 @@
 import { existsSync, unlinkSync } from "node:fs";
 import { createServer, type Server } from "node:http";
-import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
 import type { Path } from "#contracts/function";
 import type { RecordWriter } from "#records/record-writer";
+import {
+  Counter,
+  createRegistry,
+  DURATION_BUCKETS_SECONDS,
+  Gauge,
+  type Registry,
+  spansCounter,
+} from "#telemetry/metrics";
+import { SeriesHistogram, SeriesTable } from "#telemetry/series-histogram";
 import { UsageCounters } from "#telemetry/usage-counters";
+import { FaasMetrics } from "./faas-metrics.ts";
 import type { InvocationOutcome } from "./invoke/context.ts";
 import type { PoolStats } from "./pool/sandbox-pool.ts";
 
-/** Seconds; a warm invocation is below a millisecond, a cold start some tens. */
-const BUCKETS = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60];
+/** Of Server-Timing, without those of the call itself. */
+const PHASES = [
+  "acquire",
+  "create",
+  "runtime",
+  "restore",
+  "renew",
+  "reset",
+  "assign",
+  "init",
+] as const;
 
 export interface MetricSources {
   pool: () => PoolStats;
+  /** Of the node, for all sandboxes. */
+  memoryMb: number;
   records: RecordWriter;
   sandboxdUp: () => boolean;
 }
 
 /** What the worker counts. Labels are few and fixed: never a tenant's or a function's name. */
 export class WorkerMetrics {
-  readonly registry = new Registry();
-  readonly #invocations: Counter<"status" | "start">;
-  readonly #errors: Counter<"code">;
-  readonly #duration: Histogram<"start">;
-  readonly #phase: Histogram<"phase">;
+  readonly registry = createRegistry();
+  readonly #faas = new FaasMetrics(this.registry);
+  readonly #phase: SeriesTable<Path | "none", (typeof PHASES)[number] | "queue">;
   readonly #exits: Counter<"path" | "reason">;
   readonly #calls: Counter<"path" | "name">;
   readonly #machineSeconds: Counter<"path" | "part">;
   readonly #pageFaults: Counter<"path">;
   readonly problems: Counter<"part">;
+  readonly spans = spansCounter("worker", this.registry);
   readonly usage = new UsageCounters("worker", this.registry);
 
   constructor(sources: MetricSources) {
     const registers = [this.registry];
-    collectDefaultMetrics({ register: this.registry });
-    this.#invocations = new Counter({
-      name: "cloister_worker_invocations_total",
-      help: "Invocations that ended, by status and how their sandbox started",
-      labelNames: ["status", "start"],
-      registers,
-    });
-    this.#errors = new Counter({
-      name: "cloister_worker_errors_total",
-      help: "Invocations that ended with an error, by code of the catalogue",
-      labelNames: ["code"],
-      registers,
-    });
-    this.#duration = new Histogram({
-      name: "cloister_worker_invocation_seconds",
-      help: "From INVOKE to the end of the answer",
-      labelNames: ["start"],
-      buckets: BUCKETS,
-      registers,
-    });
-    this.#phase = new Histogram({
+    const phase = new SeriesHistogram({
       name: "cloister_worker_phase_seconds",
-      help: "Phases of starts that were not warm, and time in the queue of all",
-      labelNames: ["phase"],
-      buckets: BUCKETS,
-      registers,
+      help: "Phases of starts that were not warm, and time in the queue of all; path is none where the call had no sandbox",
+      buckets: DURATION_BUCKETS_SECONDS,
+      registry: this.registry,
     });
+    this.#phase = new SeriesTable(phase, "path", "phase");
     this.#exits = new Counter({
       name: "cloister_worker_machine_exits_total",
       help: "Exits of micro-VMs' virtual CPUs during invocations, by reason",
@@ -119,14 +118,22 @@ export class WorkerMetrics {
         memory.set(sources.pool().memoryReservedMb * 1024 * 1024);
       },
     });
-    const dropped = new Gauge({
-      name: "cloister_worker_dropped_rows",
+    const limit = new Gauge({
+      name: "cloister_worker_memory_limit_bytes",
+      help: "Memory that may be promised to sandboxes",
+      registers,
+    });
+    limit.set(sources.memoryMb * 1024 * 1024);
+    const dropped = new Counter({
+      name: "cloister_worker_dropped_rows_total",
       help: "Records and log lines lost because the database was away too long or refused them",
       labelNames: ["kind"],
       registers,
       collect() {
-        dropped.set({ kind: "records" }, sources.records.dropped.records);
-        dropped.set({ kind: "logs" }, sources.records.dropped.logs);
+        const { records, logs } = sources.records.dropped;
+        dropped.reset();
+        dropped.inc({ kind: "records" }, records);
+        dropped.inc({ kind: "logs" }, logs);
       },
     });
     const sandboxd = new Gauge({
@@ -140,25 +147,15 @@ export class WorkerMetrics {
   }
 
   finished(outcome: InvocationOutcome): void {
-    const start = outcome.start ?? "none";
-    this.#invocations.inc({ status: outcome.status, start });
-    if (outcome.errorCode) this.#errors.inc({ code: outcome.errorCode });
-    this.#duration.observe({ start }, outcome.durationMs / 1000);
+    this.#faas.finished(outcome);
     if (outcome.path) this.#worked(outcome.path, outcome.work);
+    const path = outcome.path ?? "none";
     const { queue_ms: queueMs } = outcome.phases;
-    if (queueMs !== undefined) this.#phase.observe({ phase: "queue" }, queueMs / 1000);
-    if (start === "warm") return;
-    for (const phase of [
-      "acquire",
-      "create",
-      "runtime",
-      "restore",
-      "reset",
-      "assign",
-      "init",
-    ] as const) {
+    if (queueMs !== undefined) this.#phase.of(path, "queue").observe(queueMs / 1000);
+    if (outcome.start === "warm") return;
+    for (const phase of PHASES) {
       const ms = outcome.phases[`${phase}_ms`];
-      if (ms !== undefined) this.#phase.observe({ phase }, ms / 1000);
+      if (ms !== undefined) this.#phase.of(path, phase).observe(ms / 1000);
     }
   }
 

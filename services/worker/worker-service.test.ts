@@ -68,6 +68,9 @@ class Rows implements WorkerDatabase {
     }
     return found;
   }
+  async keepHouse() {
+    return true;
+  }
   async writeRecords(rows: SerializedRecord[]) {
     this.records.push(...rows.map(({ json }) => JSON.parse(json) as InvocationRecord));
     return [];
@@ -103,6 +106,7 @@ beforeEach(async () => {
       idleMs: 60_000,
       prepared: [{ image: "python3", memoryMb: 256, count: 1 }],
       queueWaitMs: 10_000,
+      retentionDays: 40,
       metrics: join(folder, "worker.sock"),
     },
     database,

@@ -1,6 +1,7 @@
 import type { Server } from "node:http";
 import { availableParallelism, cpus } from "node:os";
 import type { Logger } from "pino";
+import type { TraceSettings } from "#config/trace-environment";
 import type { Path, VersionSpec } from "#contracts/function";
 import { CHANGES_CHANNEL, type Change, type InvocationJob } from "#contracts/invocation";
 import type { SandboxFilter } from "#contracts/live-sandbox";
@@ -18,7 +19,10 @@ import { connectRedis, disconnectRedis, type Redis } from "#queue/redis";
 import { answerInquiries } from "#queue/sandbox-inquiry";
 import { RecordJournal } from "#records/record-journal";
 import { type RecordSink, RecordWriter } from "#records/record-writer";
+import { openTracing } from "#telemetry/open-tracing";
+import type { Tracing } from "#telemetry/tracing";
 import { BundleCache } from "./bundles/bundle-cache.ts";
+import { HouseKeeper } from "./housekeeping/house-keeper.ts";
 import type { InvocationContext } from "./invoke/context.ts";
 import { Invocation } from "./invoke/invocation.ts";
 import { VersionCache } from "./invoke/version-cache.ts";
@@ -53,6 +57,8 @@ export interface WorkerDatabase extends Pick<RecordSink, "insertLogs"> {
   policyOf(tenantId: string): Promise<TenantPolicy>;
   /** What these tenants are; those that are gone are left out. */
   tenantStates(ids: string[]): Promise<Map<string, TenantState>>;
+  /** Makes the partitions to come and removes what is past its time; false when another worker is at it. */
+  keepHouse(retentionDays: number): Promise<boolean>;
   close(): Promise<void>;
 }
 
@@ -74,6 +80,10 @@ export interface WorkerSettings {
   warmTurns?: number;
   queueWaitMs: number;
   metrics?: string;
+  /** Days that records and logs are kept. */
+  retentionDays: number;
+  /** Traces are off when absent. */
+  traces?: TraceSettings;
   /** Folder of the journal of records; without one, those of the last moments end with a killed worker. */
   recordsDir?: string;
   /** The built-in rules when absent. */
@@ -107,11 +117,13 @@ export class WorkerService {
   readonly #months: MonthCounter;
   readonly #metrics: WorkerMetrics;
   readonly #snapshots: SnapshotKeeper;
+  readonly #house: HouseKeeper;
   #live: LiveFeed | undefined;
   #bundles: BundleCache | undefined;
   #pool: SandboxPool | undefined;
   #context: InvocationContext | undefined;
   #metricsServer: Server | undefined;
+  #tracing: Tracing | undefined;
   readonly #heartbeat: Heartbeat;
   readonly #gateways = new RecentlySeen(SEEN_MS);
   readonly #tenants = new RecentlySeen(SEEN_MS);
@@ -203,6 +215,10 @@ export class WorkerService {
       records: this.#records,
       onProblem: problem("snapshots"),
     });
+    this.#house = new HouseKeeper({
+      keepHouse: () => database.keepHouse(settings.retentionDays),
+      onProblem: problem("housekeeping"),
+    });
     this.#restoring = new RestoringLauncher(this.#launcher, {
       onProblem: problem("snapshots"),
       functions: {
@@ -221,6 +237,7 @@ export class WorkerService {
     });
     this.#metrics = new WorkerMetrics({
       pool: () => this.#stats(),
+      memoryMb: settings.memoryMb,
       records: this.#records,
       sandboxdUp: () => this.#launcher.hello !== undefined,
     });
@@ -262,6 +279,15 @@ export class WorkerService {
       kinds: () => this.#kinds(),
       starts: pool.starts,
     });
+    this.#tracing = await openTracing(settings.traces, {
+      component: "worker",
+      instanceId: settings.nodeId,
+      counted: (outcome, spans) => this.#metrics.spans.inc({ outcome }, spans),
+      onProblem: (error) => {
+        this.#metrics.problems.inc({ part: "traces" });
+        this.#log.warn({ part: "traces", err: error.message }, "trouble");
+      },
+    });
     const live = new LiveFeed({
       nodeId: settings.nodeId,
       pool: () => this.#stats(),
@@ -270,6 +296,7 @@ export class WorkerService {
     });
     this.#live = live;
     this.#context = {
+      ...(this.#tracing ? { tracing: this.#tracing } : {}),
       nodeId: settings.nodeId,
       pool,
       forced,
@@ -369,6 +396,7 @@ export class WorkerService {
     });
     if (!this.#launcher.hello) await this.#consumer.pause();
     await this.#heartbeat.start();
+    this.#house.start();
     this.#snapshots.start(() => this.#restoring.functions?.states() ?? []);
   }
 
@@ -389,9 +417,13 @@ export class WorkerService {
     this.#metricsServer?.close();
     this.#metricsServer?.closeAllConnections();
     await Promise.all([
+      this.#tracing?.close(),
       this.#subscriber.close(),
       disconnectRedis(this.#redis),
-      this.#database.close().catch(() => {}),
+      this.#house
+        .stop()
+        .then(() => this.#database.close())
+        .catch(() => {}),
     ]);
   }
 

@@ -55,7 +55,7 @@ export class Call {
       this.method = "POST";
       this.url = "http://localhost/";
       this.path = "/";
-      this.headers = [["content-type", "application/json"]];
+      this.headers = [["content-type", "application/json"], ...traceOf(head.headers)];
     } else if (kind === "http") {
       this.method = head.method;
       this.url = head.url;
@@ -240,6 +240,14 @@ export class Call {
     wake?.();
   }
 }
+
+/** Of the request that brought an event, only its trace is told (W3C Trace Context). */
+const traceOf = (headers) =>
+  Array.isArray(headers)
+    ? headers.filter(
+        (pair) => isPair(pair) && (pair[0] === "traceparent" || pair[0] === "tracestate"),
+      )
+    : [];
 
 const isPair = (pair) =>
   Array.isArray(pair) &&

@@ -233,6 +233,26 @@ test("context carries names in both styles and the time left", async () => {
   assert.ok(leftMs > 0 && leftMs <= 5000 && sameMs <= leftMs);
 });
 
+test("a handler sees its trace as Lambda tells it, and no other call's", async () => {
+  const conversation = await serve(
+    'import os\ndef handler(event, c):\n    return [os.environ.get("_X_AMZN_TRACE_ID")]\n',
+  );
+  const traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+  for (const request of [{ kind: "event", body: "{}" }, HTTP] as Request[]) {
+    for (const [headers, told] of [
+      [
+        [["traceparent", traceparent]],
+        "Root=1-0af76519-16cd43dd8448eb211c80319c;Parent=b7ad6b7169203331;Sampled=1",
+      ],
+      [[], null],
+      [[["traceparent", "00-x"]], null],
+    ] as [[string, string][], string | null][]) {
+      const answer = await conversation.invoke({ ...request, headers });
+      assert.deepEqual(JSON.parse(answer.body.toString()), [told]);
+    }
+  }
+});
+
 test("handlers may take fewer arguments, and be methods, partials or wrapped", async () => {
   const bodies = {
     "def handler(): return 1": "1",

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { z } from "zod";
 import { startTimeOf } from "#embedded/process-life";
 import { Failure } from "../failure.ts";
+import { checkSettings } from "./checked-settings.ts";
 import { type Folders, foldersOf } from "./folders.ts";
 import { lockInstance } from "./instance-lock.ts";
 import { removeLeftovers } from "./leftovers.ts";
@@ -74,6 +75,7 @@ export class Instance {
       await checkPort(options.port);
       const found = await removeLeftovers(folders);
       makeFolders(folders);
+      checkSettings();
       handOnPlacementRules(folders, SERVICE_USER);
       const instance = new Instance(options, folders, lock);
       if (found.length > 0) instance.#tell(`Removed what a former run left: ${found.join(", ")}.`);

@@ -31,6 +31,7 @@ const PASSED_ON = [
   "CLOISTER_CLONES_PER_FUNCTION",
   "CLOISTER_SNAPSHOT_WARM_TURNS",
   "CLOISTER_QUEUE_WAIT_MS",
+  "CLOISTER_RETENTION_DAYS",
   "CLOISTER_LOG_LEVEL",
 ] as const;
 
@@ -146,7 +147,8 @@ export const workerService = (wiring: Wiring): ServiceSpec => ({
         CLOISTER_SANDBOXD_SOCKET: join(wiring.folders.run, "sandboxd.sock"),
         CLOISTER_BUNDLES_DIR: bound("bundles"),
         CLOISTER_RECORDS_DIR: bound("records"),
-        CLOISTER_WORKER_METRICS: join(wiring.folders.run, "worker.sock"),
+        CLOISTER_WORKER_METRICS:
+          process.env.CLOISTER_WORKER_METRICS || join(wiring.folders.run, "worker.sock"),
       },
     }),
 });
@@ -163,6 +165,9 @@ function shared(wiring: Wiring): Record<string, string> {
     const value = process.env[name];
     if (value !== undefined) env[name] = value;
   }
+  // OpenTelemetry's, of which its specification has many.
+  for (const [name, value] of Object.entries(process.env))
+    if (name.startsWith("OTEL_") && value !== undefined) env[name] = value;
   return env;
 }
 

@@ -236,7 +236,11 @@ export class MeasuredCall implements CallHandler, TakenCall, OpenCall {
     else this.#recordLoss(error?.code ?? "worker_lost");
     if (this.#passage) dispatcher.done(this.#passage);
     this.#admission?.release();
-    closed(this, { code: error?.code, durationMs: performance.now() - this.#beganMs });
+    closed(this, {
+      code: error?.code,
+      durationMs: performance.now() - this.#beganMs,
+      meta: this.#head?.meta,
+    });
     return true;
   }
 }

@@ -1,5 +1,7 @@
+import type { ReplyMeta } from "#contracts/invocation";
 import type { LostCall } from "#contracts/lost-record";
 import type { ErrorCode } from "#errors/catalogue";
+import type { Tracing } from "#telemetry/tracing";
 import type { Dispatcher } from "../dispatch/dispatcher.ts";
 import type { Admissions } from "../quota/admissions.ts";
 import type { Calls, WaitingCall } from "./calls.ts";
@@ -8,6 +10,8 @@ export interface CallOutcome {
   /** Of the error it ended with; absent when the function's answer was passed on. */
   code: ErrorCode | undefined;
   durationMs: number;
+  /** How it was run; absent when no answer of a sandbox came. */
+  meta: ReplyMeta | undefined;
 }
 
 /** A call under way, as the gateway that drains sees it. */
@@ -31,4 +35,6 @@ export interface CallContext {
   /** Records an accepted call that came to an end without its worker. */
   lost: (call: LostCall, code: ErrorCode) => void;
   onProblem: (error: Error) => void;
+  /** Absent when traces are off. */
+  tracing?: Tracing;
 }

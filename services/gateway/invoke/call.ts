@@ -3,7 +3,7 @@ import type { ServerResponse } from "node:http";
 import type { Path } from "#contracts/function";
 import { LIMITS } from "#contracts/function";
 import { newId } from "#contracts/ids";
-import type { InvocationJob, Phases } from "#contracts/invocation";
+import type { InvocationJob, Phases, ReplyMeta } from "#contracts/invocation";
 import type { LostCall } from "#contracts/lost-record";
 import { pathsExcess } from "#contracts/quota";
 import type { CallTarget } from "#db/functions";
@@ -17,7 +17,8 @@ import type { Admission } from "../quota/admissions.ts";
 import { quotaExceeded } from "../quota/quota-error.ts";
 import { answerHead, clientHeaders, serverTiming } from "./answer-head.ts";
 import { AnswerWriter, lingerAfter } from "./answer-writer.ts";
-import type { CallContext } from "./call-context.ts";
+import type { CallContext, CallOutcome } from "./call-context.ts";
+import { CallSpan } from "./call-span.ts";
 import type { WaitingCall } from "./calls.ts";
 import type { RequestBody } from "./request-body.ts";
 
@@ -61,6 +62,9 @@ export class Call implements CallHandler, WaitingCall {
   #admission: Admission | undefined;
   /** From the request's head until the quota let it in, without the wait for its body; undefined where no quota was asked. */
   #admitMs: number | undefined;
+  #meta: ReplyMeta | undefined;
+  #status = 0;
+  readonly #span: CallSpan | undefined;
   #finished = false;
   #hungTimer: NodeJS.Timeout | undefined;
 
@@ -71,6 +75,7 @@ export class Call implements CallHandler, WaitingCall {
       taken: (bytes) => this.#stream?.consumed(bytes),
       broken: (reason) => this.#broken(new CloisterError("function_bad_response", reason)),
     });
+    if (context.tracing) this.#span = new CallSpan(context.tracing, response.req);
     response.once("close", () => this.#clientGone());
     context.opened(this);
   }
@@ -144,6 +149,7 @@ export class Call implements CallHandler, WaitingCall {
     else if (body.whole.length > LIMITS.inlineBodyBytes) this.#pieces = oneByOne(body.whole);
     else if (body.whole.length > 0) job.body = inJson(body.whole);
     job.bodyFollows = this.#pieces !== undefined;
+    this.#span?.into(job);
     // Known before it is in a queue: a worker may be quicker than Redis's answer to us.
     calls.add(this);
     const bytes = "whole" in body ? body.whole.length : 0;
@@ -235,6 +241,7 @@ export class Call implements CallHandler, WaitingCall {
     this.#tellLimits(headers);
     if (this.#target) headers.push("cloister-version", String(this.#target.version));
     headers.push("server-timing", this.#timing({}));
+    if (this.#span) headers.push("traceresponse", this.#span.traceresponse);
     headers.push("content-length", String(Buffer.byteLength(text)));
     if (this.#context.draining()) headers.push("connection", "close");
     response.writeHead(error.status, headers);
@@ -253,6 +260,8 @@ export class Call implements CallHandler, WaitingCall {
     }
     const headers = clientHeaders(head);
     const { meta } = head;
+    this.#meta = meta;
+    this.#status = head.status;
     if (this.#passage) this.#context.dispatcher.answered(this.#passage, meta);
     headers.flat.push(
       ...["cloister-invocation-id", this.id],
@@ -261,6 +270,8 @@ export class Call implements CallHandler, WaitingCall {
       ...["cloister-version", String(meta.version)],
       ...["server-timing", this.#timing(meta.phases)],
     );
+    if (this.#span && !headers.flat.includes("traceresponse"))
+      headers.flat.push("traceresponse", this.#span.traceresponse);
     this.#tellLimits(headers.flat);
     if (this.#context.draining()) headers.flat.push("connection", "close");
     this.#writer.head(head.status, headers);
@@ -363,10 +374,19 @@ export class Call implements CallHandler, WaitingCall {
     else this.#recordLoss();
     if (this.#passage) this.#context.dispatcher.done(this.#passage);
     this.#admission?.release();
-    this.#context.closed(this, {
+    const outcome: CallOutcome = {
       code: error?.code,
       durationMs: performance.now() - this.#beganMs,
-    });
+      meta: this.#meta,
+    };
+    this.#context.closed(this, outcome);
+    this.#span?.end(
+      this.id,
+      performance.timeOrigin + this.#beganMs,
+      error?.status ?? this.#status,
+      this.#target,
+      outcome,
+    );
   }
 }
 

@@ -15,11 +15,15 @@ export interface WorkerRig {
   stop(): Promise<void>;
 }
 
-export async function startWorkerRig(): Promise<WorkerRig> {
+/** `before` is done before the worker is there. */
+export async function startWorkerRig(
+  before: (rig: GatewayRig) => Promise<unknown> = async () => {},
+): Promise<WorkerRig> {
   process.umask(0o022);
   const folder = await mkdtemp(join(tmpdir(), "cloister-with-worker-"));
   const rig = await startGatewayRig();
   await rig.worker.stop();
+  await before(rig);
   const sandboxd = new SandboxdStandIn(join(folder, "bundles"));
   await sandboxd.listen();
   const worker = new WorkerService(
@@ -34,6 +38,7 @@ export async function startWorkerRig(): Promise<WorkerRig> {
       idleMs: 60_000,
       prepared: [],
       queueWaitMs: 20_000,
+      retentionDays: 40,
     },
     openWorkerDatabase(rig.postgres.url),
     createLog("worker", "silent"),

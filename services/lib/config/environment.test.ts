@@ -29,6 +29,7 @@ test("a bad value is one sentence that names the variable", () => {
     CLOISTER_IDLE_MS: "soon",
     CLOISTER_LINK_SECRET: "short",
     CLOISTER_REPLY_LISTEN: "/no/scheme",
+    CLOISTER_RETENTION_DAYS: "0",
     CLOISTER_LOG_LEVEL: "loud",
   }))
     assert.throws(() => readEnvironment({ [name]: value }), new RegExp(`not valid: ${name}: `));

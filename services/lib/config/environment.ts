@@ -55,6 +55,8 @@ const environmentSchema = z.object({
   CLOISTER_WORKER_METRICS: z.string().optional(),
   /** File with placement rules of this node's or installation's own (docs/placement.md). */
   CLOISTER_PLACEMENT_RULES: z.string().min(1).optional(),
+  /** Days that records and logs are kept; usage stays. */
+  CLOISTER_RETENTION_DAYS: z.coerce.number().int().min(1).max(3650).default(40),
   CLOISTER_LOG_LEVEL: z.enum(["trace", "debug", "info", "warn", "error", "silent"]).default("info"),
 });
 

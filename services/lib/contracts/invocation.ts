@@ -29,6 +29,9 @@ export interface InvocationJob {
   wantedPath?: Path;
   /** The caller wants its system calls in the log, as lines of the stream `trace`. */
   trace?: true;
+  /** The gateway's span, where it is recorded (W3C Trace Context). */
+  traceparent?: string;
+  tracestate?: string;
   /** A run of a comparison, which no caller can ask for: its worker tells what it measured, and starts the sandbox in this way. */
   compare?: { start?: ForcedStart };
 }

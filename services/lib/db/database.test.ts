@@ -212,6 +212,26 @@ describe("the database", { timeout: 120_000 }, () => {
     assert.deepEqual(rows[0], { gone: null, left: 0 });
   });
 
+  test("one process at a time keeps house; the others do nothing and say so", async () => {
+    const busy = await db.pool.connect();
+    await busy.query("select pg_advisory_lock(7105110020)");
+    await db.pool.query(
+      "create table invocations_20200103 partition of invocations for values from ('2020-01-03 00:00:00+00') to ('2020-01-04 00:00:00+00')",
+    );
+    const left = async () =>
+      (await db.pool.query("select to_regclass('invocations_20200103') is not null as left"))
+        .rows[0].left;
+    assert.equal(await keepHouse(db, { days: 7, graceMs: 3_600_000 }), false);
+    assert.equal(await left(), true);
+    await busy.query("select pg_advisory_unlock(7105110020)");
+    busy.release();
+    const both = [keepHouse, keepHouse].map((keep) => keep(db, { days: 7, graceMs: 3_600_000 }));
+    assert.ok((await Promise.all(both)).includes(true));
+    assert.equal(await left(), false);
+    // Whoever held the lock has given it back.
+    assert.equal(await keepHouse(db, { days: 7, graceMs: 3_600_000 }), true);
+  });
+
   test("log lines keep their order, the newest of them, within a number of bytes", async () => {
     const atMs = Date.now();
     const line = (text: string, invocationId?: string) => ({

@@ -41,7 +41,8 @@ export function testEnvironment(more: Record<string, string> = {}): Record<strin
   const env: Record<string, string> = { NO_COLOR: "1" };
   for (const [name, value] of Object.entries(process.env)) {
     // NODE_TEST_CONTEXT would make a child believe it were a test file.
-    const own = name.startsWith("CLOISTER_") && name !== "CLOISTER_IMAGES";
+    const own =
+      (name.startsWith("CLOISTER_") && name !== "CLOISTER_IMAGES") || name.startsWith("OTEL_");
     if (value !== undefined && !own && !name.startsWith("NODE_")) env[name] = value;
   }
   return { ...env, ...more };

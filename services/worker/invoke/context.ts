@@ -7,6 +7,7 @@ import type {
   Phases,
 } from "#contracts/invocation";
 import type { ErrorCode } from "#errors/catalogue";
+import type { Tracing } from "#telemetry/tracing";
 import type { Placer } from "../placement/placer.ts";
 import type { PolicyCache } from "../placement/policy-cache.ts";
 import type { ForcedStarts } from "../pool/forced-starts.ts";
@@ -31,6 +32,8 @@ export interface InvocationContext {
   queueWaitMs: number;
   finished?: (outcome: InvocationOutcome) => void;
   onProblem?: (error: Error) => void;
+  /** Absent when traces are off. */
+  tracing?: Tracing;
 }
 
 export interface InvocationOutcome {
@@ -40,6 +43,12 @@ export interface InvocationOutcome {
   errorCode: ErrorCode | undefined;
   durationMs: number;
   path: Path | undefined;
+  /** OpenTelemetry's `faas.trigger`. */
+  trigger: "http" | "other";
+  /** From asking for the sandbox that served to when the function could see the call. */
+  initMs: number | undefined;
+  cpuMs: number | undefined;
+  memoryPeakBytes: number | undefined;
   /** What of this the sandbox's path tells. */
   work: Partial<MachineWork> & { pageFaults?: number };
 }

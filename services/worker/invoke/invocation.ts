@@ -26,8 +26,9 @@ import {
 import { checkAnswerHead } from "./answer-head.ts";
 import { acquireFor, measuredRun } from "./compared-run.ts";
 import type { InvocationContext, InvocationOutcome } from "./context.ts";
+import { type InvocationSpans, spansOf } from "./invocation-spans.ts";
 import { statusOf } from "./invocation-status.ts";
-import { inlineBody } from "./job-body.ts";
+import { inlineBody, requestOf } from "./job-body.ts";
 
 /** A runner that was told to cancel is given this long before its sandbox is ended, ms. */
 const CANCEL_GRACE_MS = 1000;
@@ -75,11 +76,13 @@ export class Invocation implements AnswerHandler, CallerHandler {
   #workBefore: WorkReading | undefined;
   #trace: TraceLog | undefined;
   #work: InvocationOutcome["work"] = {};
+  readonly #spans: InvocationSpans | undefined;
   #measured: MeasuredRun | undefined;
 
   constructor(context: InvocationContext, job: InvocationJob) {
     this.#context = context;
     this.#job = job;
+    this.#spans = spansOf(context.tracing, job);
   }
 
   get id(): string {
@@ -216,19 +219,9 @@ export class Invocation implements AnswerHandler, CallerHandler {
     this.#invokedAt = performance.now();
     let runner: RunnerStream;
     try {
-      runner = lease.sandbox.invoke(
-        {
-          id: job.id,
-          kind: job.kind,
-          method: job.head.method,
-          url: job.head.url,
-          path: job.head.path,
-          headers: job.head.headers,
-          deadlineMs: timeoutMs,
-          hasBody: job.bodyFollows || body !== undefined,
-        },
-        this,
-      );
+      const hasBody = job.bodyFollows || body !== undefined;
+      const headers = this.#spans?.headers() ?? job.head.headers;
+      runner = lease.sandbox.invoke(requestOf(job, headers, timeoutMs, hasBody), this);
     } catch (error) {
       this.#letGo(true);
       this.#fail(error);
@@ -570,14 +563,33 @@ export class Invocation implements AnswerHandler, CallerHandler {
       nodeId: this.#context.nodeId,
       ...this.#work,
     });
-    this.#context.finished?.({
+    const outcome: InvocationOutcome = {
       status,
       start: this.#start,
       phases: this.#phases,
       errorCode,
       durationMs,
       path: this.#placement?.path,
+      trigger: job.kind === "http" ? "http" : "other",
+      // A comparison makes ready within its wait what is ready otherwise.
+      initMs:
+        this.#invokedAt === 0 || job.compare ? undefined : this.#servedFrom() - this.#acquireAt,
+      cpuMs: this.#cpuMs,
+      memoryPeakBytes: this.#memoryPeakBytes,
       work: this.#work,
+    };
+    this.#context.finished?.(outcome);
+    this.#spans?.end({
+      outcome,
+      marks: {
+        acquireAt: this.#acquireAt,
+        servedFrom: this.#invokedAt === 0 ? 0 : this.#servedFrom(),
+        headAt: this.#headAt,
+        finishedAt: performance.now(),
+      },
+      spec: this.#spec,
+      sandboxId: this.#sandboxId,
+      httpStatus: this.#httpStatus,
     });
     this.#done.resolve();
   }

@@ -9,3 +9,11 @@ export function inlineBody(job: InvocationJob): Buffer | undefined {
       : Buffer.from(job.body.base64, "base64");
   return body.length > 0 ? body : undefined;
 }
+
+/** What an INVOKE tells the runner of a job. */
+export const requestOf = (
+  { id, kind, head: { method, url, path } }: InvocationJob,
+  headers: [string, string][],
+  deadlineMs: number,
+  hasBody: boolean,
+) => ({ id, kind, method, url, path, headers, deadlineMs, hasBody });

@@ -30,6 +30,13 @@ MAX_WHOLE_BYTES = 6 << 20
 _HALF_WINDOW_BYTES = WINDOW_BYTES // 2
 
 
+def _trace_of(headers):
+    """Of the request that brought an event, only its trace is told (W3C Trace Context)."""
+    if not isinstance(headers, list):
+        return []
+    return [pair for pair in headers if _is_pair(pair) and pair[0] in ("traceparent", "tracestate")]
+
+
 class Call:
     """State of one stream. The engine decides how to wait for a change of it."""
 
@@ -48,7 +55,7 @@ class Call:
             # What an app sees of an event; a handler gets the event itself.
             self.method = "POST"
             self.url = self.path = "/"
-            self.headers = [["content-type", "application/json"]]
+            self.headers = [["content-type", "application/json"], *_trace_of(head.get("headers"))]
         elif self.kind == "http":
             self.method = _text(head, "method")
             self.url = _text(head, "url")

@@ -1,9 +1,33 @@
 """What a handler is given: the event of an HTTP request and the context object."""
 
+import os
+import re
 import time
 
 _TEXT_KINDS = ("json", "xml", "javascript", "x-www-form-urlencoded")
 _MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
+
+# W3C Trace Context, level 1: version, trace, parent, flags.
+_TRACEPARENT = r"[0-9a-f]{2}-([0-9a-f]{8})([0-9a-f]{24})-([0-9a-f]{16})-[0-9a-f]([0-9a-f])"
+_TRACE_VARIABLE = "_X_AMZN_TRACE_ID"
+_shown = False
+
+
+def _show_trace(headers):
+    """Lambda tells a handler's trace in this variable; with more calls at once it is that of the one that began last."""
+    global _shown
+    for name, value in headers:
+        # Compiled, and kept by the module, once there is a trace: most runners never see one.
+        found = re.match(_TRACEPARENT, value) if name == "traceparent" else None
+        if found:
+            start, unique, parent, flags = found.groups()
+            sampled = int(flags, 16) & 1
+            os.environ[_TRACE_VARIABLE] = f"Root=1-{start}-{unique};Parent={parent};Sampled={sampled}"
+            _shown = True
+            return
+    if _shown:
+        os.environ.pop(_TRACE_VARIABLE, None)
+        _shown = False
 
 
 class Context:
@@ -19,6 +43,7 @@ class Context:
         self.log_group_name = self.log_stream_name = self.function_name
         self.identity = self.client_context = None
         self._deadline = call.deadline
+        _show_trace(call.headers)
 
     def get_remaining_time_in_millis(self):
         """Time left until the invocation is ended, in ms."""
