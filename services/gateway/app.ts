@@ -1,5 +1,6 @@
 import { OpenAPIHono } from "@hono/zod-openapi";
 import { CloisterError } from "#errors/catalogue";
+import { Comparisons } from "./compare/comparisons.ts";
 import type { GatewayContext } from "./gateway-context.ts";
 import type { GatewayEnv } from "./middleware/caller.ts";
 import { observe } from "./middleware/observe.ts";
@@ -30,16 +31,17 @@ export function createApp(gateway: GatewayContext): OpenAPIHono<GatewayEnv> {
     if (gateway.draining() && !ALWAYS.has(c.req.path)) throw new CloisterError("draining");
     await next();
   });
+  const comparisons = new Comparisons(gateway);
   registerService(app, gateway);
   registerFunctions(app, gateway);
   registerPlacement(app, gateway);
   registerLogs(app, gateway);
   registerInvocations(app, gateway);
-  registerCompare(app, gateway);
+  registerCompare(app, gateway, comparisons);
   registerUsage(app, gateway);
   registerQuotas(app, gateway);
   registerAdmin(app, gateway);
-  registerUi(app, gateway);
+  registerUi(app, gateway, comparisons);
   registerNotYet(app);
   registerDocs(app);
   registerOpenApi(app, gateway.publicUrl);

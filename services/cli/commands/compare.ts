@@ -130,13 +130,12 @@ async function compare(name: string | undefined, options: CompareOptions): Promi
     }).finally(progress.end);
   }
   const host = hostFacts();
-  const { peerTable, phaseTable, ratioTable, remarksOf, startTable } = await import(
-    "../compare/tables.ts"
-  );
+  const { phaseTable, ratioTable, remarksOf, startTable } = await import("#comparison/tables");
+  const { peerRemarks, peerTable } = await import("../compare/peer-table.ts");
   const { comparisonPage, leadOf } = await import("../compare/report-page.ts");
   if (options.html !== undefined)
     writeReport(options.html, comparisonPage(comparison, peers, host));
-  const remarks = remarksOf(comparison, peers);
+  const remarks = [...remarksOf(comparison), ...peerRemarks(peers)];
   if (options.json) printJson({ ...comparison, ...(options.peers ? { peers } : {}), host });
   else {
     const tables = [

@@ -1,18 +1,20 @@
-import type { Comparison } from "#contracts/comparison";
-import { figure } from "#report/markup";
-import { htmlTable, markdownTable, notes, page, paste, type Section } from "#report/page";
-import { cdf, stackedBars } from "#report/plots";
-import type { HostFacts } from "../host/facts.ts";
-import type { PeerReport } from "./peers.ts";
-import { PARTS, partsOf, sharesOf } from "./phases.ts";
+import { distributionPlot, phasePlots } from "#comparison/plots";
 import {
-  peerTable,
+  exitTable,
+  markdownOf,
   phaseTable,
   ratioTable,
   remarksOf,
   type ShownTable,
   startTable,
-} from "./tables.ts";
+} from "#comparison/tables";
+import type { Comparison } from "#contracts/comparison";
+import { figure } from "#report/markup";
+import { htmlTable, notes, page, paste, type Section } from "#report/page";
+import { cdf } from "#report/plots";
+import type { HostFacts } from "../host/facts.ts";
+import { peerRemarks, peerTable } from "./peer-table.ts";
+import type { PeerReport } from "./peers.ts";
 
 /** Where and when, in one sentence each. */
 export function leadOf(comparison: Comparison, host: HostFacts): string[] {
@@ -32,65 +34,27 @@ export function comparisonPage(
   peers: readonly PeerReport[],
   host: HostFacts,
 ): string {
-  const starts = comparison.paths.flatMap(({ path, starts }) =>
-    starts.map((one) => ({ name: `${path} ${one.start}`, one })),
-  );
   const html = (caption: string, { columns, rows }: ShownTable): string =>
     htmlTable(caption, columns, rows);
-  const markdown = ({ columns, rows }: ShownTable): string => markdownTable(columns, rows);
-  const bars = starts
-    .filter(({ one }) => one.times_ms.length > 0)
-    .map(({ name, one }) => ({ name, parts: partsOf(one), note: `${figure(one.p50_ms)} ms` }));
   const table = startTable(comparison);
   const ratios = ratioTable(comparison);
   const sections: Section[] = [
     {
       title: "Both paths",
       html: [
-        notes(remarksOf(comparison, peers)),
+        notes([...remarksOf(comparison), ...peerRemarks(peers)]),
         html(SUMMARY, table),
         ratios.rows.length > 0 ? html("How many times as long", ratios) : "",
-        paste("As Markdown", `${markdown(table)}\n${markdown(ratios)}`),
+        paste("As Markdown", markdownOf(comparison)),
       ].join(""),
     },
     {
       title: "Distributions",
-      html: cdf(
-        {
-          id: "cdf",
-          title: "How many runs took at most so long",
-          caption:
-            "Each line rises by one step for each run; the dot is its median. Further left is faster, and steeper is steadier. The axis is logarithmic.",
-        },
-        "ms",
-        starts.map(({ name, one }) => ({ name, values: one.times_ms })),
-      ),
+      html: distributionPlot(comparison),
     },
     {
       title: "Where the time goes",
-      html:
-        stackedBars(
-          {
-            id: "phases",
-            title: "Phases of a run",
-            caption:
-              "Medians of each phase. They need not add up to the median of the whole; what no phase covers is the rest.",
-          },
-          "ms",
-          PARTS,
-          bars,
-        ) +
-        stackedBars(
-          {
-            id: "shares",
-            title: "Phases as shares of their run",
-            caption: "The same with all bars equally long, so that short runs can be read too.",
-          },
-          "%",
-          PARTS,
-          bars.map((bar) => ({ ...bar, parts: sharesOf(bar.parts) })),
-        ) +
-        html("Phases", phaseTable(comparison)),
+      html: phasePlots(comparison) + html("Phases", phaseTable(comparison)),
     },
     ...exitSection(comparison),
     ...peerSection(peers),
@@ -103,15 +67,9 @@ export function comparisonPage(
   });
 }
 
-function exitSection({ paths }: Comparison): Section[] {
-  const rows = paths.flatMap(({ path, starts }) =>
-    starts.flatMap(({ start, exits }) =>
-      exits ? [[`${path} ${start}`, ...REASONS.map((reason) => figure(exits[reason] ?? 0))]] : [],
-    ),
-  );
+function exitSection(comparison: Comparison): Section[] {
+  const { columns, rows } = exitTable(comparison);
   if (rows.length === 0) return [];
-  const titles = ["system calls", "faults of user code", "kicks", "pages not there"];
-  const columns = [{ title: "start" }, ...titles.map((title) => ({ title, right: true }))];
   return [
     {
       title: "Exits of the virtual machine",
@@ -123,7 +81,6 @@ function exitSection({ paths }: Comparison): Section[] {
     },
   ];
 }
-const REASONS = ["syscall", "fault", "interrupted", "page_unavailable"] as const;
 
 function peerSection(peers: readonly PeerReport[]): Section[] {
   if (peers.length === 0) return [];

@@ -1,10 +1,10 @@
 import { existsSync } from "node:fs";
+import type { ShownTable } from "#comparison/tables";
 import { figure } from "#report/markup";
 import { type BootReport, benchBoot, MODE_NAMES, type ModeReport } from "../bench/boot.ts";
 import { benchOverhead, type OverheadReport, type WorkloadReport } from "../bench/overhead.ts";
 import type { HostFacts } from "../host/facts.ts";
 import { type HostSurface, hostSurface } from "./host-surface.ts";
-import type { ShownTable } from "./tables.ts";
 import { CLAIMS, type ClaimRow, SOURCES } from "./textbook-claims.ts";
 
 /** What is said, beside what this machine shows. */

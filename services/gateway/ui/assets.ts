@@ -19,11 +19,16 @@ function load(name: string, files: readonly string[], type: string): Asset {
   return { href: `/ui/assets/${name.replace(".", `-${digest}.`)}`, type, content };
 }
 
-/** The one style sheet, the one script and the sign of the browser's tab. */
+/** The one style sheet, the scripts of pages with live parts and the sign of the browser's tab. */
 export const assets = {
-  style: load("style.css", ["page.css", "parts.css", "plots.css"], "text/css; charset=utf-8"),
+  style: load(
+    "style.css",
+    ["page.css", "parts.css", "plots.css", "drawn.css"],
+    "text/css; charset=utf-8",
+  ),
   icon: load("icon.svg", ["icon.svg"], "image/svg+xml"),
   live: load("live.js", ["live.js"], "text/javascript; charset=utf-8"),
+  compare: load("compare.js", ["compare.js"], "text/javascript; charset=utf-8"),
 } as const;
 
 /** The file at this address; undefined for none, and for one of another version. */

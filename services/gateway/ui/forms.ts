@@ -38,6 +38,17 @@ export function input(field: Field, errors: Errors = {}): Html {
   return html`<div class="field"><label for="${idOf(name)}">${label}</label>${hintOf(name, hint)}<input id="${idOf(name)}" name="${name}" type="${type}" value="${value ?? ""}"${placeholder !== undefined && html` placeholder="${placeholder}"`}${field.required === true && html` required`}${field.inputmode !== undefined && html` inputmode="${field.inputmode}"`}${field.maxlength !== undefined && html` maxlength="${field.maxlength}"`} autocomplete="${field.autocomplete ?? "off"}"${described(name, hint, error)}${first && html` autofocus`}>${errorOf(name, error)}</div>`;
 }
 
+/** Several lines of text. */
+export function textarea(
+  field: Pick<Field, "name" | "label" | "value" | "hint" | "placeholder">,
+  errors: Errors = {},
+): Html {
+  const { name, label, value, hint, placeholder } = field;
+  const error = errors[name];
+  // A browser leaves out the first line break of its text.
+  return html`<div class="field"><label for="${idOf(name)}">${label}</label>${hintOf(name, hint)}<textarea id="${idOf(name)}" name="${name}" rows="4" spellcheck="false"${placeholder !== undefined && html` placeholder="${placeholder}"`}${described(name, hint, error)}>\n${value ?? ""}</textarea>${errorOf(name, error)}</div>`;
+}
+
 export interface Choice {
   value: string;
   label: string;
@@ -75,14 +86,14 @@ export const hidden = (name: string, value: string): Html =>
   html`<input type="hidden" name="${name}" value="${value}">`;
 
 /** What is wrong with the form as a whole, before its fields; says of how many fields something is wrong. */
-export function complaint(errors: Errors): Html | false {
+export function complaint(errors: Errors, done = "Nothing was saved"): Html | false {
   const fields = Object.keys(errors).filter((name) => name !== "");
   if (errors[""] === undefined && fields.length === 0) return false;
   const sentence =
     errors[""] ??
     (fields.length === 1
-      ? "Nothing was saved: one field is not right."
-      : `Nothing was saved: ${fields.length} fields are not right.`);
+      ? `${done}: one field is not right.`
+      : `${done}: ${fields.length} fields are not right.`);
   return html`<div class="notice bad" role="alert"><p>${sentence}</p>${
     fields.length > 0 &&
     html`<ul>${fields.map((name) => html`<li><a href="#${idOf(name)}">${errors[name]}</a></li>`)}</ul>`

@@ -4,6 +4,7 @@ import type { FunctionSummary, VersionSummary } from "#db/functions";
 import type { RecentInvocation } from "#db/recent-invocations";
 import { figure } from "#report/markup";
 import type { PlacementReport, ToldByNode } from "../placement/placement-of.ts";
+import { compareHref } from "./compare-view.ts";
 import { type Html, html } from "./html.ts";
 import { invocationTable } from "./invocations-view.ts";
 import { page } from "./layout.ts";
@@ -163,6 +164,7 @@ export function functionPage(viewer: Viewer, parts: FunctionParts): Html {
       ["Environment", Object.keys(config.env).join(", ") || "empty"],
       ["Published", moment(one.updatedAt)],
     ])}
+${owner.own && html`<p class="actions"><a class="button" href="${compareHref(one.name)}">Compare its paths</a></p>`}
 <section aria-labelledby="placement"><h2 id="placement">Placement</h2>${placementParts(parts.placement, viewer.operator)}</section>
 <section aria-labelledby="snapshot"><h2 id="snapshot">Snapshot</h2>${facts([
       ["State", state(snapshot.state, MOODS[snapshot.state])],

@@ -105,14 +105,14 @@ function phaseBar({ phases }: InvocationRecord): Html {
     caption: "Phases one after the other; the table has their parts, too.",
   };
   // Drawn and escaped by the library.
-  return raw(
+  return html`<div class="drawn">${raw(
     stackedBars(text, "ms", Object.fromEntries(whole), [
       {
         name: "this call",
         parts: Object.fromEntries(whole.map(([phase]) => [phase, phases[phase]])),
       },
     ]),
-  ) as Html;
+  )}</div>`;
 }
 
 /** All that is known of one call. */

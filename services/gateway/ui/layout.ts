@@ -50,8 +50,8 @@ export interface PageContent {
   trail?: readonly { title: string; href: string }[];
   /** Something that was just done. */
   said?: string | undefined;
-  /** The page has live parts. */
-  script?: boolean;
+  /** The script of its live parts. */
+  script?: "live" | "compare";
   body: Html;
 }
 
@@ -69,7 +69,7 @@ export function page({ title, viewer, place, trail, said, script, body }: PageCo
 <meta name="color-scheme" content="light dark">
 <title>${title} · Cloister</title>
 <link rel="icon" href="${assets.icon.href}">
-<link rel="stylesheet" href="${assets.style.href}">${script === true && html`<script type="module" src="${assets.live.href}"></script>`}
+<link rel="stylesheet" href="${assets.style.href}">${script !== undefined && html`<script type="module" src="${assets[script].href}"></script>`}
 </head><body>
 <a class="skip" href="#main">Skip to the content</a>
 <header class="top"><a class="brand" href="/ui">Cloister</a>${

@@ -37,7 +37,7 @@ export function livePage(viewer: Viewer, tenant: { id: string; name: string } | 
     title: named === undefined ? "Live" : `Live: ${named}`,
     viewer,
     place: "live",
-    script: true,
+    script: "live",
     body: html`<p class="notice bad" id="live-without">This page follows calls by a script, which does not run here. What has ended is under <a href="${address("/ui/invocations", { tenant: named })}">Invocations</a>${viewer.operator && html`, how nodes stand under <a href="/ui/nodes">Nodes</a>`}.</p>
 <div id="live" data-events="${address("/ui/live/events", { tenant: named ?? (all ? undefined : tenant.name) })}"${all && html` data-all`}>
 <p class="actions"><span id="live-state" role="status">${state("connecting", "plain")}</span> <button type="button" class="plain" id="live-pause" aria-pressed="false" hidden>Pause</button></p>

@@ -6,6 +6,8 @@ export interface Viewer {
   tenant: { id: string; name: string };
   /** Its own functions, calls and use. */
   read: boolean;
+  /** Calls of its own functions, by a comparison. */
+  invoke: boolean;
   /** Keys and audit log of its own tenant. */
   admin: boolean;
   /** All tenants and all nodes. */
@@ -19,6 +21,7 @@ export function viewerOf(caller: Caller, tenant: Viewer["tenant"]): Viewer {
     caller,
     tenant,
     read: caller.scopes.includes("read"),
+    invoke: caller.scopes.includes("invoke"),
     admin,
     operator: admin && caller.operator,
   };

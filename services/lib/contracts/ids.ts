@@ -7,7 +7,9 @@ const pool = Buffer.alloc(400 * RANDOM_BYTES);
 let used = pool.length;
 
 /** `prefix_` and 26 base-32 characters: 48 bits of time (ms), then 80 random bits, so ids sort by time. */
-export function newId(prefix: "inv" | "ten" | "key" | "fn" | "ver" | "node" | "req"): string {
+export function newId(
+  prefix: "inv" | "ten" | "key" | "fn" | "ver" | "node" | "req" | "cmp",
+): string {
   if (used === pool.length) {
     randomFillSync(pool);
     used = 0;

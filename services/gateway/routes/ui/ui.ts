@@ -3,6 +3,7 @@ import { Hono } from "hono";
 import { csrf } from "hono/csrf";
 import { HTTPException } from "hono/http-exception";
 import { CloisterError } from "#errors/catalogue";
+import type { Comparisons } from "../../compare/comparisons.ts";
 import type { GatewayContext } from "../../gateway-context.ts";
 import type { GatewayEnv } from "../../middleware/caller.ts";
 import { knownError } from "../../middleware/problems.ts";
@@ -10,6 +11,7 @@ import { assetAt } from "../../ui/assets.ts";
 import { problemPage } from "../../ui/problem-view.ts";
 import type { Viewer } from "../../ui/viewer.ts";
 import { registerAuditPages } from "./audit.ts";
+import { registerComparePages } from "./compare.ts";
 import { registerFleetPages } from "./fleet.ts";
 import { registerFunctionPages } from "./functions.ts";
 import { registerInvocationPages } from "./invocations.ts";
@@ -40,7 +42,11 @@ const HEADERS: readonly [string, string][] = [
 ];
 
 /** The dashboard: pages for people, made here of what the API's routes are made of. */
-export function registerUi(app: OpenAPIHono<GatewayEnv>, gateway: GatewayContext): void {
+export function registerUi(
+  app: OpenAPIHono<GatewayEnv>,
+  gateway: GatewayContext,
+  comparisons: Comparisons,
+): void {
   const ui = new Hono<UiEnv>();
   ui.onError((error, c) => {
     const known =
@@ -79,6 +85,7 @@ export function registerUi(app: OpenAPIHono<GatewayEnv>, gateway: GatewayContext
   registerQuotaPages(ui, gateway);
   registerLivePages(ui, gateway, door);
   registerFunctionPages(ui, gateway);
+  registerComparePages(ui, gateway, { comparisons, door });
   registerInvocationPages(ui, gateway);
   registerUsagePages(ui, gateway);
   registerFleetPages(ui, gateway);

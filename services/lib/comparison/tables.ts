@@ -1,7 +1,6 @@
 import type { Comparison, PathReport, StartReport } from "#contracts/comparison";
 import { figure } from "#report/markup";
-import type { TableColumn } from "#report/page";
-import type { PeerReport } from "./peers.ts";
+import { markdownTable, type TableColumn } from "#report/page";
 import { PARTS, type Part, partsOf } from "./phases.ts";
 
 /** A table as all outputs show it: text, Markdown and HTML. */
@@ -12,7 +11,8 @@ export interface ShownTable {
 
 const number = (title: string): TableColumn => ({ title, right: true });
 
-const between = (interval: { low: number; high: number } | null): string =>
+/** An interval in words. */
+export const betweenWords = (interval: { low: number; high: number } | null): string =>
   interval ? `${figure(interval.low)} to ${figure(interval.high)}` : "-";
 
 const sumOf = (exits: Record<string, number> | undefined): string =>
@@ -34,7 +34,7 @@ export function startTable({ paths }: Comparison): ShownTable {
     String(one.n),
     String(one.failures),
     figure(one.p50_ms),
-    between(one.p50_interval),
+    betweenWords(one.p50_interval),
     figure(one.p90_ms),
     figure(one.p99_ms),
     figure(one.max_ms),
@@ -55,7 +55,12 @@ export function startTable({ paths }: Comparison): ShownTable {
 export function ratioTable({ ratios }: Comparison): ShownTable {
   return {
     columns: [{ title: "ratio of" }, { title: "to" }, number("of medians"), number("95 %")],
-    rows: ratios.map(({ of, to, ratio, interval }) => [of, to, figure(ratio), between(interval)]),
+    rows: ratios.map(({ of, to, ratio, interval }) => [
+      of,
+      to,
+      figure(ratio),
+      betweenWords(interval),
+    ]),
   };
 }
 
@@ -76,29 +81,30 @@ export function phaseTable({ paths }: Comparison): ShownTable {
   };
 }
 
-/** Sandboxes of the peers, without HTTP and queue. */
-export function peerTable(peers: readonly PeerReport[]): ShownTable {
-  const titles = ["n", "failed", "p50 ms", "95 % of p50", "p90 ms", "p99 ms"];
+/** Starts and ratios as text that can be pasted into a document. */
+export function markdownOf(comparison: Comparison): string {
+  return [startTable(comparison), ratioTable(comparison)]
+    .filter(({ rows }) => rows.length > 0)
+    .map(({ columns, rows }) => markdownTable(columns, rows))
+    .join("\n");
+}
+
+/** Exits of virtual processors, one row for each start that has told some. */
+export function exitTable({ paths }: Comparison): ShownTable {
+  const titles = ["system calls", "faults of user code", "kicks", "pages not there"];
   return {
-    columns: [{ title: "first answer, sandbox alone" }, ...titles.map(number)],
-    rows: peers.map((one) =>
-      one.available
-        ? [
-            one.peer,
-            String(one.n),
-            String(one.failures),
-            figure(one.p50_ms),
-            between(one.p50_interval),
-            figure(one.p90_ms),
-            figure(one.p99_ms),
-          ]
-        : [one.peer, ...titles.map(() => "-")],
+    columns: [{ title: "start" }, ...titles.map(number)],
+    rows: paths.flatMap(({ path, starts }) =>
+      starts.flatMap(({ start, exits }) =>
+        exits ? [[`${path} ${start}`, ...REASONS.map((reason) => figure(exits[reason] ?? 0))]] : [],
+      ),
     ),
   };
 }
+const REASONS = ["syscall", "fault", "interrupted", "page_unavailable"] as const;
 
 /** What a reader must know beside the numbers: one sentence each. */
-export function remarksOf(comparison: Comparison, peers: readonly PeerReport[]): string[] {
+export function remarksOf(comparison: Comparison): string[] {
   const remarks: string[] = [];
   if (comparison.stopped !== undefined) remarks.push(`Stopped early. ${comparison.stopped}.`);
   for (const { path, available, reason, starts } of comparison.paths) {
@@ -110,10 +116,6 @@ export function remarksOf(comparison: Comparison, peers: readonly PeerReport[]):
             ? `${path} ${start} cannot be had: ${first_failure}.`
             : `${path} ${start}, first failure: ${first_failure}.`,
         );
-  }
-  for (const { peer, available, reason, first_failure } of peers) {
-    if (!available) remarks.push(`${peer} cannot be had: ${reason}.`);
-    else if (first_failure !== undefined) remarks.push(`${peer}, first failure: ${first_failure}.`);
   }
   return remarks;
 }
