@@ -214,7 +214,7 @@ test("what is wrong with the form is said beside its field, and what was typed s
   };
   await refused("Runs of each start", "0", "n", "at least 1");
   await refused("Runs of each start", "1001", "n", "at most 1,000");
-  await refused("Runs of each start", "many", "n", "a whole number");
+  await refused("Runs of each start", "many", "n", "a number");
   await refused("Runs of each start", "1.5", "n", "a whole number");
   await refused("Event data", "{", "data", "this is not JSON");
   await refused("Path", "x", "path", "start with");

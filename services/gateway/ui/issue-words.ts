@@ -11,6 +11,7 @@ export function issueWords(issue: z.core.$ZodIssue): string {
       if (issue.origin === "string") return `at most ${issue.maximum} characters`;
       return `at most ${Number(issue.maximum).toLocaleString("en-GB")}`;
     case "invalid_type":
+      if (issue.expected === "number") return "a number";
       return issue.expected === "int" ? "a whole number" : issue.message;
     case "invalid_value":
       return `one of ${issue.values.join(", ")}`;
