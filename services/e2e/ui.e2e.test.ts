@@ -317,6 +317,17 @@ test("a key of one tenant sees nothing of another's, not even live", async () =>
   await heading(page, "There is nothing here");
 });
 
+test("a live page whose key is revoked asks for another one", async () => {
+  await api("POST", "/tenants", { name: "leaving", tier: "trusted" });
+  const made = await api("POST", "/tenants/leaving/keys", { name: "test", scopes: ["read"] });
+  const page = await signIn(String(made.key));
+  await page.goto(`${instance.url}/ui/live`);
+  await page.locator("#live-state").getByText("following").waitFor();
+  await api("DELETE", `/tenants/leaving/keys/${made.id}`);
+  await heading(page, "Sign in");
+  await page.getByRole("alert").getByText("The key was revoked. You were signed out.").waitFor();
+});
+
 test("without scripts everything but the live parts works, and the live page says where else to look", async () => {
   const page = await signIn(instance.adminKey, { javaScriptEnabled: false });
   for (const name of [

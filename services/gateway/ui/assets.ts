@@ -9,17 +9,21 @@ export interface Asset {
   content: Uint8Array<ArrayBuffer>;
 }
 
-function load(file: string, type: string): Asset {
-  const content = new Uint8Array(readFileSync(join(import.meta.dirname, "assets", file)));
+/** Files as one, in this order. */
+function load(name: string, files: readonly string[], type: string): Asset {
+  const folder = join(import.meta.dirname, "assets");
+  const content = new Uint8Array(
+    Buffer.concat(files.map((file) => readFileSync(join(folder, file)))),
+  );
   const digest = createHash("sha256").update(content).digest("hex").slice(0, 16);
-  return { href: `/ui/assets/${file.replace(".", `-${digest}.`)}`, type, content };
+  return { href: `/ui/assets/${name.replace(".", `-${digest}.`)}`, type, content };
 }
 
 /** The one style sheet, the one script and the sign of the browser's tab. */
 export const assets = {
-  style: load("style.css", "text/css; charset=utf-8"),
-  icon: load("icon.svg", "image/svg+xml"),
-  live: load("live.js", "text/javascript; charset=utf-8"),
+  style: load("style.css", ["page.css", "parts.css", "plots.css"], "text/css; charset=utf-8"),
+  icon: load("icon.svg", ["icon.svg"], "image/svg+xml"),
+  live: load("live.js", ["live.js"], "text/javascript; charset=utf-8"),
 } as const;
 
 /** The file at this address; undefined for none, and for one of another version. */

@@ -71,6 +71,13 @@ export function registerSignIn(ui: Hono<UiEnv>, gateway: GatewayContext): Door {
   const isHttps = (c: UiContext): boolean =>
     behindTls || c.req.header("x-forwarded-proto") === "https";
 
+  /** The page itself is to say why one was signed out, so that its stream and the script's questions leave the cookie to it. */
+  const forget = (c: UiContext): void => {
+    const ofScript =
+      c.req.method === "HEAD" || c.req.header("accept")?.includes("text/event-stream") === true;
+    if (!ofScript) deleteCookie(c, COOKIE, options);
+  };
+
   const door = createMiddleware<UiEnv>(async (c, next) => {
     if (OPEN.has(c.req.path)) return next();
     const refuse = (sentence: string | undefined) => {
@@ -81,7 +88,7 @@ export function registerSignIn(ui: Hono<UiEnv>, gateway: GatewayContext): Door {
     if (cookie === undefined) return refuse(undefined);
     const opened = seal.open(cookie, Date.now());
     if (typeof opened === "string") {
-      deleteCookie(c, COOKIE, options);
+      forget(c);
       return refuse(
         opened === "expired" ? "You signed in too long ago: sign in again." : undefined,
       );
@@ -91,7 +98,7 @@ export function registerSignIn(ui: Hono<UiEnv>, gateway: GatewayContext): Door {
       viewer = await viewerWith(gateway, opened.key);
     } catch (error) {
       if (!isRefusal(error)) throw error;
-      deleteCookie(c, COOKIE, options);
+      forget(c);
       return refuse(`${words(error)} You were signed out.`);
     }
     c.set("viewer", viewer);

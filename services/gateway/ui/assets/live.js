@@ -200,6 +200,7 @@ function heard(batch) {
 }
 
 function connect() {
+  if (document.hidden) return;
   source = new EventSource(root.dataset.events);
   source.onopen = () => say("following", "good", "●");
   source.onmessage = ({ data }) => heard(JSON.parse(data));
@@ -225,10 +226,17 @@ pause.addEventListener("click", () => {
   pause.setAttribute("aria-pressed", String(paused));
   if (paused) {
     // Nothing is sent to a page that shows nothing.
-    source.close();
+    source?.close();
     clearInterval(stepping);
     say("paused", "plain", "○");
   } else begin();
+});
+
+// A page that nobody sees is told nothing.
+document.addEventListener("visibilitychange", () => {
+  if (paused) return;
+  source?.close();
+  connect();
 });
 
 function begin() {
