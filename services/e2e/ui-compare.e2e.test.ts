@@ -4,6 +4,7 @@ import type { Page } from "playwright-core";
 import { startBrowser, type TestBrowser } from "#testkit/browser";
 import { type Instance, startInstance } from "#testkit/instance";
 import { deploy } from "./client.ts";
+import { beyond, heading, api as ofApi, signedIn } from "./dashboard.ts";
 
 let instance: Instance;
 let browser: TestBrowser;
@@ -32,19 +33,8 @@ afterEach(() => {
   assert.deepEqual(browser.complaints.splice(0), []);
 });
 
-async function api(method: string, path: string, body?: unknown): Promise<Record<string, unknown>> {
-  const response = await fetch(`${instance.url}/admin/v1${path}`, {
-    method,
-    headers: {
-      authorization: `Bearer ${instance.adminKey}`,
-      ...(body === undefined ? {} : { "content-type": "application/json" }),
-    },
-    ...(body === undefined ? {} : { body: JSON.stringify(body) }),
-  });
-  const text = await response.text();
-  assert.ok(response.ok, `${method} ${path}: ${response.status} ${text}`);
-  return text === "" ? {} : (JSON.parse(text) as Record<string, unknown>);
-}
+const api = (method: string, path: string, body?: unknown): Promise<Record<string, unknown>> =>
+  ofApi(instance, method, path, body);
 
 /** A key of a tenant that there is, or of a new one. */
 async function keyOf(
@@ -57,17 +47,8 @@ async function keyOf(
   return { id: String(id), key: String(key) };
 }
 
-async function signIn(key: string, options?: Parameters<TestBrowser["open"]>[0]): Promise<Page> {
-  const page = await browser.open(options);
-  await page.goto(`${instance.url}/ui`);
-  await page.getByLabel("Key").fill(key);
-  await page.getByRole("button", { name: "Sign in" }).click();
-  await heading(page, "Overview");
-  return page;
-}
-
-const heading = (page: Page, name: string | RegExp) =>
-  page.getByRole("heading", { level: 1, name, exact: true }).waitFor();
+const signIn = (key: string, options?: Parameters<TestBrowser["open"]>[0]): Promise<Page> =>
+  signedIn(browser, instance, key, options);
 
 /** Opens the form, and leaves it to the test what is sent. */
 async function formOf(page: Page, name: string): Promise<void> {
@@ -161,14 +142,8 @@ test("both paths are compared by keyboard, with progress, and shown with tables,
     for (const path of [at, `${instance.url}/ui/functions/hello/compare`]) {
       await page.goto(path);
       await page.getByRole("heading", { level: 1 }).waitFor();
-      const beyond = await page.evaluate(() => {
-        const { document, innerWidth } = globalThis as unknown as {
-          document: { documentElement: { scrollWidth: number } };
-          innerWidth: number;
-        };
-        return document.documentElement.scrollWidth - innerWidth;
-      });
-      assert.ok(beyond <= 0, `${path} is ${beyond} wider than ${width}`);
+      const wider = await beyond(page);
+      assert.ok(wider <= 0, `${path} is ${wider} wider than ${width}`);
       await shot(page, `${path.endsWith("compare") ? "form" : "result"}-${width}`);
     }
   }

@@ -4,6 +4,7 @@ import type { Page } from "playwright-core";
 import { startBrowser, type TestBrowser } from "#testkit/browser";
 import { type Instance, startInstance } from "#testkit/instance";
 import { call, deploy } from "./client.ts";
+import { beyond, heading, api as ofApi, signedIn } from "./dashboard.ts";
 
 let instance: Instance;
 let browser: TestBrowser;
@@ -22,20 +23,8 @@ afterEach(() => {
   assert.deepEqual(browser.complaints.splice(0), []);
 });
 
-/** The admin API, for what a test needs beside the pages. */
-async function api(method: string, path: string, body?: unknown): Promise<Record<string, unknown>> {
-  const response = await fetch(`${instance.url}/admin/v1${path}`, {
-    method,
-    headers: {
-      authorization: `Bearer ${instance.adminKey}`,
-      ...(body === undefined ? {} : { "content-type": "application/json" }),
-    },
-    ...(body === undefined ? {} : { body: JSON.stringify(body) }),
-  });
-  const text = await response.text();
-  assert.ok(response.ok, `${method} ${path}: ${response.status} ${text}`);
-  return text === "" ? {} : (JSON.parse(text) as Record<string, unknown>);
-}
+const api = (method: string, path: string, body?: unknown): Promise<Record<string, unknown>> =>
+  ofApi(instance, method, path, body);
 
 /** A key of a new tenant. */
 async function keyOf(tenant: string, scopes: string[]): Promise<string> {
@@ -43,17 +32,8 @@ async function keyOf(tenant: string, scopes: string[]): Promise<string> {
   return String((await api("POST", `/tenants/${tenant}/keys`, { name: "test", scopes })).key);
 }
 
-async function signIn(key: string, options?: Parameters<TestBrowser["open"]>[0]): Promise<Page> {
-  const page = await browser.open(options);
-  await page.goto(`${instance.url}/ui`);
-  await page.getByLabel("Key").fill(key);
-  await page.getByRole("button", { name: "Sign in" }).click();
-  await heading(page, "Overview");
-  return page;
-}
-
-const heading = (page: Page, name: string | RegExp) =>
-  page.getByRole("heading", { level: 1, name, exact: true }).waitFor();
+const signIn = (key: string, options?: Parameters<TestBrowser["open"]>[0]): Promise<Page> =>
+  signedIn(browser, instance, key, options);
 
 /** What the focus is on, by the name that people hear. */
 const focused = (page: Page): Promise<string> =>
@@ -224,14 +204,8 @@ test("hostile names are text, whatever they hold, and no page grows wider by the
     await page.getByText(String(names[0])).first().waitFor();
     for (const path of ["/ui/tenants/hostile", "/ui/audit", "/ui/tenants", "/ui/live", "/ui"]) {
       await page.goto(`${instance.url}${path}`);
-      const beyond = await page.evaluate(() => {
-        const { document, innerWidth } = globalThis as unknown as {
-          document: { documentElement: { scrollWidth: number } };
-          innerWidth: number;
-        };
-        return document.documentElement.scrollWidth - innerWidth;
-      });
-      assert.ok(beyond <= 0, `${path} is ${beyond} wider than ${width}`);
+      const wider = await beyond(page);
+      assert.ok(wider <= 0, `${path} is ${wider} wider than ${width}`);
     }
   }
   const page = await signIn(instance.adminKey);
