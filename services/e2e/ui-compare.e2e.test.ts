@@ -177,6 +177,19 @@ test("a path that the tenant may not have is told with its reason, and the other
   await shot(page, "one-path");
 });
 
+test("a quota that lets nothing in is told on the page, with what to do", async () => {
+  const { key } = await keyOf("capped", ["read", "invoke", "deploy"], "trusted");
+  await deploy({ url: instance.url, key }, { name: "hello", files: { "index.mjs": MAIN } });
+  await api("PUT", "/tenants/capped/quota", { concurrency: 0 });
+  const page = await signIn(key);
+  await formOf(page, "hello");
+  await start(page);
+  await page.getByRole("alert").getByText("quota concurrency allows 0").waitFor();
+  await page.getByText("quota_exceeded").waitFor();
+  await page.getByRole("link", { name: "Compare again" }).click();
+  await page.getByRole("row", { name: /failed$/ }).waitFor();
+});
+
 test("what is wrong with the form is said beside its field, and what was typed stays", async () => {
   const page = await signIn(instance.adminKey);
   const refused = async (label: string, text: string, field: string, words: string) => {
