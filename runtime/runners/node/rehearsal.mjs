@@ -16,8 +16,18 @@ const ANSWERS = {
       }),
     (request) => new Response(`text ${request.url}`),
     async (request) => new Response(request.url, { status: 201, headers: [["x-name", "value"]] }),
-    (request) => Response.json({ url: request.url, host: request.headers.get("host") }),
-    async () => new Response(null, { status: 204 }),
+    (request) => {
+      const { pathname, searchParams } = new URL(request.url);
+      return Response.json({
+        pathname,
+        name: searchParams.get("name"),
+        host: request.headers.get("host"),
+      });
+    },
+    async (request) => {
+      const event = request.method === "POST" ? await request.json() : {};
+      return event.name ? Response.json(event) : new Response(null, { status: 204 });
+    },
     (request) => new Response(Buffer.from(request.method), { headers: new Headers({ etag: "1" }) }),
   ],
   handler: [
