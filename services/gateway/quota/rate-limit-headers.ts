@@ -23,7 +23,8 @@ function policyOf(limits: InvocationLimits): string {
     const { requests, concurrency } = limits[of];
     if (requests) {
       const windowS = Math.max(1, Math.ceil(requests.burst / requests.perSecond));
-      items.push(`${nameOf(of, "requestsPerSecond")};q=${requests.burst};w=${windowS}`);
+      const allowed = Math.max(1, Math.floor(requests.perSecond * windowS));
+      items.push(`${nameOf(of, "requestsPerSecond")};q=${allowed};w=${windowS}`);
     }
     if (concurrency !== undefined)
       items.push(`${nameOf(of, "concurrency")};q=${concurrency};qu="concurrent-requests"`);
