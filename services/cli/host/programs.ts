@@ -40,13 +40,6 @@ const PROGRAMS: readonly Program[] = [
     remedy: SETUP,
   },
   { name: "redis", path: "redis-server", args: ["--version"], required: true, remedy: SETUP },
-  {
-    name: "k6",
-    path: "k6",
-    args: ["version"],
-    required: false,
-    remedy: "go install go.k6.io/k6@v1.8.1; load tests only need it.",
-  },
   { name: "runc", path: "runc", args: ["--version"], required: false, remedy: PEER },
   { name: "crun", path: "crun", args: ["--version"], required: false, remedy: PEER },
   { name: "bwrap", path: "bwrap", args: ["--version"], required: false, remedy: PEER },
