@@ -24,6 +24,8 @@ pub struct Call {
 const DOOR: libc::c_int = 200;
 const NOTIF_RECV: libc::c_ulong = 0xc050_2100;
 const NOTIF_SEND: libc::c_ulong = 0xc018_2101;
+/// A signal does not end the wait for the answer to a call that has been heard: no call fails with EINTR that never does so by itself (Linux 5.19).
+const WAIT_KILLABLE_RECV: libc::c_ulong = 1 << 5;
 
 /// Runs a program to its end.
 pub fn record(command: &mut Command) -> (Output, Vec<Call>) {
@@ -77,7 +79,7 @@ fn listen(socket: libc::c_int) -> io::Result<()> {
         libc::syscall(
             libc::SYS_seccomp,
             libc::SECCOMP_SET_MODE_FILTER,
-            libc::SECCOMP_FILTER_FLAG_NEW_LISTENER,
+            libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | WAIT_KILLABLE_RECV,
             &raw const program,
         )
     };
