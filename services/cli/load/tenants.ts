@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { UNLIMITED } from "#contracts/quota";
 import type { LoadTenant } from "#loadtests/lib/plan";
 import { Failure } from "../failure.ts";
 import { Api, type Credentials, segment } from "../http/api.ts";
@@ -39,6 +40,7 @@ export async function makeTenant(
   const { id } = await admin.json("POST", "/admin/v1/tenants", madeTenantSchema, wanted);
   const address = `/admin/v1/tenants/${segment(id)}`;
   try {
+    // PUT replaces, and what is left out is the tier's.
     const limits = init({ ...UNLIMITED, ...quota });
     await admin.json("PUT", `${address}/quota`, z.looseObject({}), limits);
     const keyed = init({ name: run, scopes: ["invoke", "deploy", "read"] });
@@ -62,18 +64,3 @@ export async function deleteTenant(id: string, { url, adminKey }: Governed): Pro
     return false;
   }
 }
-
-/** A whole quota, since PUT replaces and what is left out is the tier's: null is unlimited. */
-const UNLIMITED = {
-  requestsPerSecond: null,
-  burst: null,
-  concurrency: null,
-  memoryMb: null,
-  gbSecondsPerMonth: null,
-  functions: null,
-  bundleBytes: null,
-  timeoutMs: null,
-  asyncBacklog: null,
-  paths: null,
-  minimumIsolation: null,
-};

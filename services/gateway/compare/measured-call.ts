@@ -3,15 +3,14 @@ import { type ForcedStart, type MeasuredRun, measuredRunSchema } from "#contract
 import type { Path, StartKind } from "#contracts/function";
 import { newId } from "#contracts/ids";
 import type { InvocationJob, Phases } from "#contracts/invocation";
-import type { LostCall } from "#contracts/lost-record";
 import type { CallTarget } from "#db/functions";
-import { CloisterError, type ErrorCode, errorCode } from "#errors/catalogue";
+import { CloisterError, errorCode } from "#errors/catalogue";
 import type { InvocationLink } from "#protocol/link";
-import type { CallHandler, CallStream } from "#protocol/stream";
-import type { Passage, Ticket } from "../dispatch/dispatcher.ts";
+import type { CallHandler } from "#protocol/stream";
 import { answerHead } from "../invoke/answer-head.ts";
 import type { CallContext, OpenCall } from "../invoke/call-context.ts";
 import type { TakenCall } from "../invoke/calls.ts";
+import { Delivery, type Sent } from "../invoke/delivery.ts";
 import type { Admission } from "../quota/admissions.ts";
 import { quotaOf } from "../quota/quota-error.ts";
 
@@ -52,25 +51,22 @@ export class MeasuredCall implements CallHandler, TakenCall, OpenCall {
   readonly #timeoutMs: number;
   readonly #answer = Promise.withResolvers<MeasuredAnswer>();
   #admission: Admission | undefined;
-  #passage: Passage | undefined;
-  /** Of a call that nobody has recorded yet. */
-  #unrecorded: LostCall | undefined;
+  readonly #delivery: Delivery;
   #beganMs = performance.now();
-  #stream: CallStream | undefined;
   #finished = false;
-  #hungTimer: NodeJS.Timeout | undefined;
   #head: ReturnType<typeof answerHead>;
   #excerpt = "";
 
   constructor(context: CallContext, timeoutMs: number) {
     this.#context = context;
     this.#timeoutMs = timeoutMs;
+    this.#delivery = new Delivery(context, this);
     this.#answer.promise.catch(() => {});
     context.opened(this);
   }
 
   get queuedAt(): string | undefined {
-    return this.#passage?.state === "sent" ? this.#passage.room?.node.beat.id : undefined;
+    return this.#delivery.queuedAt;
   }
 
   /** Rejects with a CloisterError; `signal` ends it with `invocation_cancelled`. */
@@ -108,55 +104,15 @@ export class MeasuredCall implements CallHandler, TakenCall, OpenCall {
   }
 
   #enqueue({ target, kind, head, body, path, start }: MeasuredRequest): void {
-    const { dispatcher, replyTo, queueWaitMs, calls } = this.#context;
-    const acceptedAtMs = performance.timeOrigin + performance.now();
-    const job: InvocationJob = {
-      id: this.id,
-      tenantId: target.tenantId,
-      functionId: target.functionId,
-      versionId: target.versionId,
-      kind,
-      head,
-      bodyFollows: false,
-      replyTo,
-      acceptedAtMs,
-      expiresAtMs: acceptedAtMs + queueWaitMs,
-      wantedPath: path,
-      compare: start === undefined ? {} : { start },
-    };
-    if (body) job.body = body;
+    const compare = start === undefined ? {} : { start };
+    const sent: Sent = { id: this.id, kind, head, bodyFollows: false, wantedPath: path, compare };
+    if (body) sent.body = body;
     this.#beganMs = performance.now();
-    // Known before it is in a queue: a worker may be quicker than Redis's answer to us.
-    calls.add(this);
-    this.#passage = dispatcher.submit(this.#ticketFor(job), target, path, 0);
-    if (this.#finished) return;
-    const { id, tenantId, functionId, versionId } = job;
-    this.#unrecorded = { id, tenantId, functionId, versionId, acceptedAtMs };
-  }
-
-  #ticketFor(job: InvocationJob): Ticket {
-    return {
-      job,
-      fail: (error) => this.fail(error),
-      notQueued: (error) => {
-        this.#context.onProblem(error);
-        // A worker that has it nevertheless goes on answering, and records it.
-        if (this.#stream) return;
-        this.#unrecorded = undefined;
-        this.fail(new CloisterError("dependency_unavailable", "The queue cannot be reached"));
-      },
-    };
+    this.#delivery.begin(sent, target, path, 0);
   }
 
   attach(link: InvocationLink, streamId: number): void {
-    this.#context.calls.remove(this);
-    this.#stream = link.takeCall(streamId, this);
-    if (this.#passage) this.#context.dispatcher.taken(this.#passage);
-    const boundMs = this.#context.queueWaitMs + this.#timeoutMs + HUNG_WORKER_GRACE_MS;
-    this.#hungTimer = globalThis.setTimeout(
-      () => this.fail(new CloisterError("worker_lost", "The worker has stopped answering")),
-      boundMs,
-    );
+    this.#delivery.attach(link, streamId, this.#timeoutMs + HUNG_WORKER_GRACE_MS);
   }
 
   waitedTooLong(): void {
@@ -171,7 +127,7 @@ export class MeasuredCall implements CallHandler, TakenCall, OpenCall {
   onHead(raw: Record<string, unknown>): void {
     this.#head = answerHead(raw);
     if (!this.#head) this.fail(new CloisterError("internal", "That is no answer's head"));
-    else if (this.#passage) this.#context.dispatcher.answered(this.#passage, this.#head.meta);
+    else this.#delivery.answered(this.#head.meta);
   }
 
   onData(bytes: Buffer): void {
@@ -180,12 +136,11 @@ export class MeasuredCall implements CallHandler, TakenCall, OpenCall {
         0,
         EXCERPT_BYTES,
       );
-    this.#stream?.consumed(bytes.length);
+    this.#delivery.stream?.consumed(bytes.length);
   }
 
   onEnd(trailer: Record<string, unknown>): void {
-    // The worker has recorded it before it said so.
-    this.#unrecorded = undefined;
+    this.#delivery.recorded();
     const tookMs = performance.now() - this.#beganMs;
     const head = this.#head;
     const measured = measuredRunSchema.safeParse(trailer.measured);
@@ -209,34 +164,22 @@ export class MeasuredCall implements CallHandler, TakenCall, OpenCall {
   }
 
   onError({ code, message }: Record<string, unknown>): void {
-    this.#unrecorded = undefined;
+    this.#delivery.recorded();
     const detail = typeof message === "string" && message !== "" ? message.slice(0, 1000) : "";
     this.fail(new CloisterError(errorCode(code), detail || undefined));
   }
 
   onDown(): void {
-    if (this.#finished) this.#recordLoss("worker_lost");
-    else this.fail(new CloisterError("worker_lost"));
-  }
-
-  /** Nobody else will: the call never had a worker, or has none any more. */
-  #recordLoss(code: ErrorCode): void {
-    if (this.#unrecorded) this.#context.lost(this.#unrecorded, code);
-    this.#unrecorded = undefined;
+    this.#delivery.down();
   }
 
   /** False when it had ended before. */
   #finish(error: CloisterError | undefined): boolean {
     if (this.#finished) return false;
     this.#finished = true;
-    clearTimeout(this.#hungTimer);
-    const { calls, dispatcher, closed } = this.#context;
-    calls.remove(this);
-    if (this.#stream?.open) this.#stream.cancel();
-    else this.#recordLoss(error?.code ?? "worker_lost");
-    if (this.#passage) dispatcher.done(this.#passage);
+    this.#delivery.end(error?.code);
     this.#admission?.release();
-    closed(this, {
+    this.#context.closed(this, {
       code: error?.code,
       durationMs: performance.now() - this.#beganMs,
       meta: this.#head?.meta,

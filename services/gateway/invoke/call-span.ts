@@ -39,7 +39,7 @@ export class CallSpan {
   }
 
   /** The function sees this trace and no other; the worker is told only of one that is recorded. */
-  into(job: InvocationJob): void {
+  into(job: Pick<InvocationJob, "head" | "traceparent" | "tracestate">): void {
     job.head = { ...job.head, headers: inTrace(job.head.headers, this.#context) };
     if (!this.#context.sampled) return;
     job.traceparent = traceparentOf(this.#context);

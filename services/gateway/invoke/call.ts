@@ -4,14 +4,12 @@ import type { Path } from "#contracts/function";
 import { LIMITS } from "#contracts/function";
 import { newId } from "#contracts/ids";
 import type { InvocationJob, Phases, ReplyMeta } from "#contracts/invocation";
-import type { LostCall } from "#contracts/lost-record";
 import { pathsExcess } from "#contracts/quota";
 import type { CallTarget } from "#db/functions";
-import { CloisterError, type ErrorCode, errorCode } from "#errors/catalogue";
+import { CloisterError, errorCode } from "#errors/catalogue";
 import { BodySender } from "#protocol/bodies";
 import type { InvocationLink } from "#protocol/link";
 import type { CallHandler, CallStream } from "#protocol/stream";
-import type { Passage, Ticket } from "../dispatch/dispatcher.ts";
 import { asCloisterError, problemHeaders, problemOf } from "../problem.ts";
 import type { Admission } from "../quota/admissions.ts";
 import { quotaExceeded } from "../quota/quota-error.ts";
@@ -19,7 +17,8 @@ import { answerHead, clientHeaders, serverTiming } from "./answer-head.ts";
 import { AnswerWriter, lingerAfter } from "./answer-writer.ts";
 import type { CallContext, CallOutcome } from "./call-context.ts";
 import { CallSpan } from "./call-span.ts";
-import type { WaitingCall } from "./calls.ts";
+import type { TakenCall } from "./calls.ts";
+import { Delivery, type Sent } from "./delivery.ts";
 import type { RequestBody } from "./request-body.ts";
 
 /** What a function is called with; the body comes beside it. */
@@ -34,14 +33,11 @@ export interface CallRequest {
 /** A worker answers within the function's own bounds; one that has not this long after them hangs, ms. */
 const HUNG_WORKER_GRACE_MS = 10_000;
 
-/** Wall clock in ms with fractions, as the worker's. */
-const wallMs = (): number => performance.timeOrigin + performance.now();
-
 /**
  * One HTTP request and the invocation behind it. It hears the client and the worker and ends exactly once; until `started`, every
  * failure is a problem+json answer, afterwards it is a broken connection.
  */
-export class Call implements CallHandler, WaitingCall {
+export class Call implements CallHandler, TakenCall {
   readonly id = newId("inv");
   deadlineMs = 0;
   readonly #context: CallContext;
@@ -50,13 +46,8 @@ export class Call implements CallHandler, WaitingCall {
   readonly #beganMs = performance.now();
   #target: CallTarget | undefined;
   #pieces: AsyncIterable<Buffer> | undefined;
-  #stream: CallStream | undefined;
   #sender: BodySender | undefined;
-  #passage: Passage | undefined;
-  /** What was sent on its way, until somebody has recorded how it ended. */
-  #unrecorded: LostCall | undefined;
-  /** What it ended with. */
-  #code: ErrorCode | undefined;
+  readonly #delivery: Delivery;
   /** The quota has been asked and has not answered. */
   #asking = false;
   #admission: Admission | undefined;
@@ -66,13 +57,13 @@ export class Call implements CallHandler, WaitingCall {
   #status = 0;
   readonly #span: CallSpan | undefined;
   #finished = false;
-  #hungTimer: NodeJS.Timeout | undefined;
 
   constructor(context: CallContext, response: ServerResponse) {
     this.#context = context;
     this.#response = response;
+    this.#delivery = new Delivery(context, this);
     this.#writer = new AnswerWriter(response, {
-      taken: (bytes) => this.#stream?.consumed(bytes),
+      taken: (bytes) => this.#delivery.stream?.consumed(bytes),
       broken: (reason) => this.#broken(new CloisterError("function_bad_response", reason)),
     });
     if (context.tracing) this.#span = new CallSpan(context.tracing, response.req);
@@ -84,9 +75,8 @@ export class Call implements CallHandler, WaitingCall {
     return this.#finished;
   }
 
-  /** The node in whose queue its job is, as far as this side knows. */
   get queuedAt(): string | undefined {
-    return this.#passage?.state === "sent" ? this.#passage.room?.node.beat.id : undefined;
+    return this.#delivery.queuedAt;
   }
 
   /** The function is known: from now on the call has a bound. */
@@ -129,67 +119,25 @@ export class Call implements CallHandler, WaitingCall {
   }
 
   #add({ kind, target, head, wantedPath, trace }: CallRequest, body: RequestBody): void {
-    const { dispatcher, replyTo, queueWaitMs, calls } = this.#context;
-    const acceptedAtMs = wallMs();
-    const job: InvocationJob = {
-      id: this.id,
-      tenantId: target.tenantId,
-      functionId: target.functionId,
-      versionId: target.versionId,
-      kind,
-      head,
-      bodyFollows: false,
-      replyTo,
-      acceptedAtMs,
-      expiresAtMs: acceptedAtMs + queueWaitMs,
-    };
-    if (wantedPath !== undefined) job.wantedPath = wantedPath;
-    if (trace) job.trace = true;
+    const sent: Sent = { id: this.id, kind, head, bodyFollows: false };
+    if (wantedPath !== undefined) sent.wantedPath = wantedPath;
+    if (trace) sent.trace = true;
     if ("pieces" in body) this.#pieces = body.pieces;
     else if (body.whole.length > LIMITS.inlineBodyBytes) this.#pieces = oneByOne(body.whole);
-    else if (body.whole.length > 0) job.body = inJson(body.whole);
-    job.bodyFollows = this.#pieces !== undefined;
-    this.#span?.into(job);
-    // Known before it is in a queue: a worker may be quicker than Redis's answer to us.
-    calls.add(this);
+    else if (body.whole.length > 0) sent.body = inJson(body.whole);
+    sent.bodyFollows = this.#pieces !== undefined;
+    this.#span?.into(sent);
     const bytes = "whole" in body ? body.whole.length : 0;
     try {
-      this.#passage = dispatcher.submit(this.#ticketFor(job), target, wantedPath, bytes);
+      this.#delivery.begin(sent, target, wantedPath, bytes);
     } catch (error) {
       this.fail(error);
-      return;
     }
-    if (this.#finished) return;
-    const { id, tenantId, functionId, versionId } = job;
-    this.#unrecorded = { id, tenantId, functionId, versionId, acceptedAtMs };
   }
 
-  #ticketFor(job: InvocationJob): Ticket {
-    return {
-      job,
-      fail: (error) => this.fail(error),
-      notQueued: (error) => {
-        this.#context.onProblem(error);
-        // A worker that has it nevertheless goes on answering, and records it.
-        if (this.#stream) return;
-        this.#unrecorded = undefined;
-        this.fail(new CloisterError("dependency_unavailable", "The queue cannot be reached"));
-      },
-    };
-  }
-
-  /** A worker has the invocation; called within the link's `invoke`. */
   attach(link: InvocationLink, streamId: number): void {
-    this.#context.calls.remove(this);
-    const stream = link.takeCall(streamId, this);
-    this.#stream = stream;
-    if (this.#passage) this.#context.dispatcher.taken(this.#passage);
-    const boundMs =
-      this.#context.queueWaitMs + (this.#target?.config.timeoutMs ?? 0) + HUNG_WORKER_GRACE_MS;
-    this.#hungTimer = setTimeout(
-      () => this.fail(new CloisterError("worker_lost", "The worker has stopped answering")),
-      boundMs,
-    );
+    const boundMs = (this.#target?.config.timeoutMs ?? 0) + HUNG_WORKER_GRACE_MS;
+    const stream = this.#delivery.attach(link, streamId, boundMs);
     if (this.#pieces) this.#sendBody(stream, this.#pieces);
   }
 
@@ -201,7 +149,7 @@ export class Call implements CallHandler, WaitingCall {
       return;
     }
     this.fail(
-      this.#passage
+      this.#delivery.begun
         ? new CloisterError(
             "queue_timeout",
             `No worker took the request within ${this.#context.queueWaitMs} ms`,
@@ -262,7 +210,7 @@ export class Call implements CallHandler, WaitingCall {
     const { meta } = head;
     this.#meta = meta;
     this.#status = head.status;
-    if (this.#passage) this.#context.dispatcher.answered(this.#passage, meta);
+    this.#delivery.answered(meta);
     headers.flat.push(
       ...["cloister-invocation-id", this.id],
       ...["cloister-isolation", meta.path],
@@ -278,20 +226,19 @@ export class Call implements CallHandler, WaitingCall {
   }
 
   onData(bytes: Buffer): void {
-    if (this.#finished) this.#stream?.consumed(bytes.length);
+    if (this.#finished) this.#delivery.stream?.consumed(bytes.length);
     else this.#writer.data(bytes);
   }
 
   onEnd(): void {
-    // The worker has recorded it before it said so.
-    this.#unrecorded = undefined;
+    this.#delivery.recorded();
     if (this.#finished) return;
     this.#finish(undefined);
     this.#writer.end();
   }
 
   onError(raw: Record<string, unknown>): void {
-    this.#unrecorded = undefined;
+    this.#delivery.recorded();
     const { message, type, remedy } = raw;
     const paths = this.#target?.policy.paths;
     if (raw.code === "quota_exceeded" && paths) {
@@ -312,9 +259,7 @@ export class Call implements CallHandler, WaitingCall {
   }
 
   onDown(): void {
-    // A caller that has gone before waits for nothing, its record does.
-    if (this.#finished) this.#recordLoss();
-    else this.fail(new CloisterError("worker_lost"));
+    this.#delivery.down();
   }
 
   onCredit(): void {
@@ -357,22 +302,11 @@ export class Call implements CallHandler, WaitingCall {
     this.#finish(new CloisterError("invocation_cancelled"));
   }
 
-  /** Nobody else will: the call never had a worker, or has none any more. One that did have it, after all, replaces this record. */
-  #recordLoss(): void {
-    if (this.#unrecorded) this.#context.lost(this.#unrecorded, this.#code ?? "worker_lost");
-    this.#unrecorded = undefined;
-  }
-
   /** What every ending has in common. */
   #finish(error: CloisterError | undefined): void {
     this.#finished = true;
-    clearTimeout(this.#hungTimer);
     this.#sender?.stop();
-    this.#context.calls.remove(this);
-    this.#code = error?.code;
-    if (this.#stream?.open) this.#stream.cancel();
-    else this.#recordLoss();
-    if (this.#passage) this.#context.dispatcher.done(this.#passage);
+    this.#delivery.end(error?.code);
     this.#admission?.release();
     const outcome: CallOutcome = {
       code: error?.code,

@@ -5,6 +5,7 @@ import type { Comparisons } from "../compare/comparisons.ts";
 import type { GatewayContext } from "../gateway-context.ts";
 import { type GatewayEnv, requireScope } from "../middleware/caller.ts";
 import { asCloisterError, problemOf } from "../problem.ts";
+import { notJson } from "./not-json.ts";
 import { problems } from "./problem-answers.ts";
 
 /** A comment this often tells proxies that it goes on, ms. */
@@ -49,8 +50,7 @@ export function registerCompare(
     async (c) => {
       const { run } = await comparisons.begin(c.get("caller").tenantId, c.req.valid("json"));
       if (c.req.header("accept")?.includes("text/event-stream"))
-        // biome-ignore lint/suspicious/noExplicitAny: an event stream is no JSON, which the route's type cannot tell.
-        return events(gateway, run) as any;
+        return notJson(events(gateway, run));
       const signal = AbortSignal.any([gateway.drained, c.req.raw.signal]);
       return c.json(await run({ signal, onProgress() {} }), 200);
     },

@@ -7,6 +7,7 @@ import { type GatewayEnv, requireScope } from "../middleware/caller.ts";
 import { logPageSchema, logsQuery, nameParameter } from "./function-schemas.ts";
 import { existing } from "./functions.ts";
 import { followLog } from "./log-stream.ts";
+import { notJson } from "./not-json.ts";
 import { problems } from "./problem-answers.ts";
 
 /** Followers of one gateway at once: each holds a connection for as long as it likes. */
@@ -44,8 +45,7 @@ export function registerLogs(app: OpenAPIHono<GatewayEnv>, gateway: GatewayConte
         if (followers >= MAX_FOLLOWERS)
           throw new CloisterError("capacity_exhausted", "Too many callers follow logs");
         followers++;
-        // biome-ignore lint/suspicious/noExplicitAny: an event stream is no JSON, which the route's type cannot tell.
-        return (await followLog(gateway, logChannel(id), () => followers--)) as any;
+        return notJson(await followLog(gateway, logChannel(id), () => followers--));
       }
       const entries = await readLogs(gateway.db, id, {
         limit,

@@ -15,6 +15,7 @@ import { type GatewayEnv, requireScope } from "../middleware/caller.ts";
 import { usageCsv } from "../usage/csv.ts";
 import { hourRange, rfc3339 } from "../usage/range.ts";
 import { whoseUsage } from "../usage/whose-usage.ts";
+import { notJson } from "./not-json.ts";
 import { problems } from "./problem-answers.ts";
 import { rangeQuery, reconciliationSchema, usageQuery, usageSchema } from "./usage-schemas.ts";
 
@@ -138,8 +139,7 @@ async function answer(
       "content-type": "text/csv; charset=utf-8; header=present",
       "content-disposition": `attachment; filename="usage-${tenantId}-${hours(from)}-${hours(to)}.csv"`,
     });
-    // biome-ignore lint/suspicious/noExplicitAny: a stream is no string, which the route's type cannot tell.
-    return csv as any;
+    return notJson(csv);
   }
   const firstMs = query.after === undefined ? range.fromMs : hourAfter(query.after, range.fromMs);
   const lastMs = Math.min(range.toMs, firstMs + query.limit * HOUR_MS);

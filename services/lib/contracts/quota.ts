@@ -80,7 +80,8 @@ export const FUNCTION_QUOTA_FIELDS = Object.keys(
   functionQuotaSchema.shape,
 ) as (keyof FunctionQuota)[];
 
-const UNLIMITED: Quota = {
+/** Every field, and no limit. */
+export const UNLIMITED: Quota = {
   requestsPerSecond: null,
   burst: null,
   concurrency: null,

@@ -61,18 +61,8 @@ export class InvocationSpans {
       began: number,
       ended: number,
       context = this.#tracing.childOf(this.#whole),
-    ) => {
-      this.#tracing.finished({
-        context,
-        name,
-        kind: "internal",
-        beganMs: timeOrigin + began,
-        endedMs: timeOrigin + ended,
-        attributes: {},
-        failed: failed && context === this.#handler,
-      });
-      return context;
-    };
+    ): TraceContext =>
+      this.#internal(name, began, ended, context, failed && context === this.#handler);
     internal(
       "queue",
       job.acceptedAtMs - timeOrigin,
@@ -122,22 +112,32 @@ export class InvocationSpans {
     });
   }
 
+  /** `began` and `ended` are on performance.now()'s clock. */
+  #internal(
+    name: string,
+    began: number,
+    ended: number,
+    context: TraceContext,
+    failed = false,
+  ): TraceContext {
+    const { timeOrigin } = performance;
+    this.#tracing.finished({
+      context,
+      name,
+      kind: "internal",
+      beganMs: timeOrigin + began,
+      endedMs: timeOrigin + ended,
+      attributes: {},
+      failed,
+    });
+    return context;
+  }
+
   /** Only how long each part took is known: they are laid end to end, up to when the function could see the call. What came before the call is left out. */
   #starts(acquire: TraceContext, phases: Phases, from: number, until: number): void {
-    const { timeOrigin } = performance;
     let ended = until;
-    const part = (name: string, began: number, parent: TraceContext): TraceContext => {
-      const context = this.#tracing.childOf(parent);
-      this.#tracing.finished({
-        context,
-        name,
-        kind: "internal",
-        beganMs: timeOrigin + began,
-        endedMs: timeOrigin + ended,
-        attributes: {},
-      });
-      return context;
-    };
+    const part = (name: string, began: number, parent: TraceContext): TraceContext =>
+      this.#internal(name, began, ended, this.#tracing.childOf(parent));
     for (const name of LAST_FIRST) {
       const ms = phases[`${name}_ms`];
       if (ms === undefined || ended - ms < from - ROUNDED_MS) continue;
