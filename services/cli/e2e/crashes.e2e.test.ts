@@ -37,17 +37,24 @@ describe("what a kill -9 does to callers", { timeout: 300_000 }, () => {
       signal: AbortSignal.timeout(60_000),
     });
 
-  /** A call whose function has begun to run. In an object, because a promise of a promise is one. */
-  async function callUnderWay(): Promise<{ answer: Promise<Response> }> {
+  /** Calls, sent together, whose function has begun to run. */
+  async function callsUnderWay(count: number): Promise<Promise<Response>[]> {
     const abort = new AbortController();
     const late = setTimeout(() => abort.abort(), 30_000);
     const lines = await followLogs(api, "waits", abort.signal);
-    const answer = call("waits");
-    answer.catch(() => {});
-    for await (const { text } of lines) if (text.includes("started")) break;
+    const answers = Array.from({ length: count }, () => call("waits"));
+    for (const answer of answers) answer.catch(() => {});
+    let begun = 0;
+    for await (const { text } of lines) if (text.includes("started") && ++begun === count) break;
     clearTimeout(late);
     abort.abort();
-    return { answer };
+    return answers;
+  }
+
+  /** In an object, because a promise of a promise is one. */
+  async function callUnderWay(): Promise<{ answer: Promise<Response> }> {
+    const [answer] = await callsUnderWay(1);
+    return { answer: answer as Promise<Response> };
   }
 
   function kill(service: string): { pid: number; startTime: string } {
@@ -76,12 +83,14 @@ describe("what a kill -9 does to callers", { timeout: 300_000 }, () => {
     assert.equal(await response.json(), "hello");
   }
 
-  test("worker: its callers get 502 worker_lost at once, the next are served", async () => {
-    const { answer } = await callUnderWay();
+  test("worker: each of its callers gets 502 worker_lost at once, the next are served", async () => {
+    // More than go alone: several of them are one job.
+    const answers = await callsUnderWay(8);
     kill("worker");
-    const response = await promptly(answer);
-    assert.equal(response.status, 502);
-    assert.equal(((await response.json()) as { code: string }).code, "worker_lost");
+    for (const response of await promptly(Promise.all(answers))) {
+      assert.equal(response.status, 502);
+      assert.equal(((await response.json()) as { code: string }).code, "worker_lost");
+    }
     await recovers("worker");
   });
 

@@ -6,6 +6,8 @@ export type { Redis } from "ioredis";
 /** Its commands of one turn of the event loop leave in one write: each write wakes Redis, which costs more than the command. */
 class GatheringRedis extends Redis {
   #corked: Socket | undefined;
+  /** The next command comes after a turn's end. */
+  leaveSoon = false;
   readonly #uncork = (): void => {
     const socket = this.#corked;
     this.#corked = undefined;
@@ -20,8 +22,18 @@ class GatheringRedis extends Redis {
       // After all that was ready to be read has been: a tick ends with each socket's own callback.
       setImmediate(this.#uncork);
     }
+    if (this.leaveSoon) {
+      this.leaveSoon = false;
+      // After the promises that have been settled until now have been heard, and with what was sent because of them.
+      process.nextTick(this.#uncork);
+    }
     return super.sendCommand(...args);
   }
+}
+
+/** For one who has waited for the end of the turn already: its command need not wait for the end of the next. */
+export function leaveSoon(redis: Redis): void {
+  if (redis instanceof GatheringRedis) redis.leaveSoon = true;
 }
 
 /**
