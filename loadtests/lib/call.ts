@@ -1,6 +1,6 @@
 import { sleep } from "k6";
 import { randomBytes, sha256 } from "k6/crypto";
-import http, { type RefinedResponse } from "k6/http";
+import http, { type RefinedParams, type RefinedResponse } from "k6/http";
 import { Counter, Trend } from "k6/metrics";
 import type { Deployment } from "./deployment.ts";
 import { TIMEOUT_S } from "./executors.ts";
@@ -20,7 +20,7 @@ const BACK_OFF_S = 0.1;
 type Answer = RefinedResponse<"text" | "binary">;
 type Outcome = "ok" | "refused" | "failed";
 
-/** One call and what became of it: what `./cloister load` reads, in this order. */
+/** One call and what became of it. */
 export interface Called {
   target: string;
   /** Or its step. */
@@ -39,72 +39,86 @@ export interface Called {
   totalMs: number;
 }
 
-const bodies: Record<number, { bytes: ArrayBuffer; digest: string }> = {};
-
-/** The same bytes for the same size, different for each caller. */
-function bodyOf(size: number): { bytes: ArrayBuffer; digest: string } {
-  let body = bodies[size];
-  if (!body) {
-    const bytes = randomBytes(size);
-    body = { bytes, digest: sha256(bytes, "hex") };
-    bodies[size] = body;
-  }
-  return body;
+interface Prepared {
+  method: "GET" | "POST";
+  url: string;
+  bytes: ArrayBuffer | null;
+  digest: string | undefined;
+  params: RefinedParams<"text" | "binary">;
 }
 
-const plainly = http.expectedStatuses(200);
-const perhapsRefused = http.expectedStatuses(200, 429);
+/** Of each caller: what does not change from call to call, by target and request. */
+const prepared: Record<string, Map<LoadRequest, Prepared>> = {};
 
-/** Sends a request and records what became of it. */
-export function call(stream: string, request: LoadRequest, to: Deployment): Called {
-  const { function: name, isolation, answer, tag = null } = request;
-  const body = request.bodyBytes === undefined ? undefined : bodyOf(request.bodyBytes);
+function preparedFor(request: LoadRequest, to: Deployment): Prepared {
+  const { function: name, path, isolation, answer, bodyBytes, mayBeRefused } = request;
+  const known = prepared[to.label]?.get(request);
+  if (known) return known;
   const headers: Record<string, string> = { authorization: `Bearer ${to.keys[name]}` };
   if (isolation !== undefined) headers["cloister-isolation"] = isolation;
-  if (body) headers["content-type"] = "application/octet-stream";
-  const sentAt = Date.now();
-  const response: Answer = http.request(
-    body ? "POST" : "GET",
-    `${to.url}/f/${to.prefix}${name}${request.path}`,
-    body?.bytes ?? null,
-    {
+  if (bodyBytes !== undefined) headers["content-type"] = "application/octet-stream";
+  const bytes = bodyBytes === undefined ? null : randomBytes(bodyBytes);
+  const one: Prepared = {
+    method: bytes ? "POST" : "GET",
+    url: `${to.url}/f/${to.prefix}${name}${path}`,
+    bytes,
+    digest: bytes ? sha256(bytes, "hex") : undefined,
+    params: {
       headers,
       redirects: 0,
       timeout: `${TIMEOUT_S}s`,
       responseType: answer === undefined ? "text" : "binary",
-      responseCallback: request.mayBeRefused ? perhapsRefused : plainly,
+      responseCallback: http.expectedStatuses(200, ...(mayBeRefused ? [429] : [])),
       // The path's query differs between calls of one kind.
       tags: { name },
     },
-  );
-  const { status, timings } = response;
-  const path = known(PATHS, response.headers["Cloister-Isolation"]);
-  const start = known(STARTS, response.headers["Cloister-Start"]);
+  };
+  const ofTarget = prepared[to.label] ?? new Map<LoadRequest, Prepared>();
+  prepared[to.label] = ofTarget;
+  ofTarget.set(request, one);
+  return one;
+}
+
+/** Sends a request and tells what became of it. */
+export function call(stream: string, request: LoadRequest, to: Deployment): Called {
+  const { method, url, bytes, params, digest } = preparedFor(request, to);
+  const sentAt = Date.now();
+  const response: Answer = http.request(method, url, bytes, params);
+  const { status, timings, headers, error } = response;
+  const path = known(PATHS, headers["Cloister-Isolation"]);
   const reason = wrongness(request, {
-    ...{ status, path, error: response.error, bytes: bytesOf(response.body) },
+    status,
+    error,
+    path,
+    mayComeAgain: () => headers["Retry-After"] !== undefined,
+    bytes: () => bytesOf(response.body),
     problem: () => textOf(response.body),
-    mayComeAgain: response.headers["Retry-After"] !== undefined,
     digest: () => sha256(response.body as ArrayBuffer, "hex"),
-    sentDigest: body?.digest,
+    sentDigest: digest,
   });
-  const outcome: Outcome = reason !== null ? "failed" : status === 200 ? "ok" : "refused";
-  const called: Called = {
-    ...{ target: to.label, stream, tag, function: name, outcome, reason },
-    lost: status === 0 && isLost(response.error_code, response.error),
-    ...{ path, start },
+  const lost = status === 0 && isLost(response.error_code, error);
+  if (lost) sleep(BACK_OFF_S);
+  return {
+    target: to.label,
+    stream,
+    tag: request.tag ?? null,
+    function: request.function,
+    outcome: reason !== null ? "failed" : status === 200 ? "ok" : "refused",
+    reason,
+    lost,
+    path,
+    start: known(STARTS, headers["Cloister-Start"]),
     firstByteMs: status === 0 ? null : timings.blocked + timings.sending + timings.waiting,
     totalMs: status === 0 ? Date.now() - sentAt : timings.blocked + timings.duration,
   };
-  record(called);
-  if (called.lost) sleep(BACK_OFF_S);
-  return called;
 }
 
 const known = (words: readonly string[], word: string | undefined): string | null =>
   word !== undefined && words.includes(word) ? word : null;
 
-function record({ tag, outcome, path, start, firstByteMs: first, totalMs, ...of }: Called): void {
-  const { target, stream } = of;
+/** Adds a call to k6's metrics. */
+export function record(called: Called): void {
+  const { target, stream, tag, outcome, path, start, firstByteMs: first, totalMs } = called;
   const tags: Record<string, string> = { target, stream };
   if (path !== null) tags.path = path;
   if (start !== null) tags.start = start;

@@ -1,6 +1,6 @@
 import exec from "k6/execution";
 import type { Options } from "k6/options";
-import { call } from "./call.ts";
+import { call, record } from "./call.ts";
 import { type Deployment, deploy, Problem, remove } from "./deployment.ts";
 import { executorsOf, thresholdsOf } from "./executors.ts";
 import { picker } from "./picker.ts";
@@ -34,7 +34,7 @@ export function loadTest(scenario: Scenario): LoadTest {
       },
     ]),
   );
-  /** For whoever reads the log: one line of JSON that says what it is. */
+  /** For `./cloister load`, which reads the log: one line of JSON that says what it is. */
   const tell = (what: string, value: unknown): void => {
     if (isRead) console.log(JSON.stringify([what, value]));
   };
@@ -81,7 +81,8 @@ export function loadTest(scenario: Scenario): LoadTest {
       const part = steps ? stepAt(steps, sinceMs).name : name;
       const called = call(part, request, deployments[target] as Deployment);
       const lateMs = steps ? sinceMs - dueMs(steps, iterationInTest) : null;
-      tell("call", { atMs: now - beganAt, lateMs, ...called });
+      if (isRead) tell("call", { ...called, atMs: now - beganAt, lateMs });
+      else record(called);
     },
     teardown({ deployments }) {
       tell("sent", {});
