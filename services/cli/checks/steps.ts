@@ -1,6 +1,7 @@
 import { globSync } from "node:fs";
 import { join } from "node:path";
 import { PROJECT_ROOT } from "#embedded/unprivileged";
+import { requireK6 } from "../load/k6-program.ts";
 import { addCargoResults } from "./cargo-results.ts";
 import { checkImports } from "./import-direction.ts";
 import { runNodeTests } from "./node-tests.ts";
@@ -10,6 +11,8 @@ import { stockMachineTests } from "./stock-machine.ts";
 export interface Step {
   name: string;
   what: string;
+  /** Begun with the first step and awaited before this one: what takes long and needs nothing of the others. */
+  prepare?(): Promise<unknown>;
   run(tell: (line: string) => void): Promise<Outcome>;
 }
 
@@ -102,7 +105,9 @@ export const STEPS: readonly Step[] = [
   },
   {
     name: "load",
-    what: "each load scenario for a moment, against a real service",
+    what: "each load scenario for a moment by k6, against a real service",
+    // Beside the other steps, of which some wait more than they work; at the lowest priority.
+    prepare: () => requireK6({ niceness: 19, tell: () => {} }),
     run: (tell) => runNodeTests(testFiles("load"), 1, tell),
   },
 ];

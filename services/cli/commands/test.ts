@@ -1,6 +1,6 @@
 import { type Command, Option } from "commander";
 import { STEPS } from "../checks/steps.ts";
-import { EXIT } from "../failure.ts";
+import { EXIT, Failure } from "../failure.ts";
 import { green, red, table } from "../terminal/table.ts";
 
 interface TestOptions {
@@ -26,18 +26,27 @@ export const registerTest = (program: Command): void => {
     });
 };
 
+function sentenceOf(error: unknown): string {
+  if (error instanceof Failure) return `${error.message}\n  ${error.remedy}`;
+  return error instanceof Error ? (error.stack ?? error.message) : String(error);
+}
+
 async function runSteps(only: string[] | undefined): Promise<number> {
   const steps = STEPS.filter(({ name }) => only === undefined || only.includes(name));
   const sum = { passed: 0, failed: 0, skipped: 0 };
   const broken: string[] = [];
+  const prepared = new Map(steps.map(({ name, prepare }) => [name, prepare?.()]));
+  // Whoever awaits it says what went wrong.
+  for (const one of prepared.values()) one?.catch(() => {});
   for (const [index, step] of steps.entries()) {
     const began = performance.now();
     process.stdout.write(`[${index + 1}/${steps.length}] ${step.name}: ${step.what} …\n`);
     let outcome: Awaited<ReturnType<typeof step.run>>;
     try {
+      await prepared.get(step.name);
       outcome = await step.run((line) => process.stdout.write(`        ${line}\n`));
     } catch (error) {
-      const output = error instanceof Error ? (error.stack ?? error.message) : String(error);
+      const output = sentenceOf(error);
       outcome = { passed: 0, failed: 1, skipped: 0, output };
     }
     sum.passed += outcome.passed;

@@ -1,16 +1,17 @@
 import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from "node:fs";
-import { delimiter, join } from "node:path";
+import { delimiter, dirname, join } from "node:path";
 import { childEnd } from "#embedded/process-life";
 import { PROJECT_ROOT } from "#embedded/unprivileged";
 import { EXIT, Failure } from "../failure.ts";
-import { withProgress } from "../terminal/progress.ts";
 
 /** A Go module whose go.mod and go.sum pin k6 and all that it is built of. */
 const MODULE = join(PROJECT_ROOT, "loadtests/k6");
 const PACKAGE = "go.k6.io/k6";
 const BUILDS = join(PROJECT_ROOT, ".cloister/k6");
+/** Before the number of the process that builds. */
+const HALF = "half-";
 /** Go says what is wrong at the end, characters. */
 const MOST_SHOWN = 1500;
 
@@ -36,7 +37,7 @@ export function findGo(): string | undefined {
 }
 
 export interface BuildOptions {
-  signal: AbortSignal;
+  signal?: AbortSignal;
   niceness?: number;
   tell(sentence: string): void;
 }
@@ -51,16 +52,27 @@ export async function buildK6({ signal, niceness = 0, tell }: BuildOptions): Pro
     );
   }
   const target = builtK6();
-  mkdirSync(join(target, ".."), { recursive: true });
-  const half = `${target}.${process.pid}`;
+  // All that is half done lies here; Go itself leaves its part when it is interrupted.
+  const half = join(dirname(target), `${HALF}${process.pid}`);
+  mkdirSync(half, { recursive: true });
   tell(`Building k6 ${PINNED_VERSION} with Go, once; it takes a minute or two.`);
   try {
-    // All of these execute the next one, so it is one process: Go's own, with the lock. It ends and cleans up when this one is gone.
+    // All of these execute the next one, so it is one process: Go's own, with the lock. It ends when this one is gone.
     const child = spawn(
       "setpriv",
       [
         ...["--pdeathsig=INT", "flock", "--no-fork", join(BUILDS, "lock")],
-        ...["nice", "-n", String(niceness), go, "build", "-ldflags=-s -w", "-o", half, PACKAGE],
+        ...[
+          "nice",
+          "-n",
+          String(niceness),
+          go,
+          "build",
+          "-ldflags=-s -w",
+          "-o",
+          join(half, "k6"),
+          PACKAGE,
+        ],
       ],
       {
         cwd: MODULE,
@@ -70,6 +82,7 @@ export async function buildK6({ signal, niceness = 0, tell }: BuildOptions): Pro
           CGO_ENABLED: "0",
           GOFLAGS: "-mod=readonly -trimpath -buildvcs=false",
           GOWORK: "off",
+          GOTMPDIR: half,
         },
       },
     );
@@ -80,11 +93,11 @@ export async function buildK6({ signal, niceness = 0, tell }: BuildOptions): Pro
       });
     }
     const interrupt = (): void => void child.kill("SIGINT");
-    if (signal.aborted) interrupt();
-    signal.addEventListener("abort", interrupt, { once: true });
-    const { code } = await withProgress("Building k6", () => childEnd(child));
-    signal.removeEventListener("abort", interrupt);
-    if (signal.aborted)
+    if (signal?.aborted) interrupt();
+    signal?.addEventListener("abort", interrupt, { once: true });
+    const { code } = await childEnd(child);
+    signal?.removeEventListener("abort", interrupt);
+    if (signal?.aborted)
       throw new Failure("The build of k6 was interrupted.", "Run it again.", EXIT.interrupted);
     if (code !== 0) {
       throw new Failure(
@@ -92,18 +105,21 @@ export async function buildK6({ signal, niceness = 0, tell }: BuildOptions): Pro
         "Correct what it says and run this again, or install k6 1 and name it with CLOISTER_K6.",
       );
     }
-    renameSync(half, target);
+    renameSync(join(half, "k6"), target);
   } finally {
-    rmSync(half, { force: true });
+    rmSync(half, { recursive: true, force: true });
   }
   removeOthers(target);
   return target;
 }
 
-/** Builds of other pins, that nobody will ask for again. */
+/** Builds of other pins, that nobody will ask for again, and what a build has left that was killed. */
 function removeOthers(target: string): void {
-  for (const name of readdirSync(BUILDS)) {
-    if (name === "lock" || target.startsWith(join(BUILDS, name, "/"))) continue;
-    rmSync(join(BUILDS, name), { recursive: true, force: true });
-  }
+  const remove = (folder: string, name: string): void =>
+    rmSync(join(folder, name), { recursive: true, force: true });
+  for (const name of readdirSync(BUILDS))
+    if (name !== "lock" && join(BUILDS, name) !== dirname(target)) remove(BUILDS, name);
+  for (const name of readdirSync(dirname(target)))
+    if (name.startsWith(HALF) && !existsSync(`/proc/${name.slice(HALF.length)}`))
+      remove(dirname(target), name);
 }

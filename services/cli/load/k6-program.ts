@@ -62,7 +62,8 @@ export async function findK6(): Promise<{ k6?: K6; passedOver?: string }> {
 }
 
 export interface RequireK6 {
-  signal: AbortSignal;
+  /** Ends a build; without one it ends with this process. */
+  signal?: AbortSignal;
   /** Of the build, as nice(1) counts. */
   niceness?: number;
   tell(sentence: string): void;
@@ -75,8 +76,8 @@ export async function requireK6({ signal, niceness, tell }: RequireK6): Promise<
   if (passedOver)
     tell(`${passedOver}; the scenarios need k6 ${MAJOR}, so another one is built beside it.`);
   const path = await buildK6({
-    signal,
     tell,
+    ...(signal ? { signal } : {}),
     ...(niceness === undefined ? {} : { niceness }),
   });
   return { path, version: PINNED_VERSION, how: "built" };

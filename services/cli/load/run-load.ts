@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { type Plan, plannedRequests, type Scenario, type Settings } from "#loadtests/lib/plan";
 import { EXIT, Failure } from "../failure.ts";
+import { withProgress } from "../terminal/progress.ts";
 import { requireK6 } from "./k6-program.ts";
 import { MOST_REQUESTS, runK6 } from "./k6-run.ts";
 import { type Baseline, type LoadReport, reportOf } from "./report.ts";
@@ -32,7 +33,7 @@ export async function runLoad(options: LoadOptions): Promise<LoadReport> {
   const plan = scenario.plan(settings);
   requireBounded(plan);
   if (against) requireLoopback(against.url);
-  const k6 = await requireK6({ signal, tell });
+  const k6 = await withProgress("Building k6", () => requireK6({ signal, tell }));
   const service = await findOrStartService(options.dataDir, signal, tell);
   const services: Governed[] = against ? [service, against] : [service];
   const run = `load-${randomBytes(4).toString("hex")}`;
