@@ -1,6 +1,7 @@
 import { globSync } from "node:fs";
 import { join } from "node:path";
 import { PROJECT_ROOT } from "#embedded/unprivileged";
+import { Failure } from "../failure.ts";
 import { requireK6 } from "../load/k6-program.ts";
 import { addCargoResults } from "./cargo-results.ts";
 import { checkImports } from "./import-direction.ts";
@@ -11,8 +12,8 @@ import { stockMachineTests } from "./stock-machine.ts";
 export interface Step {
   name: string;
   what: string;
-  /** Begun with the first step and awaited before this one: what takes long and needs nothing of the others. */
-  prepare?(): Promise<unknown>;
+  /** It runs in a process of its own beside the steps that follow this one, with what they leave of the processors. */
+  besideAfter?: string;
   run(tell: (line: string) => void): Promise<Outcome>;
 }
 
@@ -54,7 +55,24 @@ async function testMachine(tell: (line: string) => void): Promise<Outcome> {
   };
 }
 
-/** Every check there is, the quick ones first. */
+async function findOrBuildK6(): Promise<Outcome> {
+  try {
+    const { path, version } = await requireK6({ niceness: 19, tell: () => {} });
+    return { passed: 1, failed: 0, skipped: 0, output: `k6 ${version} ${path}\n` };
+  } catch (error) {
+    if (!(error instanceof Failure)) throw error;
+    const output = `${error.message}\n  ${error.remedy}\n`;
+    return { passed: 0, failed: 1, skipped: 0, output };
+  }
+}
+
+async function loadTests(tell: (line: string) => void): Promise<Outcome> {
+  // Where this step runs alone: a test does not wait for as long as a build takes.
+  const k6 = await findOrBuildK6();
+  return k6.failed > 0 ? k6 : runNodeTests(testFiles("load"), 1, tell);
+}
+
+/** Every check there is, the quick ones first; what runs beside others is awaited at its place. */
 export const STEPS: readonly Step[] = [
   {
     name: "types",
@@ -93,21 +111,28 @@ export const STEPS: readonly Step[] = [
     run: (tell) => runNodeTests(testFiles("unit"), 2, tell),
   },
   {
-    name: "testvm",
-    what: "tests on stock KVM and cgroup v2 alone, in an emulated machine",
-    run: testMachine,
-  },
-  {
     name: "e2e",
     what: "tests of the whole service",
     // Each file starts an instance of its own, and waits for much: ends, restarts, leases.
     run: (tell) => runNodeTests(testFiles("e2e"), 2, tell),
   },
   {
+    name: "k6",
+    what: "k6 is found, or built",
+    // Its build needs nothing of the other steps, and only the next one needs it.
+    besideAfter: "types",
+    run: findOrBuildK6,
+  },
+  {
     name: "load",
     what: "each load scenario for a moment by k6, against a real service",
-    // Beside the other steps, of which some wait more than they work; at the lowest priority.
-    prepare: () => requireK6({ niceness: 19, tell: () => {} }),
-    run: (tell) => runNodeTests(testFiles("load"), 1, tell),
+    run: loadTests,
+  },
+  {
+    name: "testvm",
+    what: "tests on stock KVM and cgroup v2 alone, in an emulated machine",
+    // Its programs are built then, and what emulates the machine is in nobody's way.
+    besideAfter: "cargo",
+    run: testMachine,
   },
 ];
