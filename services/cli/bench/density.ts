@@ -130,7 +130,10 @@ async function launcherFor(
 ): Promise<{ launch(): Promise<AssignedSandbox>; start: DensityReport["start"] }> {
   const shape = { ...ground.shape, kind };
   if (kind === "container")
-    return { launch: () => ground.launcher.launch(shape, "bench", ground.bundle), start: "cold" };
+    return {
+      launch: () => ground.launcher.launch(shape, "bench", ground.bundle, ground.spec),
+      start: "cold",
+    };
   const snapshot = fromSnapshot(ground, "function");
   try {
     await snapshot.ready();

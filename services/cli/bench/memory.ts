@@ -33,7 +33,7 @@ export async function benchMemory(count: number): Promise<MemoryReport> {
   try {
     for (let made = 0; made < count; made++) {
       const shape = { ...ground.shape, kind: "microvm" as const };
-      const assigned = await ground.launcher.launch(shape, "bench", ground.bundle);
+      const assigned = await ground.launcher.launch(shape, "bench", ground.bundle, ground.spec);
       const serving = await firstAnswer(assigned, ground);
       machines.push(serving);
       for (let call = 0; call < CALLS; call++) await answer(serving, ground);

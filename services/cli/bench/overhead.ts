@@ -189,8 +189,13 @@ class Home {
     const shape = { ...ground.shape, cpuMilli: cpus().length * 1000 };
     const assigned =
       this.#path === "process"
-        ? await processLauncher(ground).launch(shape, "bench", ground.bundle)
-        : await ground.launcher.launch({ ...shape, kind: this.#path }, "bench", ground.bundle);
+        ? await processLauncher(ground).launch(shape, "bench", ground.bundle, ground.spec)
+        : await ground.launcher.launch(
+            { ...shape, kind: this.#path },
+            "bench",
+            ground.bundle,
+            ground.spec,
+          );
     return assigned.initialise(ground.init);
   }
 

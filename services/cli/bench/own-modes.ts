@@ -26,7 +26,7 @@ export function processMode(ground: Ground): Mode {
     name: "process",
     async measured() {
       serving = await firstAnswer(
-        await launcher.launch(ground.shape, "bench", ground.bundle),
+        await launcher.launch(ground.shape, "bench", ground.bundle, ground.spec),
         ground,
       );
     },
@@ -44,7 +44,7 @@ export function coldMode(ground: Ground, kind: Path): Mode {
   return {
     name: `${kind}-cold`,
     async measured() {
-      const assigned = await ground.launcher.launch(shape, "bench", ground.bundle);
+      const assigned = await ground.launcher.launch(shape, "bench", ground.bundle, ground.spec);
       serving = await firstAnswer(assigned, ground);
     },
     facts: () => factsOf(serving as ServingSandbox, ground),
@@ -166,7 +166,7 @@ export function warmMode(ground: Ground, kind: Path): Mode {
     async before() {
       if (!serving?.alive)
         serving = await firstAnswer(
-          await ground.launcher.launch(shape, "bench", ground.bundle),
+          await ground.launcher.launch(shape, "bench", ground.bundle, ground.spec),
           ground,
         );
       // The other modes have had the processors for a second; a call in a row of calls is meant, not the first after a pause.

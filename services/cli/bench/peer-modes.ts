@@ -30,7 +30,10 @@ function peerMode(
     async measured() {
       id = `cloister-bench-${process.pid}-${next++}`;
       const bundle = { digest: ground.bundle.digest, path: "/fn" };
-      serving = await firstAnswer(await launcher.launch(ground.shape, "bench", bundle), ground);
+      serving = await firstAnswer(
+        await launcher.launch(ground.shape, "bench", bundle, ground.spec),
+        ground,
+      );
     },
     facts: () => factsOfChildren(serving as ServingSandbox, ground),
     async after() {

@@ -67,7 +67,9 @@ export async function runNodeTests(
   stream.on("test:complete", (data) => {
     // The file itself, which comes after all its tests.
     if (data.nesting !== 0 || !data.file || data.name !== data.file) return;
-    tell(relative(PROJECT_ROOT, data.file));
+    tell(
+      `${(data.details.duration_ms / 1000).toFixed(1).padStart(6)} s  ${relative(PROJECT_ROOT, data.file)}`,
+    );
   });
   for await (const _ of stream.resume()) void _;
   for (const [file, counts] of perFile) {

@@ -10,6 +10,8 @@ import { stockMachineTests } from "./stock-machine.ts";
 export interface Step {
   name: string;
   what: string;
+  /** It runs in a process of its own beside the steps that follow this one, with what they leave of the processors. */
+  besideAfter?: string;
   run(tell: (line: string) => void): Promise<Outcome>;
 }
 
@@ -51,7 +53,7 @@ async function testMachine(tell: (line: string) => void): Promise<Outcome> {
   };
 }
 
-/** Every check there is, the quick ones first. */
+/** Every check there is, the quick ones first; what runs beside others is awaited at its place. */
 export const STEPS: readonly Step[] = [
   {
     name: "types",
@@ -90,11 +92,6 @@ export const STEPS: readonly Step[] = [
     run: (tell) => runNodeTests(testFiles("unit"), 2, tell),
   },
   {
-    name: "testvm",
-    what: "tests on stock KVM and cgroup v2 alone, in an emulated machine",
-    run: testMachine,
-  },
-  {
     name: "e2e",
     what: "tests of the whole service",
     // Each file starts an instance of its own, and waits for much: ends, restarts, leases.
@@ -104,5 +101,12 @@ export const STEPS: readonly Step[] = [
     name: "load",
     what: "each load scenario for a moment, against a real service",
     run: (tell) => runNodeTests(testFiles("load"), 1, tell),
+  },
+  {
+    name: "testvm",
+    what: "tests on stock KVM and cgroup v2 alone, in an emulated machine",
+    // Its programs are built then, and what emulates the machine is in nobody's way.
+    besideAfter: "cargo",
+    run: testMachine,
   },
 ];

@@ -1,5 +1,6 @@
 import { type Command, Option } from "commander";
-import { STEPS } from "../checks/steps.ts";
+import { StepBeside } from "../checks/step-beside.ts";
+import { STEPS, type Step } from "../checks/steps.ts";
 import { EXIT } from "../failure.ts";
 import { green, red, table } from "../terminal/table.ts";
 
@@ -26,16 +27,33 @@ export const registerTest = (program: Command): void => {
     });
 };
 
+/** Steps that run beside others, by name, and when they began. */
+type Beside = Map<string, { step: StepBeside; began: number }>;
+
+/** Starts what may run beside the steps from `index` on. */
+function startBeside(steps: readonly Step[], index: number, beside: Beside): void {
+  const toCome = steps.slice(index);
+  for (const { name, besideAfter } of toCome) {
+    if (besideAfter === undefined || beside.has(name)) continue;
+    if (toCome.some((step) => step.name === besideAfter)) continue;
+    beside.set(name, { step: new StepBeside(name), began: performance.now() });
+  }
+}
+
 async function runSteps(only: string[] | undefined): Promise<number> {
   const steps = STEPS.filter(({ name }) => only === undefined || only.includes(name));
   const sum = { passed: 0, failed: 0, skipped: 0 };
   const broken: string[] = [];
+  const beside: Beside = new Map();
   for (const [index, step] of steps.entries()) {
-    const began = performance.now();
+    startBeside(steps, index, beside);
+    const under = beside.get(step.name);
+    const began = under?.began ?? performance.now();
     process.stdout.write(`[${index + 1}/${steps.length}] ${step.name}: ${step.what} …\n`);
     let outcome: Awaited<ReturnType<typeof step.run>>;
     try {
-      outcome = await step.run((line) => process.stdout.write(`        ${line}\n`));
+      const tell = (line: string) => process.stdout.write(`        ${line}\n`);
+      outcome = await (under ? under.step.outcome(tell) : step.run(tell));
     } catch (error) {
       const output = error instanceof Error ? (error.stack ?? error.message) : String(error);
       outcome = { passed: 0, failed: 1, skipped: 0, output };
@@ -48,7 +66,9 @@ async function runSteps(only: string[] | undefined): Promise<number> {
     const good = outcome.failed === 0;
     if (!good) broken.push(step.name);
     if (!good || outcome.skipped > 0) process.stdout.write(`${outcome.output.trimEnd()}\n`);
-    process.stdout.write(`      ${good ? green("ok") : red("FAILED")} ${counts} (${seconds} s)\n`);
+    process.stdout.write(
+      `      ${good ? green("ok") : red("FAILED")} ${counts} (${seconds} s${under ? ", beside others" : ""})\n`,
+    );
   }
   if (broken.length > 0) {
     process.stdout.write(

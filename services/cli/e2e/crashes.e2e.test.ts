@@ -8,6 +8,9 @@ import { followLogs } from "../http/logs.ts";
 /** A caller must have its answer within this, whatever ends, ms: far less than any timeout of the function, far more than it takes. */
 const PROMPT_MS = 10_000;
 
+/** A function must begin to run within this, ms; its sandbox has to be made first. */
+const RUNS_MS = 30_000;
+
 describe("what a kill -9 does to callers", { timeout: 300_000 }, () => {
   let instance: Instance;
   let api: Api;
@@ -40,14 +43,26 @@ describe("what a kill -9 does to callers", { timeout: 300_000 }, () => {
   /** Calls, sent together, whose function has begun to run. */
   async function callsUnderWay(count: number): Promise<Promise<Response>[]> {
     const abort = new AbortController();
-    const late = setTimeout(() => abort.abort(), 30_000);
     const lines = await followLogs(api, "waits", abort.signal);
     const answers = Array.from({ length: count }, () => call("waits"));
-    for (const answer of answers) answer.catch(() => {});
     let begun = 0;
-    for await (const { text } of lines) if (text.includes("started") && ++begun === count) break;
-    clearTimeout(late);
-    abort.abort();
+    const run = (async () => {
+      for await (const { text } of lines) if (text.includes("started") && ++begun === count) return;
+    })();
+    // They are answered only after their worker, or something else, has gone.
+    const early = Promise.race(answers).then(async (response) => {
+      throw new Error(`it was answered before it ran: ${await response.clone().text()}`);
+    });
+    early.catch(() => {});
+    try {
+      await promptly(Promise.race([run, early]), RUNS_MS);
+    } catch (error) {
+      throw new Error(`The service said:\n${instance.output()}`, { cause: error });
+    } finally {
+      abort.abort();
+      run.catch(() => {});
+      for (const answer of answers) answer.catch(() => {});
+    }
     return answers;
   }
 
@@ -67,10 +82,10 @@ describe("what a kill -9 does to callers", { timeout: 300_000 }, () => {
   }
 
   /** Bounded, so that a hang is a failure that says so. */
-  async function promptly<T>(promise: Promise<T>): Promise<T> {
+  async function promptly<T>(promise: Promise<T>, boundMs = PROMPT_MS): Promise<T> {
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => reject(new Error(`no answer in ${PROMPT_MS} ms`)), PROMPT_MS);
+      timer = setTimeout(() => reject(new Error(`nothing in ${boundMs} ms`)), boundMs);
     });
     return Promise.race([promise, late]).finally(() => clearTimeout(timer));
   }

@@ -106,7 +106,7 @@ export class ForcedStarts {
     const began = performance.now();
     switch (start) {
       case "cold":
-        return { assigned: await cold.launch(shape, label, hold), asideMs: 0 };
+        return { assigned: await cold.launch(shape, label, hold, spec), asideMs: 0 };
       case "prepared": {
         const cell = await cold.prepare(shape, label);
         const asideMs = performance.now() - began;

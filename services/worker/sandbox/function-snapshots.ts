@@ -6,6 +6,7 @@ import type { BundleRef } from "./loaded-function.ts";
 import type { AssignedSandbox } from "./sandbox.ts";
 import type { SandboxdLauncher } from "./sandboxd-launcher.ts";
 import type { Snapshot, SnapshotStore } from "./snapshot-store.ts";
+import { TenantTurns } from "./tenant-turns.ts";
 
 /** A function's files that stay where they are until they are let go. */
 export interface HeldBundle extends BundleRef {
@@ -31,6 +32,8 @@ export const WARM_TURNS = 1000;
 const SETTLE_TIMEOUT_MS = 60_000;
 /** After a failure that was not the function's nobody tries again for this long, ms. */
 const RETRY_MS = 60_000;
+/** Tenants whose functions get ready at once: a hook that waits then holds up no other tenant, and not all processors are taken from the calls. */
+const TENANTS_AT_ONCE = 4;
 /** Versions whose state is remembered; those that have a snapshot are fewer. */
 const MAX_VERSIONS = 2000;
 
@@ -45,7 +48,7 @@ interface Version {
 
 /**
  * Snapshots of micro-VMs with their function: loaded, warm, ready to answer. One holds the code and the secrets of one version of one tenant, and serves
- * no other: what it is of is its key. They are made one at a time, beside the calls.
+ * no other: what it is of is its key. Of a tenant they are made one at a time, beside the calls.
  */
 export class FunctionSnapshots {
   readonly #launcher: SandboxdLauncher;
@@ -54,7 +57,7 @@ export class FunctionSnapshots {
   readonly #versions = new Map<string, Version>();
   /** Snapshots of which sandboxd was told to learn. */
   readonly #looked = new Set<string>();
-  #last: Promise<unknown> = Promise.resolve();
+  readonly #turns = new TenantTurns(TENANTS_AT_ONCE);
 
   constructor(launcher: SandboxdLauncher, store: SnapshotStore, options: FunctionSnapshotsOptions) {
     this.#launcher = launcher;
@@ -97,8 +100,7 @@ export class FunctionSnapshots {
     if (version.making) return version.making;
     const beganMs = performance.now();
     this.#tell(version, { state: "making" });
-    const made = this.#last.then(() => this.#make(key, shape, spec));
-    this.#last = made.catch(() => {});
+    const made = this.#turns.run(spec.tenantId, () => this.#make(key, shape, spec));
     version.making = made.then(
       ({ bytes }) => {
         delete version.making;

@@ -19,8 +19,8 @@ export interface SandboxLauncher {
   /** A sandbox whose runner has booted and which has no function yet. Rejects with a CloisterError; then nothing is left. */
   prepare(shape: SandboxShape, label: string): Promise<BootedSandbox>;
   /**
-   * A sandbox made for one bundle, booted, or on its way back with its function loaded, if it is known which one that is. Rejects with a
-   * CloisterError; then nothing is left.
+   * A sandbox made for one bundle: booted, or on its way back with its function loaded. `spec` tells which function it is, so that the runner hears of it while
+   * it boots. Rejects with a CloisterError; then nothing is left.
    */
   launch(
     shape: SandboxShape,

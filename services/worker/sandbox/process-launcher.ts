@@ -1,9 +1,10 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import type { Socket } from "node:net";
+import type { VersionSpec } from "#contracts/function";
 import { CloisterError } from "#errors/catalogue";
 import type { SandboxExit } from "./exit.ts";
 import { FrameSocket } from "./frame-socket.ts";
-import type { BundleRef, SandboxLauncher, SandboxShape } from "./launcher.ts";
+import { type BundleRef, initOf, type SandboxLauncher, type SandboxShape } from "./launcher.ts";
 import {
   type AssignedSandbox,
   type BootedSandbox,
@@ -36,14 +37,17 @@ export class ProcessLauncher implements SandboxLauncher, SandboxHolder {
     return (await this.create(shape).booted()).heldBy(this);
   }
 
-  async launch(shape: SandboxShape, label: string, bundle: BundleRef): Promise<AssignedSandbox> {
-    const booted = await this.prepare(shape, label);
-    const { phases } = booted;
-    const { create_ms, runtime_ms } = phases;
-    const assigned = await booted.assign(bundle, label);
-    Object.assign(phases, { create_ms, runtime_ms });
-    delete phases.assign_ms;
-    return assigned;
+  async launch(
+    shape: SandboxShape,
+    label: string,
+    bundle: BundleRef,
+    spec?: VersionSpec,
+  ): Promise<AssignedSandbox> {
+    const created = this.create(shape);
+    // Its runner finds the files where they are.
+    await this.assign(created.id, bundle, label);
+    const starting = spec ? created.beginning(initOf(spec)) : created;
+    return (await starting.booted()).alreadyAssigned();
   }
 
   async trace(): Promise<void> {

@@ -73,7 +73,7 @@ export class RestoringLauncher implements SandboxLauncher {
     const restored = await this.#restore(shape, label, bundle);
     const assigned = restored
       ? restored.alreadyAssigned()
-      : await this.#inner.launch(shape, label, bundle);
+      : await this.#inner.launch(shape, label, bundle, spec);
     // After the one that somebody waits for.
     if (functions && spec && shape.kind === "microvm") functions.want(shape, spec);
     return assigned;

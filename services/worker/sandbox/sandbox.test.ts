@@ -22,7 +22,7 @@ after(async () => {
 async function serve(source: string): Promise<ServingSandbox> {
   const spec = folders.version(`f${started.length}`, source);
   const bundle = await folders.hold(spec.bundleDigest);
-  const assigned = await launcher.launch(shapeOf(spec, "container"), spec.name, bundle);
+  const assigned = await launcher.launch(shapeOf(spec, "container"), spec.name, bundle, spec);
   const serving = await assigned.initialise(initOf(spec));
   started.push(serving);
   return serving;

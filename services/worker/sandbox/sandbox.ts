@@ -70,6 +70,8 @@ export class SandboxCore {
   restored = false;
   /** Its function came with it. */
   loaded = false;
+  /** INIT_DONE's payload, of a function whose INIT was sent while the runner was still to be ready. */
+  beginning: Promise<Record<string, unknown>> | undefined;
   /** When the runner said READY. */
   readyAtMs: number | undefined;
   /** Hears of the first answer. */
@@ -129,6 +131,12 @@ export class SandboxCore {
 
   get alive(): boolean {
     return this.#alive;
+  }
+
+  /** Sends INIT; resolves with INIT_DONE's payload, rejects when the runner goes away first. */
+  sendInit(message: InitMessage): Promise<Record<string, unknown>> {
+    const seed = randomBytes(32).toString("base64");
+    return this.link.init({ ...message, root: this.root, seed, nowMs: Date.now() });
   }
 
   /** Whether it can be put back to the snapshot it was brought back from. */
@@ -374,6 +382,17 @@ export class CreatedSandbox extends Stage {
     this.core.firstAnswered = hear;
   }
 
+  /**
+   * Tells a runner that still starts what it will serve, so that it loads only what that needs instead of all a function may need. What `initialise` says
+   * later is not sent again.
+   */
+  beginning(message: InitMessage): this {
+    const { core } = this;
+    core.beginning = core.sendInit(message);
+    core.beginning.catch(() => {});
+    return this;
+  }
+
   /** Resolves when the runner waits for its function; the sandbox is ended when it does not within 10 s. */
   async booted(): Promise<BootedSandbox> {
     const { core } = this;
@@ -455,14 +474,9 @@ export class AssignedSandbox extends Stage {
     const { core } = this;
     if (core.loaded) return new ServingSandbox(core);
     const began = performance.now();
-    const full = {
-      ...message,
-      root: core.root,
-      seed: randomBytes(32).toString("base64"),
-      nowMs: Date.now(),
-    };
+    const told = core.beginning ?? core.sendInit(message);
     const outcome = await bounded(
-      core.link.init(full).then(
+      told.then(
         (done) => ({ done }),
         () => "gone" as const,
       ),

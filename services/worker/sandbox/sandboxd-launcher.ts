@@ -1,9 +1,10 @@
 import { z } from "zod";
+import type { VersionSpec } from "#contracts/function";
 import { CloisterError } from "#errors/catalogue";
 import type { SandboxExit } from "./exit.ts";
 import { ProtocolError } from "./flow.ts";
 import { FRAME, type FrameSocket, jsonObject } from "./frame-socket.ts";
-import type { BundleRef, SandboxLauncher, SandboxShape } from "./launcher.ts";
+import { type BundleRef, initOf, type SandboxLauncher, type SandboxShape } from "./launcher.ts";
 import {
   type AssignedSandbox,
   type BootedSandbox,
@@ -109,9 +110,15 @@ export class SandboxdLauncher implements SandboxLauncher, SandboxHolder {
     return (await created.booted()).heldBy(this);
   }
 
-  async launch(shape: SandboxShape, label: string, bundle: BundleRef): Promise<AssignedSandbox> {
+  async launch(
+    shape: SandboxShape,
+    label: string,
+    bundle: BundleRef,
+    spec?: VersionSpec,
+  ): Promise<AssignedSandbox> {
     const created = await this.create(shape, label, bundle);
-    return (await created.booted()).alreadyAssigned();
+    const starting = spec ? created.beginning(initOf(spec)) : created;
+    return (await starting.booted()).alreadyAssigned();
   }
 
   /**
