@@ -45,15 +45,15 @@ describe("what a kill -9 does to callers", { timeout: 300_000 }, () => {
     const abort = new AbortController();
     const lines = await followLogs(api, "waits", abort.signal);
     const answers = Array.from({ length: count }, () => call("waits"));
-    let begun = 0;
     const run = (async () => {
+      let begun = 0;
       for await (const { text } of lines) if (text.includes("started") && ++begun === count) return;
     })();
-    // They are answered only after their worker, or something else, has gone.
+    // They answer only after their worker, or something else, has gone.
     const early = Promise.race(answers).then(async (response) => {
-      throw new Error(`it was answered before it ran: ${await response.clone().text()}`);
+      throw new Error(`one was answered before all ran: ${await response.clone().text()}`);
     });
-    early.catch(() => {});
+    for (const promise of [early, ...answers]) promise.catch(() => {});
     try {
       await promptly(Promise.race([run, early]), RUNS_MS);
     } catch (error) {
@@ -61,7 +61,6 @@ describe("what a kill -9 does to callers", { timeout: 300_000 }, () => {
     } finally {
       abort.abort();
       run.catch(() => {});
-      for (const answer of answers) answer.catch(() => {});
     }
     return answers;
   }

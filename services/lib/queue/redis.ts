@@ -15,15 +15,15 @@ class GatheringRedis extends Redis {
   #corked: Socket | undefined;
   /** The next command comes after a turn's end. */
   leaveSoon = false;
-  readonly #turnOver = (): void => {
-    this.#many = this.#sent > 1;
-    this.#sent = 0;
-    this.#uncork();
-  };
   readonly #uncork = (): void => {
     const socket = this.#corked;
     this.#corked = undefined;
     socket?.uncork();
+  };
+  readonly #turnOver = (): void => {
+    this.#many = this.#sent > 1;
+    this.#sent = 0;
+    this.#uncork();
   };
 
   override sendCommand(...args: Parameters<Redis["sendCommand"]>): unknown {
