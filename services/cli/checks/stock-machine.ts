@@ -37,11 +37,13 @@ const ONLY_IF_ALL = /^(guests|hostile|snapshots|resets|hostile_resets|uniqueness
 
 export type Extent = "chosen" | "all";
 
-/** $1, $2, ...: a folder and the test program to start in it. A program that fails does not keep the next ones from running. */
+/** $1, $2, ...: a folder and the test program to start in it. A program that fails does not keep the next ones from running. Says how long each took. */
 const RUN_EACH = `
 code=0
 while [ $# -gt 0 ]; do
+  began=$(cut -d. -f1 /proc/uptime)
   mkdir -p "$1" && cd "$1" && "$2" || code=1
+  echo "took $(($(cut -d. -f1 /proc/uptime) - began)) s: \${2##*/}"
   shift 2
 done
 exit $code
@@ -117,6 +119,8 @@ export async function stockMachineTests(
   tell(
     `boot ${(result.bootMs / 1000).toFixed(1)} s, all ${(result.totalMs / 1000).toFixed(1)} s: ${tests.length} programs`,
   );
+  const times = [...stdout.matchAll(/^took (\d+ s): (.+)-[0-9a-f]+$/gm)];
+  tell(times.map(([, took, program]) => `${program} ${took}`).join(", "));
   addCargoResults(stdout, outcome);
   outcome.output = `${stdout}${stderr}`;
   // A test ended its process, or none ran at all.
