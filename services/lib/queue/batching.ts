@@ -10,8 +10,9 @@ interface Waiting<T> {
 }
 
 /**
- * Joins what is on its way to the same place. What comes within one turn of the event loop leaves together at its end; what comes while that is on its
- * way gathers, and leaves as soon as it has arrived. So who is alone waits for nobody, and the more there is to send, the more goes at once.
+ * Joins what is on its way to the same place. One item that is alone leaves at once. What comes while it is on its way gathers, and leaves when it has
+ * arrived, at the end of that turn of the event loop, as there may be more in it. So who is alone waits for nobody, not even for a turn's end, and the
+ * more there is to send, the more goes at once.
  */
 export class Batching<T> {
   readonly #bounds: BatchBounds;
@@ -20,6 +21,8 @@ export class Batching<T> {
   #waiting: Waiting<T>[] = [];
   /** The turn's end is awaited, or the arrival of what was sent. */
   #held = false;
+  /** Something was joined lately: there is more than one who sends. */
+  #joined = false;
 
   /** `send` takes one batch. When it rejects, `refused` hears of what has gathered meanwhile too: it would fare the same, only later. */
   constructor(
@@ -34,7 +37,10 @@ export class Batching<T> {
 
   add(item: T, bytes: number): void {
     this.#waiting.push({ item, bytes });
-    if (!this.#held) this.#leaveLater();
+    if (this.#held) return;
+    this.#held = true;
+    if (this.#joined) setImmediate(this.#leave);
+    else this.#leave();
   }
 
   /** Takes one out that has not left; false when it is not here. */
@@ -45,12 +51,8 @@ export class Batching<T> {
     return true;
   }
 
-  #leaveLater(): void {
-    this.#held = true;
-    setImmediate(this.#leave);
-  }
-
   readonly #leave = (): void => {
+    this.#joined = this.#waiting.length > 1;
     const batches = cut(this.#waiting, this.#bounds);
     this.#waiting = [];
     Promise.all(batches.map((items) => this.#send(items))).then(
@@ -65,7 +67,7 @@ export class Batching<T> {
   };
 
   #arrived(): void {
-    if (this.#waiting.length > 0) this.#leaveLater();
+    if (this.#waiting.length > 0) setImmediate(this.#leave);
     else this.#held = false;
   }
 }
