@@ -73,8 +73,8 @@ export class Dispatcher {
   /** By the nodes in them. */
   readonly #groups = new Map<string, NodeGroup>();
   readonly #groupOf = new Map<string, NodeGroup>();
-  /** Of calls without wishes of their own, which are most. */
-  readonly #demands = new WeakMap<CallTarget, Demand>();
+  /** By what the caller wishes. */
+  readonly #demands = new WeakMap<CallTarget, Map<Path | undefined, Demand>>();
   readonly #flows = new Map<string, TenantFlow>();
   /** Where a version was served last. */
   readonly #lastAt = new Map<string, string>();
@@ -219,11 +219,15 @@ export class Dispatcher {
   }
 
   #demandOf(target: CallTarget, wanted: Path | undefined): Demand {
-    if (wanted !== undefined) return nodeDemand(target, wanted, this.#options.placement);
-    let demand = this.#demands.get(target);
+    let known = this.#demands.get(target);
+    if (!known) {
+      known = new Map();
+      this.#demands.set(target, known);
+    }
+    let demand = known.get(wanted);
     if (!demand) {
-      demand = nodeDemand(target, undefined, this.#options.placement);
-      this.#demands.set(target, demand);
+      demand = nodeDemand(target, wanted, this.#options.placement);
+      known.set(wanted, demand);
     }
     return demand;
   }
