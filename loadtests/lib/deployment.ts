@@ -74,10 +74,11 @@ function problemOf({ status, body, error, url }: Response): Problem {
     );
   }
   try {
-    const { title, detail, remedy } = JSON.parse(String(body)) as Record<string, unknown>;
+    const { title, detail, code, remedy } = JSON.parse(String(body)) as Record<string, unknown>;
+    const sentence = String(detail ?? title ?? `${url} refused`).replace(/\.$/, "");
     return new Problem(
-      String(detail ?? title ?? `${url} answered ${status}.`),
-      String(remedy ?? "Run ./cloister doctor."),
+      `${sentence} (${status}${code ? ` ${code}` : ""}).`,
+      String(remedy ?? "See the service's logs."),
     );
   } catch {
     return new Problem(`${url} answered ${status}.`, "Check that CLOISTER_URL names a Cloister.");

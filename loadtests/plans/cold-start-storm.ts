@@ -11,7 +11,8 @@ export const coldStartStorm: Scenario = {
   heeds: ["clients", "isolation"],
   plan({ clients = FUNCTIONS, isolation }) {
     const functions = Array.from({ length: clients }, (_, index) =>
-      hello({ name: `f${index}`, memoryMb: 128 }),
+      // Of one path, so that no snapshot is made for another.
+      hello({ name: `f${index}`, memoryMb: 128, ...(isolation ? { isolation } : {}) }),
     );
     return {
       functions,

@@ -39,12 +39,14 @@ export async function runLoad(options: LoadOptions): Promise<LoadReport> {
   const run = `load-${randomBytes(4).toString("hex")}`;
   const counts = { ok: 0, refused: 0, failed: 0 };
   let timer: NodeJS.Timeout | undefined;
+  let hasSent = false;
   try {
     const count = plan.functions.length;
     tell(`Deploying ${count} function${count === 1 ? "" : "s"} …`);
     const sent = await runK6({
       ...{ k6, scenario, settings, plan, services, run, signal },
       onSending() {
+        hasSent = true;
         tell(`Sending ${scenario.name} for ${settings.durationMs / 1000} s …`);
         const began = Date.now();
         const progress = (): void => onProgress?.({ ...counts, elapsedMs: Date.now() - began });
@@ -65,7 +67,9 @@ export async function runLoad(options: LoadOptions): Promise<LoadReport> {
     clearInterval(timer);
     for (const one of services) {
       const left = await sweep(one, run, plan.tenants.length > 0);
-      if (left.length > 0) tell(`Not removed from ${one.url}: ${left.join(", ")}.`);
+      // What set-up had made when it failed, it has removed itself.
+      if (left.length > 0 && (hasSent || signal.aborted))
+        tell(`Not removed from ${one.url}: ${left.join(", ")}.`);
     }
     await service.stop();
   }

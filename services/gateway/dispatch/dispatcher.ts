@@ -53,7 +53,10 @@ export interface DispatcherOptions {
 
 /** So long after calls of two tenants have come, they are kept from standing in each other's way, ms. */
 const MIXED_MS = 30_000;
-/** Calls of one tenant that may wait at the nodes for each of their processors, while there are other tenants: enough that none is ever idle. */
+/**
+ * Calls that may wait at the nodes for each of their processors, while there are several tenants: enough that none is ever idle. Those that have calls at
+ * the nodes share them, and each may have one: so while another's call is under way, a flood begins less behind which that would wait at its next step.
+ */
 const SLACK_PER_PROCESSOR = 1;
 /** With more calls at a node for each of its processors, one that comes later waits there in any case. */
 const CROWD_PER_PROCESSOR = 8;
@@ -299,7 +302,7 @@ export class Dispatcher {
       processors += node.beat.processors;
       mixed ||= node.beat.tenants > 1;
     }
-    return mixed && flow.full(SLACK_PER_PROCESSOR * processors);
+    return mixed && flow.full(Math.max(1, (SLACK_PER_PROCESSOR * processors) / this.#flows.size));
   }
 
   #send(passage: Passage, room: NodeRoom<Passage>, now: number): void {
