@@ -53,7 +53,10 @@ export interface DispatcherOptions {
 
 /** So long after calls of two tenants have come, they are kept from standing in each other's way, ms. */
 const MIXED_MS = 30_000;
-/** Calls of one tenant that may wait at the nodes for each of their processors, while there are other tenants: enough that none is ever idle. */
+/**
+ * Calls that may wait at the nodes for each of their processors, while there are several tenants: enough that none is ever idle. Those that have calls at
+ * the nodes share them, and each may have one: so while another's call is under way, a flood begins less behind which that would wait at its next step.
+ */
 const SLACK_PER_PROCESSOR = 1;
 const DEMANDS_KNOWN = 5000;
 const VERSIONS_KNOWN = 10_000;
@@ -70,8 +73,8 @@ export class Dispatcher {
   /** By the nodes in them. */
   readonly #groups = new Map<string, NodeGroup>();
   readonly #groupOf = new Map<string, NodeGroup>();
-  /** Of calls without wishes of their own, which are most. */
-  readonly #demands = new WeakMap<CallTarget, Demand>();
+  /** By what the caller wishes. */
+  readonly #demands = new WeakMap<CallTarget, Map<Path | undefined, Demand>>();
   readonly #flows = new Map<string, TenantFlow>();
   /** Where a version was served last. */
   readonly #lastAt = new Map<string, string>();
@@ -216,11 +219,15 @@ export class Dispatcher {
   }
 
   #demandOf(target: CallTarget, wanted: Path | undefined): Demand {
-    if (wanted !== undefined) return nodeDemand(target, wanted, this.#options.placement);
-    let demand = this.#demands.get(target);
+    let known = this.#demands.get(target);
+    if (!known) {
+      known = new Map();
+      this.#demands.set(target, known);
+    }
+    let demand = known.get(wanted);
     if (!demand) {
-      demand = nodeDemand(target, undefined, this.#options.placement);
-      this.#demands.set(target, demand);
+      demand = nodeDemand(target, wanted, this.#options.placement);
+      known.set(wanted, demand);
     }
     return demand;
   }
@@ -291,7 +298,7 @@ export class Dispatcher {
       processors += node.beat.processors;
       mixed ||= node.beat.tenants > 1;
     }
-    return mixed && flow.full(SLACK_PER_PROCESSOR * processors);
+    return mixed && flow.full(Math.max(1, (SLACK_PER_PROCESSOR * processors) / this.#flows.size));
   }
 
   #send(passage: Passage, room: NodeRoom<Passage>, now: number): void {
