@@ -43,7 +43,7 @@ module.exports = {
       { path: "^services/(gateway|dashboard|sdk)/", pathNot: testFiles }, { path: "^services/worker/" }),
     never("runtime-knows-no-service", "What runs inside or below a sandbox knows no service.",
       { path: "^runtime/", pathNot: testFiles }, { path: "^services/", pathNot: lib("contracts", "errors") }),
-    never("loadtests-are-data", "A scenario says what is sent; who sends it is the CLI's.",
+    never("loadtests-are-data", "Plans are data and scripts are k6's: they run where no service is.",
       { path: "^loadtests/", pathNot: testFiles }, { path: "^(services|runtime|infra)/", pathNot: lib("contracts") }),
     never("infra-knows-no-service", "Servers of one machine know no service.",
       { path: "^infra/", pathNot: testFiles }, { path: "^services/" }),

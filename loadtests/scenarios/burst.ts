@@ -1,47 +1,6 @@
-import { steady } from "../lib/arrivals.ts";
-import { hello } from "../lib/functions.ts";
-import type { Arrival, LoadRequest, Scenario } from "../lib/plan.ts";
+import { loadTest } from "../lib/load-test.ts";
+import { burst } from "../plans/burst.ts";
 
-/** The burst is so many times what comes before and after it. */
-const TIMES = 10;
-
-export const burst: Scenario = {
-  name: "burst",
-  shows: "ten times the usual rate for a fifth of the time, and how soon it is as before",
-  durationMs: 10_000,
-  longestMs: 300_000,
-  heeds: ["rate", "clients", "isolation"],
-  plan({ durationMs, rate = 300, clients = 200, isolation }) {
-    const requests: LoadRequest[] = [
-      { function: "hello", path: "/", ...(isolation ? { isolation } : {}) },
-    ];
-    const part = durationMs / 5;
-    const at = (perSecond: number, ms: number): Arrival => ({
-      kind: "rate",
-      stages: [steady(perSecond, ms)],
-      mostInFlight: clients,
-    });
-    const usual = rate / TIMES;
-    return {
-      functions: [hello()],
-      tenants: [],
-      streams: [
-        { name: "before", startMs: 0, arrival: at(usual, part * 2), requests, pick: "in-turn" },
-        { name: "burst", startMs: part * 2, arrival: at(rate, part), requests, pick: "in-turn" },
-        {
-          name: "after",
-          startMs: part * 3,
-          arrival: at(usual, part * 2),
-          requests,
-          pick: "in-turn",
-        },
-      ],
-      thresholds: [
-        { measure: "failed", most: 0 },
-        { measure: "dropped", stream: "after", most: 0 },
-        { measure: "p99_ms", stream: "after", most: 500 },
-      ],
-      versus: { by: "stream", a: "before", b: "after" },
-    };
-  },
-};
+const test = loadTest(burst);
+export const { options, setup, teardown } = test;
+export default test.call;

@@ -1,37 +1,6 @@
-import { steady } from "../lib/arrivals.ts";
-import { hello } from "../lib/functions.ts";
-import type { Scenario } from "../lib/plan.ts";
+import { loadTest } from "../lib/load-test.ts";
+import { ramp } from "../plans/ramp.ts";
 
-const STEPS = 10;
-/** Each step is so many times the one before: the first is far below the knee, and says how fast an answer is when none waits. */
-const FACTOR = 1.7;
-
-export const ramp: Scenario = {
-  name: "ramp",
-  shows:
-    "rising rates in steps until answers no longer keep up: the knee is the last step that did",
-  durationMs: 20_000,
-  longestMs: 300_000,
-  heeds: ["rate", "clients", "isolation"],
-  plan({ durationMs, rate = 2400, clients = 200, isolation }) {
-    const stepMs = durationMs / STEPS;
-    return {
-      functions: [hello()],
-      tenants: [],
-      streams: Array.from({ length: STEPS }, (_, index) => ({
-        name: `step-${index + 1}`,
-        startMs: index * stepMs,
-        arrival: {
-          kind: "rate" as const,
-          stages: [steady(rate / FACTOR ** (STEPS - 1 - index), stepMs)],
-          mostInFlight: clients,
-        },
-        requests: [{ function: "hello", path: "/", ...(isolation ? { isolation } : {}) }],
-        pick: "in-turn" as const,
-      })),
-      // Requests are dropped past the knee: that is what is looked for.
-      thresholds: [{ measure: "failed", most: 0 }],
-      findKnee: true,
-    };
-  },
-};
+const test = loadTest(ramp);
+export const { options, setup, teardown } = test;
+export default test.call;

@@ -1,32 +1,6 @@
-import { steady } from "../lib/arrivals.ts";
-import { hello } from "../lib/functions.ts";
-import type { Scenario } from "../lib/plan.ts";
+import { loadTest } from "../lib/load-test.ts";
+import { warmSteady } from "../plans/warm-steady.ts";
 
-export const warmSteady: Scenario = {
-  name: "warm-steady",
-  shows:
-    "one small function at a constant arrival rate; what cannot be sent in time is dropped and counted",
-  durationMs: 10_000,
-  longestMs: 600_000,
-  heeds: ["rate", "clients", "isolation"],
-  plan({ durationMs, rate = 100, clients = 100, isolation }) {
-    return {
-      functions: [hello()],
-      tenants: [],
-      streams: [
-        {
-          name: "steady",
-          startMs: 0,
-          arrival: { kind: "rate", stages: [steady(rate, durationMs)], mostInFlight: clients },
-          requests: [{ function: "hello", path: "/", ...(isolation ? { isolation } : {}) }],
-          pick: "in-turn",
-        },
-      ],
-      thresholds: [
-        { measure: "failed", most: 0 },
-        { measure: "dropped", part: true, most: 0.01 },
-        { measure: "p99_ms", most: 250 },
-      ],
-    };
-  },
-};
+const test = loadTest(warmSteady);
+export const { options, setup, teardown } = test;
+export default test.call;

@@ -11,6 +11,7 @@ import {
 } from "node:fs";
 import { basename, join } from "node:path";
 import { readElf } from "./elf.ts";
+import { BUNDLER, bundleRunner } from "./node-runner.ts";
 import { BASE_PACKAGES, LIBC_PACKAGES, type PackageCache } from "./packages.ts";
 import { ImageBuildError, run } from "./progress.ts";
 import type { ImageStore, Layer } from "./store.ts";
@@ -123,7 +124,7 @@ function readCertificates(unpacked: string): string {
   return files.map((path) => `${readFileSync(join(folder, path), "utf8").trim()}\n`).join("");
 }
 
-/** The dynamic loader and the libraries of LIBC_SONAMES. */
+/** The dynamic loader and the libraries of LIBC_SONAMES, and the loader's list of them. */
 export async function libcLayer(recipe: Recipe): Promise<Layer> {
   const key = hashText(
     (await recipe.packages.versions(LIBC_PACKAGES)).join("\n") + builderDigest(),
@@ -134,6 +135,12 @@ export async function libcLayer(recipe: Recipe): Promise<Layer> {
     for (const soname of [LOADER, ...LIBC_SONAMES]) placeLibrary(root, soname, pool);
     chmodSync(join(root, LIBRARIES, LOADER), 0o755);
     placeLink(root, `usr/lib64/${LOADER}`, `../lib/x86_64-linux-gnu/${LOADER}`);
+    // Without its list the loader asks for the first library in ten folders that are not there.
+    placeText(root, "etc/ld.so.conf", `/${LIBRARIES}\n`);
+    await run("ldconfig", ["-r", root, "-X"], {
+      remedy: "Build images as root, with ldconfig (libc-bin) in the PATH.",
+    });
+    rmSync(join(root, "var"), { recursive: true, force: true });
     rmSync(unpacked, { recursive: true });
   });
 }
@@ -227,7 +234,14 @@ async function compilePython(
 
 /** The Node runner at /cloister, as its folder has it but for tests and texts. */
 export async function nodeRunnerLayer(recipe: Recipe): Promise<Layer> {
-  return folderLayer(recipe, "runner-node", "runtime/runners/node", "runner.mjs", () => {});
+  return folderLayer(
+    recipe,
+    "runner-node",
+    "runtime/runners/node",
+    "runner.mjs",
+    bundleRunner,
+    BUNDLER,
+  );
 }
 
 /** The Python runner at /cloister, compiled. */

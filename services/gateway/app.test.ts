@@ -11,7 +11,7 @@ import { createKey, type Scope } from "#db/keys";
 import { insertLogs } from "#db/logs";
 import { ensureTenant } from "#db/tenants";
 import { ERRORS } from "#errors/catalogue";
-import { InvocationProducer } from "#queue/invocation-queue";
+import { InvocationProducer } from "#queue/invocation-producer";
 import { Publisher } from "#queue/pubsub";
 import { type GatewayRig, startGatewayRig } from "./testkit/gateway-rig.ts";
 

@@ -1,7 +1,7 @@
 import type { Change } from "#contracts/invocation";
 import type { PlacementEngine } from "#contracts/placement-engine";
 import type { Database } from "#db/database";
-import type { InvocationProducer } from "#queue/invocation-queue";
+import type { InvocationProducer } from "#queue/invocation-producer";
 import type { Subscriber } from "#queue/pubsub";
 import type { QuotaCounters } from "#queue/quota-counters";
 import type { Authenticator } from "./auth/authenticator.ts";

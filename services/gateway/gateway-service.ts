@@ -13,7 +13,7 @@ import { readKey, touchKeys } from "#db/keys";
 import { DEFAULT_TENANT, type Tenant, tenantByName } from "#db/tenants";
 import { readMonthTotals } from "#db/usage";
 import { CloisterError } from "#errors/catalogue";
-import { InvocationProducer } from "#queue/invocation-queue";
+import { InvocationProducer } from "#queue/invocation-producer";
 import { NODE_ASKED_CHANNEL, NODES_CHANNEL, readNodes } from "#queue/nodes";
 import { Publisher, Subscriber } from "#queue/pubsub";
 import { QuotaCounters } from "#queue/quota-counters";
@@ -93,7 +93,7 @@ export class GatewayService {
   readonly #metrics: GatewayMetrics;
   readonly #calls: Calls<TakenCall>;
   readonly #open = new Set<OpenCall>();
-  readonly #lostJobs: LostJobs<TakenCall>;
+  readonly #lostJobs: LostJobs;
   readonly #records: RecordWriter;
   readonly #reply: ReplyServer;
   readonly #placement: PlacementEngine;
@@ -165,7 +165,7 @@ export class GatewayService {
       onProblem: problem("records"),
     });
     this.#calls = new Calls(settings.queueWaitMs);
-    this.#lostJobs = new LostJobs(this.#calls, (id, nodeId) => this.#producer.state(id, nodeId));
+    this.#lostJobs = new LostJobs(this.#calls);
     this.#nodes = new LiveNodes({
       read: () => readNodes(this.#producer.redis),
       ask: (id, question) => void this.#publisher.publish(NODE_ASKED_CHANNEL, { id, question }),

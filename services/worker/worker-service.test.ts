@@ -18,7 +18,7 @@ import type { LiveSandbox, NodeSandboxes } from "#contracts/live-sandbox";
 import type { SnapshotState } from "#contracts/snapshot";
 import type { SerializedRecord } from "#contracts/usage";
 import { CloisterError } from "#errors/catalogue";
-import { InvocationProducer } from "#queue/invocation-queue";
+import { InvocationProducer } from "#queue/invocation-producer";
 import { readNodes } from "#queue/nodes";
 import { Subscriber } from "#queue/pubsub";
 import { askSandboxes } from "#queue/sandbox-inquiry";
@@ -166,8 +166,8 @@ function send(
     expiresAtMs: now + 20_000,
   };
   const call = gateway.call(id);
-  const answer = producer.add(job, "node_test").then(() => call.answer);
-  return { id, answer, attached: call.attached, hangUp: call.hangUp };
+  producer.add(job, "node_test", (error) => assert.fail(error));
+  return { id, answer: call.answer, attached: call.attached, hangUp: call.hangUp };
 }
 
 const HELLO = "def handler(event, context):\n  return 'hello'\n";

@@ -9,7 +9,7 @@ import { lostRecord } from "#contracts/lost-record";
 import type { TenantPolicy } from "#contracts/placement";
 import { PLACEMENT_TABLE, type PlacementTable } from "#contracts/placement-table";
 import type { RecordedUsage, SerializedRecord } from "#contracts/usage";
-import { InvocationConsumer } from "#queue/invocation-queue";
+import { InvocationConsumer } from "#queue/invocation-consumer";
 import { hearWatchers, publishLive } from "#queue/live";
 import { type NodeHeartbeat, VERSIONS_TOLD } from "#queue/nodes";
 import { answerPlacement } from "#queue/placement-asks";
@@ -187,7 +187,7 @@ export class WorkerService {
           "sandboxd is up",
         );
         this.#sandboxdUp.resolve();
-        if (!this.#draining) void this.#consumer.resume();
+        if (!this.#draining) this.#consumer.resume();
         // A node that offers no micro-VMs has none kept ready.
         if (hello.ready && !this.#kinds()?.includes("microvm"))
           void this.#launcher.keepReady(0).catch(() => {});
@@ -205,7 +205,7 @@ export class WorkerService {
         this.#sandboxdUp = Promise.withResolvers<void>();
         this.#restoring.clear();
         // Other nodes may have what waits; this one takes jobs again when sandboxd is back.
-        void this.#consumer.pause();
+        this.#consumer.pause();
         this.#heartbeat.changed();
       },
     });
@@ -392,9 +392,9 @@ export class WorkerService {
     );
     await this.#consumer.start((job) => this.#serve(job), {
       concurrency: settings.concurrency,
-      lost: (job) => this.#lost([job]),
+      lost: (calls) => this.#lost(calls),
     });
-    if (!this.#launcher.hello) await this.#consumer.pause();
+    if (!this.#launcher.hello) this.#consumer.pause();
     await this.#heartbeat.start();
     this.#house.start();
     this.#snapshots.start(() => this.#restoring.functions?.states() ?? []);
@@ -428,7 +428,7 @@ export class WorkerService {
   }
 
   /** Jobs that were taken and died with their worker, and maybe with the gateway that could have told of them. */
-  #lost(jobs: InvocationJob[]): void {
+  #lost(jobs: readonly InvocationJob[]): void {
     for (const job of jobs)
       this.#records.record(lostRecord(job, "worker_lost", this.#settings.nodeId));
     this.#records.secure();

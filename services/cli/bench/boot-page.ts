@@ -6,7 +6,7 @@ import { costTable, partsByMode, timesTable, timeTable } from "./boot-tables.ts"
 
 /** All that `bench boot` measured as one file that needs nothing else. */
 export function bootPage(report: BootReport): string {
-  const { host, warmUpRounds, modes, unavailable, firstFailures } = report;
+  const { host, warmUpRounds, modes, unavailable, remarks, firstFailures } = report;
   const times = timesTable(report);
   const parts = partsByMode(report);
   const words = [...new Set(parts.flatMap(({ parts: own }) => Object.keys(grouped(own))))];
@@ -34,6 +34,7 @@ export function bootPage(report: BootReport): string {
         html:
           notes([
             ...unavailable.map(({ mode, reason }) => `${mode} cannot be had: ${reason}.`),
+            ...remarks.map(({ mode, remark }) => `${mode}: ${remark}.`),
             ...Object.entries(firstFailures).map(
               ([mode, text]) => `${mode}, first failure: ${text}`,
             ),

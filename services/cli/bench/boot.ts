@@ -1,4 +1,3 @@
-import { existsSync } from "node:fs";
 import type { Path } from "#contracts/function";
 import {
   type Distribution,
@@ -14,13 +13,12 @@ import {
   coldMode,
   pooledMode,
   preparedMode,
-  processMode,
   resetMode,
   restoredMode,
   restoredRuntimeMode,
   warmMode,
 } from "./own-modes.ts";
-import { bwrapMode, ociMode } from "./peer-modes.ts";
+import { type Ability, PEER_ABILITIES, where } from "./peer-abilities.ts";
 import {
   type Mode,
   type Outcome,
@@ -30,38 +28,25 @@ import {
   WARM_UP_ROUNDS,
 } from "./rounds.ts";
 
-interface KnownMode {
-  make?: (ground: Ground) => Mode;
-  /** Why it cannot run; undefined when it can. */
-  lacks(): string | undefined;
-}
+const own = (make: (ground: Ground, kind: Path) => Mode, kind: Path) => (): Ability => {
+  const made = (ground: Ground): Mode => make(ground, kind);
+  return kind === "microvm" ? where("/dev/kvm", made) : { make: made };
+};
+const { process: bare, ...others } = PEER_ABILITIES;
 
-const always = (): undefined => undefined;
-const installed = (path: string) => (): string | undefined =>
-  existsSync(path) ? undefined : `${path} is not installed`;
-const own = (
-  make: (ground: Ground, kind: Path) => Mode,
-  kind: Path,
-  lacks: KnownMode["lacks"],
-): KnownMode => ({ make: (ground) => make(ground, kind), lacks });
-const kvm = installed("/dev/kvm");
-
-const MODES: Record<string, KnownMode> = {
-  process: { make: processMode, lacks: always },
-  "container-cold": own(coldMode, "container", always),
-  "container-prepared": own(preparedMode, "container", always),
-  "container-warm": own(warmMode, "container", always),
-  "microvm-cold": own(coldMode, "microvm", kvm),
-  "microvm-prepared": own(preparedMode, "microvm", kvm),
-  "microvm-restored": own(restoredMode, "microvm", kvm),
-  "microvm-restored-runtime": own(restoredRuntimeMode, "microvm", kvm),
-  "microvm-pooled": own(pooledMode, "microvm", kvm),
-  "microvm-reset": own(resetMode, "microvm", kvm),
-  "microvm-warm": own(warmMode, "microvm", kvm),
-  runc: { make: (ground) => ociMode("runc", ground), lacks: installed("/usr/sbin/runc") },
-  crun: { make: (ground) => ociMode("crun", ground), lacks: installed("/usr/bin/crun") },
-  bwrap: { make: bwrapMode, lacks: installed("/usr/bin/bwrap") },
-  runsc: { lacks: () => "runsc is not among the partners of this version" },
+const MODES: Record<string, () => Ability | Promise<Ability>> = {
+  process: bare,
+  "container-cold": own(coldMode, "container"),
+  "container-prepared": own(preparedMode, "container"),
+  "container-warm": own(warmMode, "container"),
+  "microvm-cold": own(coldMode, "microvm"),
+  "microvm-prepared": own(preparedMode, "microvm"),
+  "microvm-restored": own(restoredMode, "microvm"),
+  "microvm-restored-runtime": own(restoredRuntimeMode, "microvm"),
+  "microvm-pooled": own(pooledMode, "microvm"),
+  "microvm-reset": own(resetMode, "microvm"),
+  "microvm-warm": own(warmMode, "microvm"),
+  ...others,
 };
 export const MODE_NAMES: readonly string[] = Object.keys(MODES);
 
@@ -90,6 +75,8 @@ export interface BootReport {
   warmUpRounds: number;
   modes: ModeReport[];
   unavailable: { mode: string; reason: string }[];
+  /** What a reader must know of a mode here beside its numbers. */
+  remarks: { mode: string; remark: string }[];
   /** The first failure of each mode that had one. */
   firstFailures: Record<string, string>;
 }
@@ -105,13 +92,14 @@ export interface BootOptions extends Rounds {
 export async function benchBoot(options: BootOptions): Promise<BootReport> {
   const names = options.modes ?? MODE_NAMES;
   const unavailable: BootReport["unavailable"] = [];
+  const remarks: BootReport["remarks"] = [];
   const makers: ((ground: Ground) => Mode)[] = [];
-  for (const name of names) {
-    const reason = MODES[name]?.lacks();
-    const make = MODES[name]?.make;
-    if (reason !== undefined || !make)
-      unavailable.push({ mode: name, reason: reason ?? "unknown" });
-    else makers.push(make);
+  for (const mode of names) {
+    const ability = (await MODES[mode]?.()) ?? { lack: "unknown" };
+    if ("lack" in ability) unavailable.push({ mode, reason: ability.lack });
+    else makers.push(ability.make);
+    if ("remark" in ability && ability.remark !== undefined)
+      remarks.push({ mode, remark: ability.remark });
   }
   if (makers.length === 0) {
     const reasons = unavailable.map(({ mode, reason }) => `${mode}: ${reason}`);
@@ -142,6 +130,7 @@ export async function benchBoot(options: BootOptions): Promise<BootReport> {
       ...mediansOfFacts(facts),
     })),
     unavailable,
+    remarks,
     firstFailures: Object.fromEntries(
       named.flatMap(({ name, failures: [first] }) => (first === undefined ? [] : [[name, first]])),
     ),

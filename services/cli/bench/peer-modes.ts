@@ -3,6 +3,7 @@ import { existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { ProcessLauncher, type ServingSandbox } from "../../worker/sandbox/index.ts";
+import type { Runsc } from "../host/runsc.ts";
 import { firstAnswer } from "./first-answer.ts";
 import type { Ground } from "./ground.ts";
 import type { Mode } from "./rounds.ts";
@@ -14,13 +15,18 @@ const run = promisify(execFile);
 const UNIFIED = "/sys/fs/cgroup/unified";
 const BLIND = `umount ${UNIFIED}; exec "$@"`;
 
+interface Peer {
+  name: string;
+  argvOf(id: string): string[];
+  /** What is left of a sandbox when its program has ended. */
+  remove?(id: string): Promise<void>;
+  /** Whose shmem is its own memory, which processes of one sandbox share. */
+  shmem?: "own";
+  close?(): Promise<void>;
+}
+
 /** A sandbox made by somebody else's program, with the frames' socket as file descriptor 3. */
-function peerMode(
-  name: string,
-  ground: Ground,
-  argvOf: (id: string) => string[],
-  remove?: (id: string) => Promise<void>,
-): Mode {
+function peerMode(ground: Ground, { name, argvOf, remove, shmem, close }: Peer): Mode {
   let next = 1;
   let id = "";
   let serving: ServingSandbox | undefined;
@@ -35,12 +41,13 @@ function peerMode(
         ground,
       );
     },
-    facts: () => factsOfChildren(serving as ServingSandbox, ground),
+    facts: () => factsOfChildren(serving as ServingSandbox, ground, shmem),
     async after() {
       await serving?.end();
       serving = undefined;
       await remove?.(id);
     },
+    ...(close ? { close } : {}),
   };
 }
 
@@ -49,7 +56,7 @@ export function ociMode(program: "runc" | "crun", ground: Ground): Mode {
   const folder = join(ground.scratch, program);
   const state = join(folder, "state");
   mkdirSync(state, { recursive: true });
-  writeFileSync(join(folder, "config.json"), JSON.stringify(ociConfig(ground, program)));
+  writeFileSync(join(folder, "config.json"), JSON.stringify(ociConfig(ground, program === "runc")));
   // crun 1.8 refuses a v2 hierarchy with controllers beside v1, even when told to use none: there it gets a view without it.
   const blind =
     program === "crun" && existsSync(UNIFIED)
@@ -57,20 +64,40 @@ export function ociMode(program: "runc" | "crun", ground: Ground): Mode {
       : [];
   const global = ["--root", state, ...(program === "crun" ? ["--cgroup-manager=disabled"] : [])];
   const command = [...blind, `/usr/${program === "runc" ? "s" : ""}bin/${program}`, ...global];
-  return peerMode(
-    program,
-    ground,
-    (id) => [...command, "run", "--preserve-fds=1", "--bundle", folder, id],
-    async (id) => {
-      // Ends what runs and removes its state and cgroups; that it is gone already is no failure.
-      const [first = program, ...rest] = command;
-      await run(first, [...rest, "delete", "--force", id]).catch(() => {});
-      rmSync(join(state, id), { recursive: true, force: true });
-    },
-  );
+  return peerMode(ground, {
+    name: program,
+    argvOf: (id) => [...command, "run", "--preserve-fds=1", "--bundle", folder, id],
+    remove: (id) => removeContainer(command, state, id),
+  });
 }
 
-function ociConfig(ground: Ground, program: "runc" | "crun"): object {
+/** Ends what runs and removes its state and cgroups; that it is gone already is no failure. */
+async function removeContainer(command: string[], state: string, id: string): Promise<void> {
+  const [program = "", ...rest] = command;
+  await run(program, [...rest, "delete", "--force", id]).catch(() => {});
+  rmSync(join(state, id), { recursive: true, force: true });
+}
+
+/** gVisor, with the same image, function and user as runc, and with runc's limits where it can have them. */
+export function runscMode({ path, global, unlimited }: Runsc, ground: Ground): Mode {
+  const folder = join(ground.scratch, "runsc");
+  const state = join(folder, "state");
+  mkdirSync(state, { recursive: true });
+  const config = ociConfig(ground, unlimited === undefined);
+  writeFileSync(join(folder, "config.json"), JSON.stringify(config));
+  const command = [path, "--root", state, ...global];
+  return peerMode(ground, {
+    name: "runsc",
+    argvOf: (id) => [...command, "run", "--pass-fd=3:3", "--bundle", folder, id],
+    remove: (id) => removeContainer(command, state, id),
+    // Its kernel keeps all memory of the programs in it in one memfd.
+    shmem: "own",
+    // It leaves a network namespace mounted there for its next sandbox; older ones do not.
+    close: async () => void (await run("umount", [join(state, "null-netns")]).catch(() => {})),
+  });
+}
+
+function ociConfig(ground: Ground, limited: boolean): object {
   const options = ["nosuid", "noexec", "nodev"];
   return {
     ociVersion: "1.0.2",
@@ -108,7 +135,7 @@ function ociConfig(ground: Ground, program: "runc" | "crun"): object {
     ],
     linux: {
       // crun without cgroups refuses limits.
-      ...(program === "crun" ? {} : { resources: limitsOf(ground) }),
+      ...(limited ? { resources: limitsOf(ground) } : {}),
       namespaces: ["pid", "network", "ipc", "uts", "mount"].map((type) => ({ type })),
       maskedPaths: ["/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/sched_debug"],
       readonlyPaths: ["/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus"],
@@ -124,20 +151,13 @@ const limitsOf = ({ shape }: Ground): object => ({
 /** All namespaces, no cgroup, no seccomp. */
 export function bwrapMode(ground: Ground): Mode {
   const env = Object.entries(ground.env).flatMap(([name, value]) => ["--setenv", name, value]);
-  return peerMode("bwrap", ground, () => [
-    ...["/usr/bin/bwrap", "--unshare-all", "--die-with-parent", "--clearenv", ...env],
-    ...["--uid", "1000", "--gid", "1000", "--ro-bind", ground.rootfs, "/"],
-    ...[
-      "--ro-bind",
-      ground.bundle.path,
-      "/fn",
-      "--proc",
-      "/proc",
-      "--dev",
-      "/dev",
-      "--tmpfs",
-      "/tmp",
+  return peerMode(ground, {
+    name: "bwrap",
+    argvOf: () => [
+      ...["/usr/bin/bwrap", "--unshare-all", "--die-with-parent", "--clearenv", ...env],
+      ...["--uid", "1000", "--gid", "1000", "--ro-bind", ground.rootfs, "/"],
+      ...["--ro-bind", ground.bundle.path, "/fn", "--proc", "/proc"],
+      ...["--dev", "/dev", "--tmpfs", "/tmp", "--chdir", "/", "--", ...ground.argv],
     ],
-    ...["--chdir", "/", "--", ...ground.argv],
-  ]);
+  });
 }

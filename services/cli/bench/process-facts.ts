@@ -15,8 +15,14 @@ export interface ProcessFacts {
 
 const NAMESPACES = ["user", "pid", "mnt", "net", "uts", "ipc", "cgroup", "time"] as const;
 
-/** Undefined when one of them has ended meanwhile, or there is none. */
-export function factsOfProcesses(pids: readonly number[]): ProcessFacts | undefined {
+/**
+ * Undefined when one of them has ended meanwhile, or there is none. Shmem (tmpfs, memfd) is counted with files, since snapshots lie there; as "own" it is
+ * memory that these processes alone share: each page once, as private.
+ */
+export function factsOfProcesses(
+  pids: readonly number[],
+  shmem: "own" | "files" = "files",
+): ProcessFacts | undefined {
   const last = pids.at(-1);
   if (last === undefined) return undefined;
   const facts: ProcessFacts = {
@@ -36,6 +42,9 @@ export function factsOfProcesses(pids: readonly number[]): ProcessFacts | undefi
         Number(new RegExp(`^${name}:\\s+(\\d+)`, "m").exec(rollup)?.[1] ?? 0);
       facts.private_kib += of("Anonymous");
       facts.shared_kib += of("Rss") - of("Anonymous");
+      if (shmem !== "own") continue;
+      facts.private_kib += of("Pss_Shmem");
+      facts.shared_kib -= residentShmem(pid);
     }
     facts.namespaces = NAMESPACES.filter(
       (name) => readlinkSync(`/proc/${last}/ns/${name}`) !== readlinkSync(`/proc/self/ns/${name}`),
@@ -94,6 +103,11 @@ function switchesOf(pid: number): number {
       switches += Number(count);
   }
   return switches;
+}
+
+function residentShmem(pid: number): number {
+  const status = readFileSync(`/proc/${pid}/status`, "latin1");
+  return Number(/^RssShmem:\s+(\d+) kB$/m.exec(status)?.[1] ?? 0);
 }
 
 function sandboxGroupOf(pid: number): string | undefined {

@@ -37,8 +37,11 @@ const BURST_SHARE = 0.1;
 const CONNECTIONS = 200;
 const MOST_AT_ONCE = 2000;
 const SCRIPT_BOUND_MS = 60_000;
-/** Nobody serves the calls: they end by this bound, the smallest there is, ms. */
-const QUEUE_WAIT_MS = "100";
+/**
+ * Nobody serves the calls: they end by this bound, ms. Not a multiple of the time between two checks: each call would end, at its gateway, just when
+ * another one is checked, always or never, as a run happens to begin.
+ */
+const QUEUE_WAIT_MS = "105";
 
 export interface QuotaReport {
   host: HostFacts;

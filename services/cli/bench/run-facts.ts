@@ -21,10 +21,14 @@ export function factsOf(serving: ServingSandbox, ground: Ground): RunFacts {
 }
 
 /** The same of a sandbox that this process has started itself, the only one there is of them. */
-export function factsOfChildren(serving: ServingSandbox, ground: Ground): RunFacts {
+export function factsOfChildren(
+  serving: ServingSandbox,
+  ground: Ground,
+  shmem?: "own" | "files",
+): RunFacts {
   return {
     phases: { ...serving.phases } as Record<string, number>,
     steps: {},
-    ...factsOfProcesses(descendantsOf(process.pid, ground.sandboxd.pid)),
+    ...factsOfProcesses(descendantsOf(process.pid, ground.sandboxd.pid), shmem),
   };
 }

@@ -1,6 +1,8 @@
 import { globSync } from "node:fs";
 import { join } from "node:path";
 import { PROJECT_ROOT } from "#embedded/unprivileged";
+import { Failure } from "../failure.ts";
+import { requireK6 } from "../load/k6-program.ts";
 import { addCargoResults } from "./cargo-results.ts";
 import { checkImports } from "./import-direction.ts";
 import { runNodeTests } from "./node-tests.ts";
@@ -53,6 +55,23 @@ async function testMachine(tell: (line: string) => void): Promise<Outcome> {
   };
 }
 
+async function findOrBuildK6(): Promise<Outcome> {
+  try {
+    const { path, version } = await requireK6({ niceness: 19, tell: () => {} });
+    return { passed: 1, failed: 0, skipped: 0, output: `k6 ${version} ${path}\n` };
+  } catch (error) {
+    if (!(error instanceof Failure)) throw error;
+    const output = `${error.message}\n  ${error.remedy}\n`;
+    return { passed: 0, failed: 1, skipped: 0, output };
+  }
+}
+
+async function loadTests(tell: (line: string) => void): Promise<Outcome> {
+  // Where this step runs alone: a test does not wait for as long as a build takes.
+  const k6 = await findOrBuildK6();
+  return k6.failed > 0 ? k6 : runNodeTests(testFiles("load"), 1, tell);
+}
+
 /** Every check there is, the quick ones first; what runs beside others is awaited at its place. */
 export const STEPS: readonly Step[] = [
   {
@@ -98,9 +117,16 @@ export const STEPS: readonly Step[] = [
     run: (tell) => runNodeTests(testFiles("e2e"), 2, tell),
   },
   {
+    name: "k6",
+    what: "k6 is found, or built",
+    // Its build needs nothing of the other steps, and only the next one needs it.
+    besideAfter: "types",
+    run: findOrBuildK6,
+  },
+  {
     name: "load",
-    what: "each load scenario for a moment, against a real service",
-    run: (tell) => runNodeTests(testFiles("load"), 1, tell),
+    what: "each load scenario for a moment by k6, against a real service",
+    run: loadTests,
   },
   {
     name: "testvm",

@@ -224,6 +224,7 @@ async function boot(options: BootCommandOptions): Promise<void> {
         process.stdout.write(`\n${table(columns, rows)}`);
     }
     for (const { mode, reason } of report.unavailable) process.stdout.write(`${mode}: ${reason}\n`);
+    for (const { mode, remark } of report.remarks) process.stdout.write(`${mode}: ${remark}\n`);
     writeFailures(report.firstFailures);
   }
   finish(rounds.signal, report.firstFailures);

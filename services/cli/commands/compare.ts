@@ -3,7 +3,8 @@ import { type CompareProgress, type CompareRequest, MOST_RUNS } from "#contracts
 import { type Path, pathSchema } from "#contracts/function";
 import { markdownTable } from "#report/page";
 import type { WholeRequest } from "../../worker/sandbox/index.ts";
-import { PEERS, type Peer, type PeerReport } from "../compare/peers.ts";
+import type { Peer } from "../bench/peer-abilities.ts";
+import { PEERS, type PeerReport } from "../compare/peers.ts";
 import { EXIT, Failure } from "../failure.ts";
 import { hostFacts } from "../host/facts.ts";
 import { writeReport } from "../terminal/report-file.ts";
@@ -45,7 +46,7 @@ Examples:
   ./cloister compare hello
   ./cloister compare primes --request '/?size=small' -n 20 --html primes.html
   ./cloister compare hello-python --data '{"name":"you"}' --markdown
-  ./cloister compare hello --peers process,runc,crun,bwrap
+  ./cloister compare hello --peers process,runc,crun,bwrap,runsc
   ./cloister compare --table -n 30 --markdown
 
 Each run is an invocation like any other: it is recorded, metered and counted against quotas. n runs of a start are n invocations, a warm one has three before it,

@@ -4,6 +4,7 @@ import { hostFacts } from "../host/facts.ts";
 import type { Finding } from "../host/finding.ts";
 import { confinement, controlGroups, namespaces, overlay, virtualisation } from "../host/kernel.ts";
 import { built, programs } from "../host/programs.ts";
+import { k6Finding } from "../load/k6-program.ts";
 import { green, printJson, red, yellow } from "../terminal/table.ts";
 
 export const registerDoctor = (program: Command): void => {
@@ -29,11 +30,12 @@ export const registerDoctor = (program: Command): void => {
 };
 
 async function examine(): Promise<Finding[]> {
-  const [spaces, layers, walls, tools] = await Promise.all([
+  const [spaces, layers, walls, tools, k6] = await Promise.all([
     namespaces(),
     overlay(),
     confinement(),
     programs(),
+    k6Finding(),
   ]);
   return [
     ...(await virtualisation()),
@@ -42,6 +44,7 @@ async function examine(): Promise<Finding[]> {
     ...walls,
     layers,
     ...tools,
+    k6,
     ...built(),
   ];
 }

@@ -1,7 +1,8 @@
 import { type Command, InvalidArgumentError, Option } from "commander";
 import type { Path } from "#contracts/function";
 import type { Scenario, Settings } from "#loadtests/lib/plan";
-import { SCENARIOS } from "#loadtests/scenarios/index";
+import { parseDuration, wrongDuration } from "#loadtests/lib/settings";
+import { SCENARIOS } from "#loadtests/plans/index";
 import { EXIT, Failure } from "../failure.ts";
 import type { LoadReport } from "../load/report.ts";
 import type { ReportFiles } from "../load/report-files.ts";
@@ -21,14 +22,10 @@ interface LoadCommandOptions extends ServiceOptions {
   failuresOnly?: boolean;
 }
 
-const UNITS: Record<string, number> = { ms: 1, s: 1000, m: 60_000 };
-const SHORTEST_MS = 200;
-
-export function parseDuration(text: string): number {
-  const [, digits = "", unit = ""] = /^(\d{1,7}(?:\.\d{1,3})?)(ms|s|m)$/.exec(text) ?? [];
-  const found = Number(digits) * (UNITS[unit] ?? Number.NaN);
-  if (digits !== "" && found >= SHORTEST_MS) return Math.round(found);
-  throw new InvalidArgumentError("Write it like 10s, 500ms or 2m, at least 200ms.");
+function duration(text: string): number {
+  const found = parseDuration(text);
+  if (found !== undefined) return found;
+  throw new InvalidArgumentError("Write it like 10s, 2500ms or 2m.");
 }
 
 const wholeUpTo =
@@ -44,11 +41,11 @@ export const registerLoad = (program: Command): void => {
     program
       .command("load")
       .description(
-        "load a service with one of the scenarios and write a report; starts a service for it when none runs",
+        "load a service with one of the scenarios by k6 and write a report; starts a service, and builds k6, when there is none",
       )
       .argument("[scenario]", "see --list")
       .option("--list", "name the scenarios and end")
-      .option("--duration <time>", "like 10s or 2m; default: the scenario's", parseDuration)
+      .option("--duration <time>", "like 10s or 2m; default: the scenario's", duration)
       .option("--vus <clients>", "callers at once; for a storm, functions", wholeUpTo(500))
       .option("--rate <per second>", "requests per second at the highest", wholeUpTo(20_000))
       .addOption(
@@ -64,7 +61,7 @@ export const registerLoad = (program: Command): void => {
   )
     .addHelpText(
       "after",
-      "\nExits with 1 when a threshold is crossed or the service goes away. For --ab set CLOISTER_AB_KEY, and CLOISTER_AB_ADMIN_KEY where tenants are made.\nRequests go to this machine only.",
+      "\nExits with 1 when a threshold is crossed or the service goes away. For --ab set CLOISTER_AB_KEY, and CLOISTER_AB_ADMIN_KEY where tenants are made.\nk6 is CLOISTER_K6, or the one in PATH, or built once with Go. Requests go to this machine only.",
     )
     .action(load);
 };
@@ -152,13 +149,8 @@ function settingsOf(scenario: Scenario, options: LoadCommandOptions): Settings {
       EXIT.usage,
     );
   }
-  if (duration > scenario.longestMs) {
-    throw new Failure(
-      `${scenario.name} runs for at most ${scenario.longestMs / 1000} s.`,
-      "Choose a shorter --duration.",
-      EXIT.usage,
-    );
-  }
+  const wrong = wrongDuration(scenario, duration);
+  if (wrong) throw new Failure(wrong, "Choose another --duration.", EXIT.usage);
   return {
     durationMs: duration,
     ...(clients === undefined ? {} : { clients }),

@@ -28,10 +28,8 @@ export function peerTable(peers: readonly PeerReport[]): ShownTable {
 
 /** What a reader must know of the peers beside the numbers: one sentence each. */
 export const peerRemarks = (peers: readonly PeerReport[]): string[] =>
-  peers.flatMap(({ peer, available, reason, first_failure }) =>
-    !available
-      ? [`${peer} cannot be had: ${reason}.`]
-      : first_failure !== undefined
-        ? [`${peer}, first failure: ${first_failure}.`]
-        : [],
-  );
+  peers.flatMap(({ peer, available, reason, remark, first_failure }) => [
+    ...(available ? [] : [`${peer} cannot be had: ${reason}.`]),
+    ...(remark === undefined ? [] : [`${peer}: ${remark}.`]),
+    ...(first_failure === undefined ? [] : [`${peer}, first failure: ${first_failure}.`]),
+  ]);

@@ -4,46 +4,27 @@ import { z } from "zod";
 import { type FunctionConfig, functionConfigSchema } from "#contracts/function";
 import { type Distribution, distribution, type Interval, medianInterval } from "#report/statistics";
 import type { WholeRequest } from "../../worker/sandbox/index.ts";
-import { type Ground, layGround } from "../bench/ground.ts";
-import { coldMode, processMode } from "../bench/own-modes.ts";
-import { bwrapMode, ociMode } from "../bench/peer-modes.ts";
-import { type Mode, runRounds } from "../bench/rounds.ts";
+import { layGround } from "../bench/ground.ts";
+import { coldMode } from "../bench/own-modes.ts";
+import { type Ability, PEER_ABILITIES, type Peer } from "../bench/peer-abilities.ts";
+import { runRounds } from "../bench/rounds.ts";
 import { Failure } from "../failure.ts";
 import { type Api, segment } from "../http/api.ts";
 import { foldersOf } from "../instance/folders.ts";
 
-export const PEERS = ["process", "runc", "crun", "bwrap", "runsc"] as const;
-export type Peer = (typeof PEERS)[number];
+export const PEERS = Object.keys(PEER_ABILITIES) as Peer[];
 
 /** Sandboxes of others, and Cloister's own cold ones in the same rounds, from the request for a sandbox to its first answer. */
 export interface PeerReport extends Distribution {
   peer: string;
   available: boolean;
   reason?: string;
+  /** What a reader must know of it here beside its numbers. */
+  remark?: string;
   p50_interval: Interval | null;
   first_failure?: string;
   times_ms: number[];
 }
-
-const PROGRAMS: Partial<Record<Peer, string>> = {
-  runc: "/usr/sbin/runc",
-  crun: "/usr/bin/crun",
-  bwrap: "/usr/bin/bwrap",
-};
-
-/** Why a peer cannot run here; undefined when it can. */
-function lackOf(peer: Peer): string | undefined {
-  if (peer === "runsc") return "runsc is not among the partners of this version";
-  const program = PROGRAMS[peer];
-  return program === undefined || existsSync(program) ? undefined : `${program} is not installed`;
-}
-
-const MAKERS: Record<Exclude<Peer, "runsc">, (ground: Ground) => Mode> = {
-  process: processMode,
-  runc: (ground) => ociMode("runc", ground),
-  crun: (ground) => ociMode("crun", ground),
-  bwrap: bwrapMode,
-};
 
 const versionsSchema = z.looseObject({
   versions: z.array(
@@ -67,11 +48,13 @@ export interface PeerRounds {
 /** Runs the caller's own function in the sandboxes of others, on this machine, as root. Throws a Failure where it cannot be done at all. */
 export async function measurePeers(options: PeerRounds): Promise<PeerReport[]> {
   const { name, version, peers, n, signal, onRound } = options;
-  const unavailable = peers.flatMap((peer) => {
-    const reason = lackOf(peer);
-    return reason === undefined ? [] : [absent(peer, reason)];
-  });
-  const able = peers.filter((peer): peer is Exclude<Peer, "runsc"> => lackOf(peer) === undefined);
+  const unavailable: PeerReport[] = [];
+  const able: Exclude<Ability, { lack: string }>[] = [];
+  for (const peer of peers) {
+    const ability: Ability = await PEER_ABILITIES[peer]();
+    if ("lack" in ability) unavailable.push(absent(peer, ability.lack));
+    else able.push(ability);
+  }
   if (able.length === 0) return unavailable;
   const { digest, config } = await deployed(options.api, name, version);
   const folder = join(foldersOf(options.dataDir).bundles, digest);
@@ -88,7 +71,7 @@ export async function measurePeers(options: PeerRounds): Promise<PeerReport[]> {
   try {
     const own = existsSync("/dev/kvm") && config.runtime !== "binary" ? ["microvm"] : [];
     const modes = [
-      ...able.map((peer) => MAKERS[peer](ground)),
+      ...able.map(({ make }) => make(ground)),
       ...(["container", ...own] as ("container" | "microvm")[]).map((kind) =>
         coldMode(ground, kind),
       ),
@@ -97,11 +80,13 @@ export async function measurePeers(options: PeerRounds): Promise<PeerReport[]> {
     const measured = modes.map((mode, index): PeerReport => {
       const { times = [], failures = [] } = outcomes[index] ?? {};
       const [first] = failures;
+      const remark = able[index]?.remark;
       return {
         peer: mode.name,
         available: true,
         ...distribution(times, failures.length),
         p50_interval: medianInterval(times),
+        ...(remark === undefined ? {} : { remark }),
         ...(first === undefined ? {} : { first_failure: first }),
         times_ms: times.map((ms) => Math.round(ms * 1000) / 1000),
       };

@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { comparisonSchema } from "#contracts/comparison";
 import { commandLine, type Instance, startInstance, testEnvironment } from "#testkit/instance";
+import { findRunsc } from "../host/runsc.ts";
 import { cli } from "./run-cli.ts";
 
 const EXAMPLE = join(import.meta.dirname, "../../../examples/hello");
@@ -24,7 +25,12 @@ describe("compare", { timeout: 300_000 }, () => {
     rmSync(folder, { recursive: true, force: true });
   });
 
-  const run = (...words: string[]) => cli(words, { data: instance.dataDirectory });
+  const run = (...words: string[]) =>
+    cli(words, {
+      data: instance.dataDirectory,
+      // Whether this machine has one or not, it is not to be had.
+      env: { CLOISTER_RUNSC: "/nowhere/runsc" },
+    });
 
   test("both paths and a peer, in JSON and in one file with plots", async () => {
     const html = join(folder, "hello.html");
@@ -61,9 +67,23 @@ describe("compare", { timeout: 300_000 }, () => {
       ["microvm-cold", 2, 0, true],
       ["runsc", 0, 0, false],
     ]);
+    assert.equal(peers.at(-1).reason, "CLOISTER_RUNSC names /nowhere/runsc, which is no program");
     const page = readFileSync(html, "utf8");
     assert.match(page, /<svg viewBox/);
     assert.doesNotMatch(page, /(?:src|href)="(?!#)|https?:\/\/(?!www\.w3\.org)/);
+  });
+
+  test("gVisor answers beside the others where it is installed", async (t) => {
+    const found = await findRunsc();
+    if ("lack" in found) return t.skip(found.lack);
+    const { code, stdout, stderr } = await cli(
+      ["compare", "hello", "-n", "1", "--path", "container", "--peers", "runsc", "--json"],
+      { data: instance.dataDirectory, env: { CLOISTER_RUNSC: found.path } },
+    );
+    assert.equal(code, 0, stderr);
+    const [own] = JSON.parse(stdout).peers;
+    assert.deepEqual([own.peer, own.n, own.failures], ["runsc", 1, 0], own.first_failure);
+    assert.match(own.remark, /^gVisor .+, platform systrap, (?:limited as runc is|without limits)/);
   });
 
   test("text to paste; a path that the function may not have is told, not replaced", async () => {

@@ -40,28 +40,35 @@ describe("what a kill -9 does to callers", { timeout: 300_000 }, () => {
       signal: AbortSignal.timeout(60_000),
     });
 
-  /** A call whose function has begun to run. In an object, because a promise of a promise is one. */
-  async function callUnderWay(): Promise<{ answer: Promise<Response> }> {
+  /** Calls, sent together, whose function has begun to run. */
+  async function callsUnderWay(count: number): Promise<Promise<Response>[]> {
     const abort = new AbortController();
     const lines = await followLogs(api, "waits", abort.signal);
-    const answer = call("waits");
-    const runs = (async () => {
-      for await (const { text } of lines) if (text.includes("started")) return;
+    const answers = Array.from({ length: count }, () => call("waits"));
+    const run = (async () => {
+      let begun = 0;
+      for await (const { text } of lines) if (text.includes("started") && ++begun === count) return;
     })();
-    // It answers only after its worker, or something else, has gone.
-    const early = answer.then(async (response) => {
-      throw new Error(`it was answered before it ran: ${await response.clone().text()}`);
+    // They answer only after their worker, or something else, has gone.
+    const early = Promise.race(answers).then(async (response) => {
+      throw new Error(`one was answered before all ran: ${await response.clone().text()}`);
     });
-    early.catch(() => {});
+    for (const promise of [early, ...answers]) promise.catch(() => {});
     try {
-      await promptly(Promise.race([runs, early]), RUNS_MS);
+      await promptly(Promise.race([run, early]), RUNS_MS);
     } catch (error) {
       throw new Error(`The service said:\n${instance.output()}`, { cause: error });
     } finally {
       abort.abort();
-      runs.catch(() => {});
+      run.catch(() => {});
     }
-    return { answer };
+    return answers;
+  }
+
+  /** In an object, because a promise of a promise is one. */
+  async function callUnderWay(): Promise<{ answer: Promise<Response> }> {
+    const [answer] = await callsUnderWay(1);
+    return { answer: answer as Promise<Response> };
   }
 
   function kill(service: string): { pid: number; startTime: string } {
@@ -90,12 +97,14 @@ describe("what a kill -9 does to callers", { timeout: 300_000 }, () => {
     assert.equal(await response.json(), "hello");
   }
 
-  test("worker: its callers get 502 worker_lost at once, the next are served", async () => {
-    const { answer } = await callUnderWay();
+  test("worker: each of its callers gets 502 worker_lost at once, the next are served", async () => {
+    // More than go alone: several of them are one job.
+    const answers = await callsUnderWay(8);
     kill("worker");
-    const response = await promptly(answer);
-    assert.equal(response.status, 502);
-    assert.equal(((await response.json()) as { code: string }).code, "worker_lost");
+    for (const response of await promptly(Promise.all(answers))) {
+      assert.equal(response.status, 502);
+      assert.equal(((await response.json()) as { code: string }).code, "worker_lost");
+    }
     await recovers("worker");
   });
 

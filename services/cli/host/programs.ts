@@ -4,6 +4,7 @@ import { PROJECT_ROOT } from "#embedded/unprivileged";
 import { imagesFolder } from "../instance/folders.ts";
 import { attempt } from "./attempt.ts";
 import { absent, type Finding, found, lacking } from "./finding.ts";
+import { findRunsc, RUNSC_PLATFORM } from "./runsc.ts";
 
 interface Program {
   name: string;
@@ -15,7 +16,7 @@ interface Program {
 
 const inProject = (path: string): string => join(PROJECT_ROOT, path);
 const SETUP = "Run ./cloister setup.";
-const PEER = "apt-get install it; only bench boot compares with it.";
+const PEER = "apt-get install it; only bench boot and compare --peers use it.";
 
 const PROGRAMS: readonly Program[] = [
   {
@@ -46,14 +47,23 @@ const PROGRAMS: readonly Program[] = [
 ];
 
 export async function programs(): Promise<Finding[]> {
-  return Promise.all(
-    PROGRAMS.map(async ({ name, path, args, required, remedy }) => {
-      const { ok, text } = await attempt(path, args);
-      const first = text.split("\n")[0] ?? "";
-      if (ok) return found(name, first.match(/v?\d+\.\d+[\w.+-]*/)?.[0] ?? first);
-      return (required ? lacking : absent)(name, first, remedy);
-    }),
-  );
+  const findings = PROGRAMS.map(async ({ name, path, args, required, remedy }) => {
+    const { ok, text } = await attempt(path, args);
+    const first = text.split("\n")[0] ?? "";
+    if (ok) return found(name, first.match(/v?\d+\.\d+[\w.+-]*/)?.[0] ?? first);
+    return (required ? lacking : absent)(name, first, remedy);
+  });
+  return Promise.all([...findings, runsc()]);
+}
+
+/** Tried, since gVisor that is installed need not start. */
+async function runsc(): Promise<Finding> {
+  const remedy =
+    "Put the runsc of gVisor into PATH, or name it with CLOISTER_RUNSC; only bench boot and compare --peers use it.";
+  const one = await findRunsc();
+  if ("lack" in one) return absent("runsc", one.lack, remedy);
+  const limits = one.unlimited === undefined ? "" : `, without limits: ${one.unlimited}`;
+  return found("runsc", `${one.version}, platform ${RUNSC_PLATFORM}${limits}`);
 }
 
 /** What set-up builds. */

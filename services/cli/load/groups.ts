@@ -35,7 +35,7 @@ export const keyText = ({ target, stream, tag, path, start }: GroupKey): string 
 export function groupsOf(samples: readonly Sample[]): Group[] {
   const met = new Map<string, { key: GroupKey; samples: Sample[] }>();
   for (const sample of samples) {
-    const { target, stream, tag = null, path = null, start = null } = sample;
+    const { target, stream, tag, path, start } = sample;
     const key: GroupKey = { target, stream, tag, path, start };
     const text = keyText(key);
     const group = met.get(text);
@@ -96,7 +96,7 @@ export function overTime(samples: readonly Sample[], elapsedMs: number, count = 
   const width = Math.max(1, elapsedMs) / count;
   const series = new Map<string, { target: string; path: string; slices: number[][] }>();
   for (const { target, path, outcome, atMs, totalMs } of samples) {
-    if (outcome !== "ok" || path === undefined) continue;
+    if (outcome !== "ok" || path === null) continue;
     const key = `${target}\u0000${path}`;
     let one = series.get(key);
     if (!one) {

@@ -1,6 +1,7 @@
 /** One step of rising load. */
 export interface Step {
   stream: string;
+  seconds: number;
   offered_per_s: number;
   /** Right answers to what was sent in this step. */
   answered_per_s: number;
@@ -20,7 +21,7 @@ export interface Knee {
   found: boolean;
 }
 
-/** A step that answers less than this part of what is offered does not keep up. */
+/** A step that answers less than this part of what is offered, by more than one request, does not keep up. */
 const KEPT = 0.95;
 /** Neither does one whose median is so many times that of the first: requests wait for each other. */
 const SLOWER = 5;
@@ -29,7 +30,8 @@ const SLOWER = 5;
 export function findKnee(steps: readonly Omit<Step, "saturated">[]): Knee {
   const base = steps[0]?.p50_ms ?? null;
   const judged = steps.map((step): Step => {
-    const behind = step.answered_per_s < KEPT * step.offered_per_s;
+    const missing = (step.offered_per_s - step.answered_per_s) * step.seconds;
+    const behind = missing > Math.max(1, (1 - KEPT) * step.offered_per_s * step.seconds);
     const slow = base !== null && step.p50_ms !== null && step.p50_ms > SLOWER * base;
     return { ...step, saturated: behind || slow || step.failed > 0 };
   });

@@ -1,24 +1,25 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { wrongness } from "./caller.ts";
 import { compareRuns, compareTargets, compareWithin } from "./comparison.ts";
+import { droppedByPart } from "./dropped.ts";
 import { groupsOf, overTime, sketch } from "./groups.ts";
+import { K6Lines, parseSummary } from "./k6-lines.ts";
 import { findKnee } from "./knee.ts";
-import { picker } from "./picker.ts";
 import type { Run, Sample } from "./sample.ts";
 import { judge } from "./thresholds.ts";
 
 function sample(more: Partial<Sample>): Sample {
   return {
-    ...{ atMs: 0, target: "a", stream: "s", tag: undefined, function: "hello", outcome: "ok" },
-    ...{ reason: undefined, status: 200, path: "container", start: "warm" },
-    ...{ firstByteMs: 1, totalMs: 2, bytesIn: 10, bytesOut: 0 },
+    ...{ atMs: 0, lateMs: 0, target: "a", stream: "s", tag: null, function: "hello" },
+    ...{ outcome: "ok", reason: null, lost: false, path: "container", start: "warm" },
+    ...{ firstByteMs: 1, totalMs: 2 },
     ...more,
   };
 }
 
-const runOf = (samples: Sample[], dropped: Run["dropped"] = []): Run => ({
-  ...{ samples, dropped, lateMs: [], elapsedMs: 1000, early: undefined },
+const runOf = (samples: Sample[], dropped: Run["dropped"] = new Map()): Run => ({
+  ...{ targets: [], beganAt: new Date(0), samples, dropped, bytes: { sent: 0, received: 0 } },
+  ...{ elapsedMs: 1000, early: undefined },
 });
 
 const times = (count: number, from: number, more: Partial<Sample> = {}): Sample[] =>
@@ -30,7 +31,7 @@ test("groups keep path and start kind apart; failures count but have no times", 
     sample({ start: "cold", totalMs: 500 }),
     sample({ path: "microvm", totalMs: 7 }),
     sample({ outcome: "failed", totalMs: 60_000 }),
-    sample({ outcome: "failed", path: undefined, start: undefined, totalMs: 1 }),
+    sample({ outcome: "failed", path: null, start: null, totalMs: 1 }),
   ]);
   const shown = groups.map((one) => [one.path, one.start, one.ok, one.failed, one.p99_ms]);
   assert.deepEqual(shown, [
@@ -68,7 +69,7 @@ test("times over the run fall into the slice in which they were sent", () => {
 
 test("the knee is the last step that kept up, and one slow step before it is noise", () => {
   const step = (offered: number, answered: number, p50 = 2, failed = 0) => ({
-    ...{ stream: `step-${offered}`, offered_per_s: offered, answered_per_s: answered },
+    ...{ stream: `step-${offered}`, seconds: 1, offered_per_s: offered, answered_per_s: answered },
     ...{ dropped: 0, failed, p50_ms: p50, p99_ms: p50 * 2 },
   });
   const found = findKnee([step(100, 100), step(200, 150), step(300, 300), step(400, 310)]);
@@ -79,6 +80,7 @@ test("the knee is the last step that kept up, and one slow step before it is noi
   assert.deepEqual([beyond.rate_per_s, beyond.found], [200, false]);
   assert.equal(findKnee([step(100, 100, 2, 1)]).rate_per_s, null);
   assert.equal(findKnee([]).rate_per_s, null);
+  assert.equal(findKnee([step(2.5, 2), step(4, 4)]).steps[0]?.saturated, false, "half a request");
 });
 
 test("thresholds are crossed by what they name only", () => {
@@ -89,7 +91,7 @@ test("thresholds are crossed by what they name only", () => {
       sample({ stream: "other", outcome: "failed" }),
       sample({ stream: "other", outcome: "refused" }),
     ],
-    [{ atMs: 1, target: "a", stream: "s" }],
+    new Map([["s", 1]]),
   );
   const crossed = (threshold: Parameters<typeof judge>[0]): boolean =>
     judge(threshold, run).crossed;
@@ -130,43 +132,58 @@ test("comparisons pair what differs in one part alone", () => {
   );
 });
 
-test("an answer must be whole, by the path asked for, and a refusal must say when to come again", () => {
-  const answer = { status: 200, path: "container", bytesIn: 10 } as const;
-  const request = { function: "f", path: "/" };
-  assert.equal(wrongness(request, answer, true, "", {}), undefined);
-  const asked = { ...request, isolation: "microvm" } as const;
-  assert.match(wrongness(asked, answer, true, "", {}) ?? "", /answered by container/);
-  const echo = { ...request, bodyBytes: 10, answer: "echo" } as const;
-  assert.equal(wrongness(echo, answer, true, "", {}), undefined);
-  assert.match(wrongness(echo, answer, false, "", {}) ?? "", /another body/);
-  assert.match(wrongness({ ...echo, bodyBytes: 11 }, answer, true, "", {}) ?? "", /another body/);
-  assert.match(
-    wrongness({ ...request, answer: { bytes: 9 } }, answer, true, "", {}) ?? "",
-    /length/,
-  );
-  const over = { status: 429, path: undefined, bytesIn: 1 };
-  assert.equal(
-    wrongness(request, over, true, '{"code":"quota_exceeded"}', {}),
-    "429 quota_exceeded",
-  );
-  const may = { ...request, mayBeRefused: true };
-  assert.equal(wrongness(may, over, true, "", { "retry-after": "1" }), undefined);
-  assert.equal(wrongness(may, over, true, "", {}), "429 without Retry-After");
+test("what a step dropped is what was due and not sent, and all steps together what k6 counted, or more", () => {
+  const plan = {
+    ...{ functions: [], tenants: [], thresholds: [] },
+    streams: [
+      {
+        ...{ name: "all", startMs: 0, requests: [], pick: "in-turn" as const },
+        arrival: {
+          ...{ kind: "rate" as const, mostInFlight: 1 },
+          steps: [
+            { name: "before", perSecond: 10, durationMs: 1000 },
+            { name: "burst", perSecond: 100, durationMs: 1000 },
+            { name: "after", perSecond: 10, durationMs: 1000 },
+          ],
+        },
+      },
+    ],
+  };
+  const sent = (before: number, burst: number, after: number, dropped: number) => {
+    const samples = [
+      ...times(before, 1, { stream: "before" }),
+      ...times(burst, 1, { stream: "burst" }),
+      ...times(after, 1, { stream: "after" }),
+    ];
+    return [...droppedByPart(plan, samples, { dropped: () => dropped }, false).values()];
+  };
+  assert.deepEqual(sent(10, 60, 10, 40), [0, 40, 0]);
+  assert.deepEqual(sent(10, 59, 11, 40), [0, 40, 0], "one of the burst was sent late");
+  assert.deepEqual(sent(10, 60, 8, 42), [0, 40, 2]);
+  assert.deepEqual(sent(10, 100, 9, 0), [0, 0, 0], "the last is due at the very end");
+  assert.deepEqual(sent(10, 100, 10, 1), [0, 0, 1]);
+  assert.deepEqual(sent(10, 100, 5, 0), [0, 0, 4], "k6 was behind at the end");
 });
 
-test("each target gets the same requests, by weight and in turn, the same each time", () => {
-  const requests = [
-    { function: "often", path: "/", weight: 9 },
-    { function: "rare", path: "/", weight: 1 },
-  ];
-  const draw = (pick: "in-turn" | "by-weight"): string[] => {
-    const next = picker({ requests, pick }, ["a", "b"]);
-    return Array.from({ length: 2000 }, next).map((one) => one.request.function + one.caller);
-  };
-  assert.deepEqual(draw("in-turn").slice(0, 5), ["oftena", "oftenb", "rarea", "rareb", "oftena"]);
-  const drawn = draw("by-weight");
-  assert.deepEqual(drawn, draw("by-weight"));
-  const count = (word: string): number => drawn.filter((one) => one === word).length;
-  assert.equal(count("oftena"), count("oftenb"));
-  assert.ok(count("rarea") > 60 && count("rarea") < 140, `${count("rarea")} of 1000`);
+test("lines are cut wherever they come in parts; what is not the scripts' is k6's own", () => {
+  const told: unknown[] = [];
+  const lines = new K6Lines((one) => void told.push(one));
+  const call = JSON.stringify(["call", sample({ totalMs: 7 })]);
+  lines.add(`${call.slice(0, 20)}`);
+  lines.add(`${call.slice(20)}\nsomething is wrong\n["call",{"atMs":"1"}]\n["sent",{}]\nrest`);
+  assert.deepEqual(told, [
+    ["call", sample({ totalMs: 7 })],
+    ["sent", {}],
+  ]);
+  assert.match(lines.said, /^something is wrong\n\["call".*\nrest$/s);
+});
+
+test("k6's summary gives counts by scenario, and what is none is not read", () => {
+  const summary = parseSummary(
+    '{"metrics":{"iterations":{"count":12,"rate":1},"dropped_iterations{scenario:steady}":{"count":3,"rate":1},"data_sent":{"count":9}}}',
+  );
+  assert.equal(summary?.iterations, 12);
+  assert.deepEqual([summary?.dropped("steady"), summary?.dropped("other")], [3, 0]);
+  assert.deepEqual(summary?.bytes, { sent: 9, received: 0 });
+  assert.equal(parseSummary("{"), undefined);
 });

@@ -1,12 +1,17 @@
 import { z } from "zod";
-import { stagesMs } from "#loadtests/lib/arrivals";
-import type { Plan, Scenario, Settings, Threshold } from "#loadtests/lib/plan";
+import {
+  type Plan,
+  partsOf,
+  type Scenario,
+  type Settings,
+  type Threshold,
+} from "#loadtests/lib/plan";
 import { ascending, percentile } from "#report/statistics";
 import { type HostFacts, hostFacts } from "../host/facts.ts";
 import { compareRuns, compareTargets, compareWithin, type Ratio } from "./comparison.ts";
 import { type Group, groupsOf, type OverTime, overTime, rounded } from "./groups.ts";
 import { findKnee, type Knee } from "./knee.ts";
-import type { EarlyEnd, Run } from "./sample.ts";
+import type { EarlyEnd, Run, Target } from "./sample.ts";
 import { judge, type ThresholdResult } from "./thresholds.ts";
 
 /** What a run came to, as it is kept. Times in ms. */
@@ -21,7 +26,7 @@ export interface LoadReport {
   generator: { name: string; version: string };
   host: HostFacts;
   /** Functions were called `prefix` and their name in the scenario; `tenants` are ids. By these the service's records of the run are found. */
-  targets: { label: string; url: string; prefix: string; tenants: readonly string[] }[];
+  targets: readonly Target[];
   totals: {
     sent: number;
     ok: number;
@@ -29,10 +34,11 @@ export interface LoadReport {
     failed: number;
     dropped: number;
     ok_per_s: number;
+    /** As k6 counts them: with heads, and with those of what it deployed. */
     bytes_in: number;
     bytes_out: number;
   };
-  /** How late the generator itself was with requests that were due; null without open streams. */
+  /** How late k6 itself was with requests that were due; null where no open stream went without drops. */
   late_p50_ms: number | null;
   late_p99_ms: number | null;
   groups: Group[];
@@ -51,21 +57,17 @@ export interface ReportInput {
   settings: Settings;
   plan: Plan;
   thresholds: readonly Threshold[];
-  targets: LoadReport["targets"];
   generator: { name: string; version: string };
-  beganAt: Date;
   run: Run;
   baseline?: Baseline;
 }
 
 export function reportOf(input: ReportInput): LoadReport {
-  const { scenario, settings, plan, targets, run } = input;
-  const { samples, dropped } = run;
+  const { scenario, settings, plan, run } = input;
+  const { samples, dropped, targets } = run;
   const count = (outcome: string): number =>
     samples.filter((sample) => sample.outcome === outcome).length;
-  const sum = (of: "bytesIn" | "bytesOut"): number =>
-    samples.reduce((all, sample) => all + sample[of], 0);
-  const late = ascending(run.lateMs);
+  const late = ascending(latenessOf(plan, run));
   const ok = count("ok");
   const groups = groupsOf(samples);
   const [first, second] = targets;
@@ -73,21 +75,21 @@ export function reportOf(input: ReportInput): LoadReport {
     schema: 1,
     scenario: scenario.name,
     shows: scenario.shows,
-    beganAt: input.beganAt.toISOString(),
+    beganAt: run.beganAt.toISOString(),
     elapsed_ms: Math.round(run.elapsedMs),
     settings,
     generator: input.generator,
     host: hostFacts(),
-    targets: targets.map(({ label, url, prefix, tenants }) => ({ label, url, prefix, tenants })),
+    targets,
     totals: {
       sent: samples.length,
       ok,
       refused: count("refused"),
       failed: count("failed"),
-      dropped: dropped.length,
+      dropped: [...dropped.values()].reduce((sum, count) => sum + count, 0),
       ok_per_s: run.elapsedMs > 0 ? Math.round((ok / run.elapsedMs) * 1e5) / 100 : 0,
-      bytes_in: sum("bytesIn"),
-      bytes_out: sum("bytesOut"),
+      bytes_in: run.bytes.received,
+      bytes_out: run.bytes.sent,
     },
     late_p50_ms: rounded(percentile(late, 0.5)),
     late_p99_ms: rounded(percentile(late, 0.99)),
@@ -113,8 +115,8 @@ export function reportOf(input: ReportInput): LoadReport {
 /** Failures by what was wrong, the most frequent first. */
 function failuresOf({ samples }: Run): LoadReport["failures"] {
   const found = new Map<string, { reason: string; count: number; first_at_ms: number }>();
-  for (const { outcome, reason = "unknown", atMs } of samples) {
-    if (outcome !== "failed") continue;
+  for (const { outcome, reason, atMs } of samples) {
+    if (outcome !== "failed" || reason === null) continue;
     const known = found.get(reason) ?? { reason, count: 0, first_at_ms: Math.round(atMs) };
     known.count += 1;
     known.first_at_ms = Math.min(known.first_at_ms, Math.round(atMs));
@@ -123,26 +125,40 @@ function failuresOf({ samples }: Run): LoadReport["failures"] {
   return [...found.values()].sort((a, b) => b.count - a.count);
 }
 
-/** Each open stream is a step, as the plan orders them. Steps that were never begun are left out. */
-function kneeOf(plan: Plan, run: Run): Knee {
-  const steps = plan.streams.flatMap(({ name, arrival, startMs }) => {
-    if (arrival.kind !== "rate" || run.elapsedMs < startMs) return [];
-    const seconds = stagesMs(arrival.stages) / 1000;
-    const [stage] = arrival.stages;
-    const mine = run.samples.filter(({ stream }) => stream === name);
-    const right = mine.filter(({ outcome }) => outcome === "ok");
-    const times = ascending(right.map(({ totalMs }) => totalMs));
-    return [
-      {
-        stream: name,
-        offered_per_s: rounded(stage?.toPerSecond) ?? 0,
-        answered_per_s: rounded(right.length / seconds) ?? 0,
-        dropped: run.dropped.filter(({ stream }) => stream === name).length,
-        failed: mine.filter(({ outcome }) => outcome === "failed").length,
-        p50_ms: rounded(percentile(times, 0.5)),
-        p99_ms: rounded(percentile(times, 0.99)),
-      },
-    ];
+/** Of streams that dropped nothing: which of its requests one is that comes after a drop, nobody knows. */
+function latenessOf({ streams }: Plan, { samples, dropped }: Run): number[] {
+  const whole = streams.filter((stream) => partsOf(stream).every((part) => !dropped.get(part)));
+  const parts = new Set(whole.flatMap(partsOf));
+  return samples.flatMap(({ stream, lateMs }) =>
+    lateMs === null || !parts.has(stream) ? [] : Math.max(0, lateMs),
+  );
+}
+
+/** The steps of rising load. Those that were never begun are left out. */
+function kneeOf({ streams }: Plan, run: Run): Knee {
+  const steps = streams.flatMap(({ arrival, startMs }) => {
+    if (arrival.kind !== "rate") return [];
+    let beginsMs = startMs;
+    return arrival.steps.flatMap(({ name, perSecond, durationMs }) => {
+      const beganMs = beginsMs;
+      beginsMs += durationMs;
+      if (run.elapsedMs < beganMs) return [];
+      const mine = run.samples.filter(({ stream }) => stream === name);
+      const right = mine.filter(({ outcome }) => outcome === "ok");
+      const times = ascending(right.map(({ totalMs }) => totalMs));
+      return [
+        {
+          stream: name,
+          seconds: durationMs / 1000,
+          offered_per_s: rounded(perSecond) ?? 0,
+          answered_per_s: rounded((right.length * 1000) / durationMs) ?? 0,
+          dropped: run.dropped.get(name) ?? 0,
+          failed: mine.filter(({ outcome }) => outcome === "failed").length,
+          p50_ms: rounded(percentile(times, 0.5)),
+          p99_ms: rounded(percentile(times, 0.99)),
+        },
+      ];
+    });
   });
   return findKnee(steps);
 }

@@ -1,13 +1,13 @@
-import { createRequire } from "node:module";
-import { plannedRequests } from "#loadtests/lib/arrivals";
-import type { Plan, Scenario, Settings } from "#loadtests/lib/plan";
+import { randomBytes } from "node:crypto";
+import { type Plan, plannedRequests, type Scenario, type Settings } from "#loadtests/lib/plan";
 import { EXIT, Failure } from "../failure.ts";
 import { withProgress } from "../terminal/progress.ts";
-import { type Deployment, deployFor } from "./deployment.ts";
-import { generate, MOST_REQUESTS } from "./generator.ts";
+import { requireK6 } from "./k6-program.ts";
+import { MOST_REQUESTS, runK6 } from "./k6-run.ts";
 import { type Baseline, type LoadReport, reportOf } from "./report.ts";
 import type { Sample } from "./sample.ts";
-import { findOrStartService, requireLoopback } from "./service.ts";
+import { findOrStartService, type Governed, requireLoopback } from "./service.ts";
+import { sweep } from "./sweep.ts";
 import { isTimed } from "./thresholds.ts";
 
 export interface LoadOptions {
@@ -15,7 +15,7 @@ export interface LoadOptions {
   settings: Settings;
   dataDir?: string;
   /** A second service, called in turn with the first. */
-  against?: { url: string; key: string; adminKey: string | undefined };
+  against?: Governed;
   /** Limits on times say nothing on a machine that does other work. */
   failuresOnly: boolean;
   baseline?: Baseline;
@@ -27,70 +27,56 @@ export interface LoadOptions {
 
 const PROGRESS_MS = 1000;
 
-/** Starts what is missing, deploys, sends, removes, stops. The report is there even when the run ended early. */
+/** Finds or builds k6, starts a service where none runs, has k6 send, removes, stops. The report is there even when the run ended early. */
 export async function runLoad(options: LoadOptions): Promise<LoadReport> {
-  const { scenario, settings, signal, tell, against } = options;
+  const { scenario, settings, failuresOnly, baseline, signal, tell, onProgress, against } = options;
   const plan = scenario.plan(settings);
   requireBounded(plan);
   if (against) requireLoopback(against.url);
+  const k6 = await withProgress("Building k6", () => requireK6({ signal, tell }));
   const service = await findOrStartService(options.dataDir, signal, tell);
-  const deployments: Deployment[] = [];
+  const services: Governed[] = against ? [service, against] : [service];
+  const run = `load-${randomBytes(4).toString("hex")}`;
+  const counts = { ok: 0, refused: 0, failed: 0 };
+  let timer: NodeJS.Timeout | undefined;
+  let hasSent = false;
   try {
-    const services = against ? [service, against] : [service];
-    const what = `Deploying ${plan.functions.length} function${plan.functions.length === 1 ? "" : "s"}`;
-    await withProgress(what, async () => {
-      for (const [index, one] of services.entries())
-        deployments.push(await deployFor(plan, index === 0 ? "a" : "b", one, signal));
+    const count = plan.functions.length;
+    tell(`Deploying ${count} function${count === 1 ? "" : "s"} …`);
+    const sent = await runK6({
+      ...{ k6, scenario, settings, plan, services, run, signal },
+      onSending() {
+        hasSent = true;
+        tell(`Sending ${scenario.name} for ${settings.durationMs / 1000} s …`);
+        const began = Date.now();
+        const progress = (): void => onProgress?.({ ...counts, elapsedMs: Date.now() - began });
+        timer = setInterval(progress, PROGRESS_MS);
+      },
+      onSample({ outcome }: Sample) {
+        counts[outcome] += 1;
+      },
     });
-    return await send(options, plan, deployments);
+    return reportOf({
+      ...{ scenario, settings, plan },
+      thresholds: plan.thresholds.filter((one) => !failuresOnly || !isTimed(one)),
+      generator: { name: "k6", version: k6.version },
+      run: sent,
+      ...(baseline ? { baseline } : {}),
+    });
   } finally {
-    const left: string[] = [];
-    for (const deployment of deployments) left.push(...(await deployment.remove()));
-    if (left.length > 0)
-      tell(`Not removed, because the service did not answer: ${left.join(", ")}.`);
+    clearInterval(timer);
+    for (const one of services) {
+      const left = await sweep(one, run, plan.tenants.length > 0);
+      // What set-up had made when it failed, it has removed itself.
+      if (left.length > 0 && (hasSent || signal.aborted))
+        tell(`Not removed from ${one.url}: ${left.join(", ")}.`);
+    }
     await service.stop();
   }
 }
 
-async function send(
-  { scenario, settings, failuresOnly, baseline, signal, tell, onProgress }: LoadOptions,
-  plan: Plan,
-  deployments: readonly Deployment[],
-): Promise<LoadReport> {
-  const targets = deployments.map(({ target }) => target);
-  tell(`Sending ${scenario.name} for ${settings.durationMs / 1000} s …`);
-  const counts = { ok: 0, refused: 0, failed: 0 };
-  const beganAt = new Date();
-  const timer = setInterval(
-    () => onProgress?.({ ...counts, elapsedMs: Date.now() - beganAt.getTime() }),
-    PROGRESS_MS,
-  );
-  const onSample = ({ outcome }: Sample): void => {
-    counts[outcome] += 1;
-  };
-  const run = await generate(plan, targets, { signal, onSample }).finally(() =>
-    clearInterval(timer),
-  );
-  return reportOf({
-    scenario,
-    settings,
-    plan,
-    thresholds: plan.thresholds.filter((one) => !failuresOnly || !isTimed(one)),
-    targets,
-    generator: { name: "undici", version: undiciVersion() },
-    beganAt,
-    run,
-    ...(baseline ? { baseline } : {}),
-  });
-}
-
-function undiciVersion(): string {
-  const { version } = createRequire(import.meta.url)("undici/package.json") as { version: string };
-  return version;
-}
-
-function requireBounded(plan: Plan): void {
-  const planned = plan.streams.reduce((sum, stream) => sum + (plannedRequests(stream) ?? 0), 0);
+function requireBounded({ streams }: Plan): void {
+  const planned = streams.reduce((sum, stream) => sum + (plannedRequests(stream) ?? 0), 0);
   if (planned <= MOST_REQUESTS) return;
   throw new Failure(
     `That would be ${Math.round(planned)} requests, more than the ${MOST_REQUESTS} a run may send.`,

@@ -2,15 +2,17 @@ import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { z } from "zod";
+import { isLoopback } from "#loadtests/lib/settings";
 import { EXIT, Failure, messageOf } from "../failure.ts";
 import { type Credentials, readCredentials } from "../http/api.ts";
 import { dataFolder } from "../instance/folders.ts";
 import { freePort, Instance } from "../instance/instance.ts";
 
+/** A service, with the key of who may make tenants there where it is known. */
+export type Governed = Credentials & { adminKey: string | undefined };
+
 /** The service that is loaded. */
-export interface LoadedService extends Credentials {
-  /** For scenarios that make tenants; undefined when it is not known. */
-  adminKey: string | undefined;
+export interface LoadedService extends Governed {
   /** Stops it when this run has started it. */
   stop(): Promise<void>;
 }
@@ -81,8 +83,7 @@ function adminKeyIn(file: string): string | undefined {
 
 /** Load goes to this machine only: it would be an attack on any other. */
 export function requireLoopback(url: string): void {
-  const host = URL.canParse(url) ? new URL(url).hostname : "";
-  if (host === "localhost" || host === "[::1]" || /^127(?:\.\d{1,3}){3}$/.test(host)) return;
+  if (isLoopback(url.replace(/\/+$/, ""))) return;
   throw new Failure(
     `${url} is not an address of this machine, and load is sent to no other.`,
     "Run ./cloister load where the service runs, with http://127.0.0.1:<port>.",

@@ -36,9 +36,11 @@ function ruleOf({ measure, stream, part, most, least }: Threshold): string {
 function measured({ measure, stream, part }: Threshold, run: Run): number | null {
   const mine = (one: { stream: string }): boolean => stream === undefined || one.stream === stream;
   const samples = run.samples.filter(mine);
-  const dropped = run.dropped.filter(mine).length;
-  const sorted = (times: (number | undefined)[]): number[] =>
-    ascending(times.filter((time) => time !== undefined));
+  const dropped = [...run.dropped]
+    .filter(([name]) => mine({ stream: name }))
+    .reduce((sum, [, count]) => sum + count, 0);
+  const sorted = (times: (number | null)[]): number[] =>
+    ascending(times.filter((time) => time !== null));
   const right = samples.filter(({ outcome }) => outcome === "ok");
   const totals = (at: number): number | null =>
     percentile(sorted(right.map(({ totalMs }) => totalMs)), at);

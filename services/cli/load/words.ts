@@ -99,6 +99,8 @@ export function sentences(report: LoadReport): string[] {
 export function earlySentence({ early }: LoadReport): string {
   const at = `after ${figure((early?.atMs ?? 0) / 1000)} s`;
   if (early?.why === "service-lost") return `The service could not be reached any more ${at}.`;
+  if (early?.why === "k6-ended")
+    return `k6 ended ${at} of itself${early.said ? `: ${early.said}` : "."}`;
   if (early?.why === "interrupted") return `The run was interrupted ${at}.`;
   return `The run ended ${at} because it had sent as many requests as one may.`;
 }

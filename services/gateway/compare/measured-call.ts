@@ -65,8 +65,8 @@ export class MeasuredCall implements CallHandler, TakenCall, OpenCall {
     context.opened(this);
   }
 
-  get queuedAt(): string | undefined {
-    return this.#delivery.queuedAt;
+  get queued(): TakenCall["queued"] {
+    return this.#delivery.queued;
   }
 
   /** Rejects with a CloisterError; `signal` ends it with `invocation_cancelled`. */

@@ -101,16 +101,22 @@ test("a call goes where its function is warm, while there is room", async () => 
 
 test("a node that dies: what no worker has begun goes to another, and nothing runs twice", async () => {
   const release = Promise.withResolvers<void>();
+  const full = Promise.withResolvers<void>();
   const hold: Behaviour = async (served) => {
     served.reply.announce();
+    if (first.jobs.length === 10) full.resolve();
     await release.promise;
     await answers(200)(served);
   };
   const first = await node("node_first", { concurrency: 10 });
   first.behaviours.set("/held", hold);
-  // More places are told of than jobs are taken: the rest waits in the queue of this node.
+  const held = (count: number) => Array.from({ length: count }, () => rig.fetch("/f/any/held"));
+  const calls = held(9);
+  // More places are told of than calls are taken: the rest waits in the queue of this node.
   await first.beat({ concurrency: 40 });
-  const calls = Array.from({ length: 30 }, () => rig.fetch("/f/any/held"));
+  calls.push(...held(1));
+  await full.promise;
+  calls.push(...held(20));
   await until("waiting_calls", 20);
   const second = await node("node_second");
   first.mute();

@@ -2,7 +2,8 @@ import type { Path } from "#contracts/function";
 import type { InvocationJob, ReplyMeta } from "#contracts/invocation";
 import type { PlacementEngine } from "#contracts/placement-engine";
 import type { CallTarget } from "#db/functions";
-import type { InvocationProducer } from "#queue/invocation-queue";
+import type { InvocationProducer } from "#queue/invocation-producer";
+import type { QueuedCall } from "#queue/outbox";
 import { Backlog, type BacklogLimits } from "./backlog.ts";
 import { canServe, type Demand, nodeDemand, type Offer, refusalOf } from "./demand.ts";
 import { FairQueue } from "./fair-queue.ts";
@@ -27,7 +28,7 @@ export interface Passage {
   state: "waits" | "sent" | "taken" | "over";
   group: NodeGroup | undefined;
   room: NodeRoom<Passage> | undefined;
-  adding: Promise<void> | undefined;
+  queued: Pick<QueuedCall, "state" | "takeBack"> | undefined;
   sentMs: number;
   /** How long it waited at the node; unknown for one that needed a start. */
   waitedMs: number | undefined;
@@ -43,7 +44,7 @@ interface NodeGroup {
 }
 
 export interface DispatcherOptions {
-  producer: Pick<InvocationProducer, "open" | "add" | "remove" | "forget">;
+  producer: Pick<InvocationProducer, "open" | "add" | "forget">;
   nodes: Pick<LiveNodes, "get" | "values" | "awaited">;
   limits: BacklogLimits;
   /** Rules of this installation; the built-in ones when absent. */
@@ -106,7 +107,7 @@ export class Dispatcher {
       state: "waits",
       group: undefined,
       room: undefined,
-      adding: undefined,
+      queued: undefined,
       sentMs: 0,
       waitedMs: undefined,
     };
@@ -136,15 +137,15 @@ export class Dispatcher {
 
   /** It has ended, in whatever way. */
   done(passage: Passage): void {
-    const { state, room, group, bytes, ticket } = passage;
-    const { tenantId } = ticket.job;
+    const { state, room, group, bytes } = passage;
+    const { tenantId } = passage.ticket.job;
     passage.state = "over";
     if (state === "waits") {
       if (group?.waiting.delete(tenantId, passage)) this.#backlog.leave(tenantId, bytes);
       return;
     }
     if (!room) return;
-    if (state === "sent") void this.#options.producer.remove(ticket.job.id, room.node.beat.id);
+    if (state === "sent") void passage.queued?.takeBack();
     this.#leaveRoom(passage);
     if (this.#backlog.calls > 0) this.#pump();
   }
@@ -183,10 +184,8 @@ export class Dispatcher {
     const back: Passage[] = [];
     await Promise.all(
       [...room.sent].map(async (passage) => {
-        // Not before it is there: it could come into the queue after it was looked for.
-        await passage.adding?.catch(() => {});
-        if (passage.state !== "sent" || passage.room !== room) return;
-        const removed = await this.#options.producer.remove(passage.ticket.job.id, nodeId);
+        if (passage.state !== "sent") return;
+        const removed = await passage.queued?.takeBack();
         // Its caller may have gone meanwhile; a worker cannot have come.
         if (removed && passage.state === "sent") back.push(passage);
       }),
@@ -308,8 +307,9 @@ export class Dispatcher {
       this.#flows.set(job.tenantId, flow);
     }
     flow.underWay++;
-    passage.adding = this.#options.producer.add(job, room.node.beat.id);
-    passage.adding.catch((error: Error) => passage.ticket.notQueued(error));
+    passage.queued = this.#options.producer.add(job, room.node.beat.id, (error) =>
+      passage.ticket.notQueued(error),
+    );
   }
 
   #leaveRoom(passage: Passage): void {

@@ -75,8 +75,8 @@ export class Call implements CallHandler, TakenCall {
     return this.#finished;
   }
 
-  get queuedAt(): string | undefined {
-    return this.#delivery.queuedAt;
+  get queued(): TakenCall["queued"] {
+    return this.#delivery.queued;
   }
 
   /** The function is known: from now on the call has a bound. */

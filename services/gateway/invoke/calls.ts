@@ -1,4 +1,5 @@
 import type { InvocationLink } from "#protocol/link";
+import type { QueuedCall } from "#queue/outbox";
 
 /** A call nobody has taken yet. */
 export interface WaitingCall {
@@ -10,8 +11,8 @@ export interface WaitingCall {
 
 /** What a worker's announcement and a lost job are told to. */
 export interface TakenCall extends WaitingCall {
-  /** The node in whose queue its job is, as far as this side knows. */
-  readonly queuedAt: string | undefined;
+  /** Its place in the queue of a node, until a worker is known to have it. */
+  readonly queued: Pick<QueuedCall, "state"> | undefined;
   /** A worker has the invocation; called within the link's `invoke`. */
   attach(link: InvocationLink, streamId: number): void;
   /** Ends it with an error, unless it has ended. */

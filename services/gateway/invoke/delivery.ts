@@ -46,9 +46,8 @@ export class Delivery {
     return this.#stream;
   }
 
-  /** The node in whose queue its job is, as far as this side knows. */
-  get queuedAt(): string | undefined {
-    return this.#passage?.state === "sent" ? this.#passage.room?.node.beat.id : undefined;
+  get queued(): TakenCall["queued"] {
+    return this.#passage?.state === "sent" ? this.#passage.queued : undefined;
   }
 
   /** `bytes` is what its body takes while it waits. Throws a CloisterError when no node can serve it, or too much waits. */

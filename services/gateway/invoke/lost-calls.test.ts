@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import { connect } from "node:net";
 import { after, before, test } from "node:test";
-import { InvocationProducer } from "#queue/invocation-queue";
+import { InvocationProducer } from "#queue/invocation-producer";
 import { type GatewayRig, startGatewayRig } from "../testkit/gateway-rig.ts";
 import { headOf, WorkerSide } from "../testkit/worker-side.ts";
 

@@ -1,6 +1,6 @@
 import { CloisterError } from "#errors/catalogue";
-import type { JobState } from "#queue/invocation-queue";
-import type { Calls, WaitingCall } from "./calls.ts";
+import type { JobState } from "#queue/outbox";
+import type { Calls, TakenCall } from "./calls.ts";
 
 /** A worker announces what it takes within some ms; after this it must have, ms. */
 const ANNOUNCE_MS = 2000;
@@ -9,15 +9,11 @@ const ANNOUNCE_MS = 2000;
  * Finds calls whose job nobody will ever serve: one that a worker took and died with before it announced itself, or one that Redis
  * has lost. Looks only when something broke; otherwise the queue's own bound holds.
  */
-export class LostJobs<
-  C extends WaitingCall & { readonly queuedAt: string | undefined; fail(error: unknown): void },
-> {
-  readonly #calls: Calls<C>;
-  readonly #state: (id: string, nodeId: string) => Promise<JobState>;
+export class LostJobs {
+  readonly #calls: Calls<TakenCall>;
 
-  constructor(calls: Calls<C>, state: (id: string, nodeId: string) => Promise<JobState>) {
+  constructor(calls: Calls<TakenCall>) {
     this.#calls = calls;
-    this.#state = state;
   }
 
   /** A worker's link broke. */
@@ -45,15 +41,15 @@ export class LostJobs<
     }, ANNOUNCE_MS).unref();
   }
 
-  async #among(calls: C[], state: JobState): Promise<C[]> {
-    const found: C[] = [];
+  async #among(calls: TakenCall[], state: JobState): Promise<TakenCall[]> {
+    const found: TakenCall[] = [];
     for (const call of calls) {
-      const nodeId = call.queuedAt;
-      if (nodeId === undefined) continue;
+      const { queued } = call;
+      if (!queued) continue;
       // Without Redis nothing can be told, and its return is a reason to look again.
-      const now = await this.#state(call.id, nodeId).catch(() => undefined);
+      const now = await queued.state().catch(() => undefined);
       // One that has gone to another node meanwhile is not lost.
-      if (now === state && call.queuedAt === nodeId) found.push(call);
+      if (now === state && call.queued === queued) found.push(call);
     }
     return found;
   }

@@ -1,5 +1,5 @@
 import type { InvocationJob } from "#contracts/invocation";
-import { InvocationConsumer } from "#queue/invocation-queue";
+import { InvocationConsumer } from "#queue/invocation-consumer";
 import {
   NODE_ASKED_CHANNEL,
   type NodeHeartbeat,
@@ -156,12 +156,12 @@ export class WorkerSide {
     return new Promise((resolve) => this.#idle.push(resolve));
   }
 
-  pause(): Promise<void> {
-    return this.#consumer.pause();
+  pause(): void {
+    this.#consumer.pause();
   }
 
-  resume(): Promise<void> {
-    return this.#consumer.resume();
+  resume(): void {
+    this.#consumer.resume();
   }
 
   async stop(): Promise<void> {

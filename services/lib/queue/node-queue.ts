@@ -17,7 +17,18 @@ export const NODES_INDEX = "cloister:nodes";
  */
 export const queueOf = (nodeId: string): string => `invocations.${nodeId}`;
 
-export type NodeQueue = Queue<InvocationJob, void, typeof JOB_NAME>;
+/** A job is one or more invocations that came about together and share nothing but their way (docs/adr/0003-batches.md). */
+export type Invocations = readonly InvocationJob[];
+export type NodeQueue = Queue<Invocations, void, typeof JOB_NAME>;
+
+let batches = 0;
+
+/** The id of a job, never given twice: a job of the same invocations may be on its way out of a queue. It tells how many they are. */
+export const batchId = (calls: Invocations): string =>
+  `${calls[0]?.id}.${++batches}.${calls.length}`;
+
+/** How many invocations a job is. */
+export const callsIn = (id: string): number => Number(id.slice(id.lastIndexOf(".") + 1));
 
 export const openQueue = (nodeId: string, redis: Redis): NodeQueue =>
   new Queue(queueOf(nodeId), {
@@ -27,7 +38,7 @@ export const openQueue = (nodeId: string, redis: Redis): NodeQueue =>
   });
 
 /** Hears of jobs that died with their node and are never run again. */
-export type LostJobsListener = (jobs: InvocationJob[]) => void;
+export type LostJobsListener = (jobs: Invocations) => void;
 
 /** Removes all that is left in Redis of the queue of a node that died, and tells of its jobs before. Nobody may wait for them any more. */
 export async function clearQueue(
@@ -39,7 +50,7 @@ export async function clearQueue(
   try {
     if (lost) {
       const jobs = await queue.getJobs(["active", "waiting"]);
-      if (jobs.length > 0) lost(jobs.map(({ data }) => data));
+      if (jobs.length > 0) lost(jobs.flatMap(({ data }) => data));
     }
     await queue.obliterate({ force: true });
   } finally {

@@ -1,9 +1,18 @@
+import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Redis } from "ioredis";
-import type { CountedLimits, InvocationLimits, Quota, QuotaExcess } from "#contracts/quota";
+import {
+  type CountedLimits,
+  type InvocationLimits,
+  monthOf,
+  type Quota,
+  type QuotaExcess,
+} from "#contracts/quota";
+import { bulk, PreparedCommands, prepare } from "./prepared-commands.ts";
 
 const LUA = readFileSync(join(import.meta.dirname, "quota.lua"), "utf8");
+const SHA = createHash("sha1").update(LUA).digest("hex");
 const COMMAND = "cloisterQuota";
 
 type Argument = string | number;
@@ -21,7 +30,10 @@ const tenantKey = (tenantId: string, what: string): string =>
   `cloister:quota:{${tenantId}}:${what}`;
 /** A rate is kept under its own numbers: one that is changed begins with a full burst, and the former is forgotten once it says nothing. */
 const rateKey = (tenantId: string, { requests }: CountedLimits, owner = ""): string =>
-  tenantKey(tenantId, `${owner}rate:${requests ? `${requests.perSecond}:${requests.burst}` : ""}`);
+  tenantKey(
+    tenantId,
+    `${owner}bucket:${requests ? `${requests.perSecond}:${requests.burst}` : ""}`,
+  );
 const leasesKey = (tenantId: string): string => tenantKey(tenantId, "leases");
 /** Hash of months (`2026-11`) to nano-GB-seconds. */
 const monthsKey = (tenantId: string): string => tenantKey(tenantId, "months");
@@ -62,36 +74,45 @@ export interface CountersUse {
 export class QuotaCounters {
   readonly leaseMs: number;
   readonly #redis: Redis & Scripted;
+  readonly #commands: PreparedCommands;
+  /** What is the same of all calls with these limits. */
+  readonly #questions = new WeakMap<InvocationLimits, Question>();
 
   constructor(redis: Redis, leaseMs: number = LEASE_MS) {
     this.leaseMs = leaseMs;
     redis.defineCommand(COMMAND, { lua: LUA });
     this.#redis = redis as Redis & Scripted;
+    this.#commands = new PreparedCommands(redis);
   }
 
   /** Counts one call and takes its leases, all or nothing. Rejects when Redis cannot be asked. */
   async admit(limits: InvocationLimits, id: string): Promise<CountersAnswer> {
-    const { tenantId, functionId, tenant } = limits;
-    const answer = (await this.#redis[COMMAND](
-      5,
-      rateKey(tenantId, tenant),
-      leasesKey(tenantId),
-      rateKey(tenantId, limits.function, `${functionId}:`),
-      functionLeasesKey(tenantId, functionId),
-      monthsKey(tenantId),
-      "admit",
-      this.leaseMs,
-      ...countedArguments(tenant),
-      ...countedArguments(limits.function),
-      tenant.gbSecondsPerMonth === undefined ? "" : nano(tenant.gbSecondsPerMonth),
-      id,
-    )) as (number | string)[];
-    return admissionAnswer(limits, answer);
+    const question = this.#questionOf(limits);
+    const rest = bulk(id) + monthBelieved();
+    let raw: unknown;
+    try {
+      raw = await this.#commands.send("evalsha", question.bySha + rest);
+    } catch (error) {
+      // It has not run: Redis does not know the script, or has forgotten it.
+      if (!(error instanceof Error && error.message.startsWith("NOSCRIPT"))) throw error;
+      raw = await this.#commands.send("eval", question.byText + rest);
+    }
+    return admissionAnswer(limits, raw as Raw);
   }
 
   /** Gives a call's leases back. Nobody waits: what is lost ends by itself. */
   release(limits: InvocationLimits, id: string): void {
-    for (const key of leaseKeysOf(limits)) this.#redis.zrem(key, id).catch(() => {});
+    for (const key of leaseKeysOf(limits))
+      this.#commands.send("zrem", prepare(["zrem", key], 1) + bulk(id)).catch(() => {});
+  }
+
+  #questionOf(limits: InvocationLimits): Question {
+    let question = this.#questions.get(limits);
+    if (!question) {
+      question = questionOf(limits, this.leaseMs);
+      this.#questions.set(limits, question);
+    }
+    return question;
   }
 
   /** Keeps leases, or makes them again where Redis has lost them. */
@@ -123,6 +144,7 @@ export class QuotaCounters {
       "use",
       requests ? intervalUs(requests.perSecond) : "",
       requests?.burst ?? "",
+      this.leaseMs,
     )) as [number, number, string, string];
     const [spent, concurrency, used, month] = answer;
     return {
@@ -154,6 +176,48 @@ const countedArguments = ({ requests, concurrency }: CountedLimits): Argument[] 
   concurrency ?? "",
 ];
 
+/** The script's command as far as it is the same for each call: it lacks the id and the month. */
+interface Question {
+  bySha: string;
+  byText: string;
+}
+
+const LACKING = 4;
+
+function questionOf(limits: InvocationLimits, leaseMs: number): Question {
+  const { tenantId, functionId, tenant, function: own } = limits;
+  const keys = [rateKey(tenantId, tenant), leasesKey(tenantId), monthsKey(tenantId)];
+  if (own.requests || own.concurrency !== undefined)
+    keys.push(rateKey(tenantId, own, `${functionId}:`), functionLeasesKey(tenantId, functionId));
+  const rest: Argument[] = [
+    keys.length,
+    ...keys,
+    "admit",
+    leaseMs,
+    ...countedArguments(tenant),
+    tenant.gbSecondsPerMonth === undefined ? "" : nano(tenant.gbSecondsPerMonth),
+    ...countedArguments(own),
+  ];
+  return {
+    bySha: prepare(["evalsha", SHA, ...rest], LACKING),
+    byText: prepare(["eval", LUA, ...rest], LACKING),
+  };
+}
+
+/** The month by this machine's clock, UTC: the script takes its word for it as long as Redis's clock is within its bounds. */
+let believed = { fromMs: 0, untilMs: 0, text: "" };
+
+function monthBelieved(): string {
+  const now = Date.now();
+  if (now >= believed.fromMs && now < believed.untilMs) return believed.text;
+  const date = new Date(now);
+  const fromMs = Date.UTC(date.getUTCFullYear(), date.getUTCMonth());
+  const untilMs = Date.UTC(date.getUTCFullYear(), date.getUTCMonth() + 1);
+  const text = bulk(monthOf(now)) + bulk(fromMs / 1000) + bulk(untilMs / 1000);
+  believed = { fromMs, untilMs, text };
+  return text;
+}
+
 const left = (
   limits: CountedLimits,
   requests: number,
@@ -164,17 +228,24 @@ const left = (
   ...(limits.concurrency === undefined ? {} : { concurrency }),
 });
 
-function admissionAnswer(limits: InvocationLimits, raw: (number | string)[]): CountersAnswer {
-  const number = (at: number): number => Number(raw[at]);
+/** Redis's numbers, and texts as bytes. */
+type Raw = (number | Buffer)[];
+
+function admissionAnswer(limits: InvocationLimits, raw: Raw): CountersAnswer {
+  const number = (at: number): number => Number(raw[at] ?? 0);
   const refused = refusalOf(limits, number(0));
-  const month = String(raw[8]);
+  const { gbSecondsPerMonth } = limits.tenant;
   return {
     ...(refused === undefined ? {} : { refused }),
     retryAfterMs: number(1),
-    tenant: left(limits.tenant, number(2), number(3), number(4)),
-    function: left(limits.function, number(5), number(6), number(7)),
-    ...(month === "" ? {} : { month: { name: month, gbSeconds: number(9) / NANO } }),
-    nowUs: number(10) * 1e6 + number(11),
+    tenant: left(limits.tenant, number(5), number(6), number(7)),
+    function: left(limits.function, number(8), number(9), number(10)),
+    ...(gbSecondsPerMonth === undefined
+      ? {}
+      : {
+          month: { name: String(raw[4]) || monthOf(number(2) / 1000), gbSeconds: number(3) / NANO },
+        }),
+    nowUs: number(2),
   };
 }
 

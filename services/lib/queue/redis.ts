@@ -3,25 +3,51 @@ import { Redis, type RedisOptions } from "ioredis";
 
 export type { Redis } from "ioredis";
 
-/** Its commands of one turn of the event loop leave in one write: each write wakes Redis, which costs more than the command. */
+/**
+ * While there is much to do, its commands of one turn of the event loop leave in one write: each write wakes Redis, which costs more than the command.
+ * Otherwise they leave at once: the end of the turn may be long in coming for one that waits alone.
+ */
 class GatheringRedis extends Redis {
+  /** Commands of this turn; the turn's end is awaited while there are any. */
+  #sent = 0;
+  /** The last turn had several. */
+  #many = false;
   #corked: Socket | undefined;
+  /** The next command comes after a turn's end. */
+  leaveSoon = false;
   readonly #uncork = (): void => {
     const socket = this.#corked;
     this.#corked = undefined;
     socket?.uncork();
   };
+  readonly #turnOver = (): void => {
+    this.#many = this.#sent > 1;
+    this.#sent = 0;
+    this.#uncork();
+  };
 
   override sendCommand(...args: Parameters<Redis["sendCommand"]>): unknown {
     const { stream } = this as { stream?: Socket };
-    if (!this.#corked && stream && this.status === "ready") {
-      this.#corked = stream;
-      stream.cork();
+    if (stream && this.status === "ready" && this.#sent++ === 0) {
+      if (this.#many) {
+        this.#corked = stream;
+        stream.cork();
+      }
       // After all that was ready to be read has been: a tick ends with each socket's own callback.
-      setImmediate(this.#uncork);
+      setImmediate(this.#turnOver);
+    }
+    if (this.leaveSoon) {
+      this.leaveSoon = false;
+      // After the promises that have been settled until now have been heard, and with what was sent because of them.
+      process.nextTick(this.#uncork);
     }
     return super.sendCommand(...args);
   }
+}
+
+/** For one who has waited for the end of the turn already: its command need not wait for the end of the next. */
+export function leaveSoon(redis: Redis): void {
+  if (redis instanceof GatheringRedis) redis.leaveSoon = true;
 }
 
 /**

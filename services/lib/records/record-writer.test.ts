@@ -122,6 +122,28 @@ test("what waits is bounded: old logs go first, and all drops are counted", asyn
   assert.deepEqual(writer.dropped, { records: 150, logs: 100 });
 });
 
+test("live logs that come while records are being written are published too", {
+  timeout: 20_000,
+}, async () => {
+  const rows = new Rows();
+  const heard: string[] = [];
+  const writer = new RecordWriter({
+    sink: rows,
+    flushMs: 1,
+    publish: (_, message) => heard.push(...(message as LogEntry[]).map(({ text }) => text)),
+  });
+  rows.fail = (batch) => {
+    // The records are on their way: what is logged now goes into the same batch of logs.
+    if (rows.batches === 1) writer.log(entry("meanwhile"));
+    assert.equal(batch.length, 1);
+    return undefined;
+  };
+  writer.record(record("inv_1"));
+  await rows.until(() => rows.logs.length === 1);
+  assert.deepEqual(heard, ["meanwhile"]);
+  await writer.close(1000);
+});
+
 test("live logs are published once each, by function", { timeout: 20_000 }, async () => {
   const rows = new Rows();
   const heard: [string, LogEntry[]][] = [];

@@ -209,6 +209,8 @@ export class RecordWriter {
           );
         }
         if (this.#logs.length > 0) {
+          // Those that came while the records were written are among them.
+          this.#publishLogs();
           const batch = this.#logs.splice(0, this.#batchRows);
           const bytes = bytesOf(batch);
           this.#logBytes -= bytes;

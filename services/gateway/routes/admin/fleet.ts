@@ -46,7 +46,7 @@ const queueListSchema = z
     queues: z.array(
       z.object({
         name: z.string(),
-        waiting: z.number().int().describe("jobs that no worker has taken"),
+        waiting: z.number().int().describe("invocations that no worker has taken"),
         active: z.number().int(),
         oldestWaitMs: z
           .number()

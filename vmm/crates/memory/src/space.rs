@@ -299,6 +299,7 @@ impl AddressSpace {
             };
             self.admit(&layout, self.gain(&part, &changed))?;
             self.change(&part, prot)?;
+            self.fill_part(&part, prot);
             layout.remove(part.start, part.end);
             layout.add(changed);
         }

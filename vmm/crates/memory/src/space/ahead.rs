@@ -3,11 +3,16 @@
 
 use vmm_abi::{PAGE_SIZE, Prot};
 
-use super::{AddressSpace, Backing, Layout, MapRequest};
-use crate::Charge;
+use super::{AddressSpace, Backing, Layout, MapRequest, Place};
+use crate::{Charge, Vma};
 
 /// Longest mapping that is filled at once. What is longer is seldom used whole.
 const FILLED_BYTES: u64 = 256 << 10;
+/// The same for memory whose place is left to the kernel. Who wants a part of it names one: V8 hints at a random address, maps twice what it needs, and
+/// cuts off what is not aligned. The others are allocators, which map for one object that was asked for.
+const FILLED_OBJECT_BYTES: u64 = 1280 << 10;
+/// Longest part of a reserve that is filled when it is made writable: such steps are taken when there is something to write.
+const FILLED_PART_BYTES: u64 = 64 << 10;
 
 impl Layout {
     /// Notes that a range is no longer what it was when it was mapped.
@@ -34,14 +39,27 @@ impl AddressSpace {
         end: u64,
     ) {
         // Memory that is not charged is a reserve, or a stack.
-        let anonymous = matches!(request.backing, Backing::Anonymous);
-        if !anonymous || request.charge != Charge::Always || !request.prot.contains(Prot::WRITE) {
+        if request.charge != Charge::Always || !request.prot.contains(Prot::WRITE) {
             return;
         }
-        if end.saturating_sub(start) <= FILLED_BYTES {
+        let most = match (&request.backing, request.place) {
+            (Backing::Anonymous, Place::Anywhere(0)) => FILLED_OBJECT_BYTES,
+            // Of files these are the variables of programs and libraries.
+            (Backing::Anonymous | Backing::File { shared: false, .. }, _) => FILLED_BYTES,
+            _ => return,
+        };
+        if end.saturating_sub(start) <= most {
             self.fill(start, end);
-        } else {
+        } else if matches!(request.backing, Backing::Anonymous) {
             layout.uncut = Some((start, end));
+        }
+    }
+
+    /// Fills a part of a reserve that has just been given its protection, if that makes it memory to write and it is short.
+    pub(super) fn fill_part(&self, part: &Vma, now: Prot) {
+        let gains = now.contains(Prot::WRITE) && !part.prot.contains(Prot::WRITE);
+        if gains && part.charge == Charge::InParts && part.len() <= FILLED_PART_BYTES {
+            self.fill(part.start, part.end);
         }
     }
 
@@ -85,6 +103,78 @@ impl AddressSpace {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Kind, Limits, NoMapper, Window};
+    use std::sync::Arc;
+
+    fn space() -> AddressSpace {
+        let limits = Limits { bytes: 64 << 20 };
+        let window = Window::reserve(1 << 30).unwrap();
+        AddressSpace::new(window, Arc::new(NoMapper), limits)
+    }
+
+    fn anonymous(place: Place, len: u64, charge: Charge) -> MapRequest<'static> {
+        let reserve = charge == Charge::InParts;
+        MapRequest {
+            place,
+            len,
+            prot: if reserve { Prot::empty() } else { Prot::RW },
+            allowed: Prot::all(),
+            backing: Backing::Anonymous,
+            kind: Kind::Anonymous,
+            charge,
+        }
+    }
+
+    /// How many pages of a range the host has.
+    fn filled(space: &AddressSpace, at: u64, len: u64) -> usize {
+        let host = space.window.host(at, len).unwrap();
+        let mut pages = vec![0u8; (len / PAGE_SIZE) as usize];
+        // SAFETY: mincore(2) writes a byte for each page of a range that is mapped.
+        let answer = unsafe { libc::mincore(host.cast(), len as usize, pages.as_mut_ptr()) };
+        assert_eq!(answer, 0);
+        pages.iter().filter(|page| **page & 1 == 1).count()
+    }
+
+    #[test]
+    fn what_is_used_whole_is_filled_and_what_is_cut_or_reserved_is_not() {
+        const LONG: u64 = 1 << 20;
+        let space = space();
+        let map = |place, len, charge| space.map(&anonymous(place, len, charge)).unwrap();
+        let object = map(Place::Anywhere(0), LONG, Charge::Always);
+        assert_eq!(filled(&space, object, LONG), 256);
+        let larger = map(Place::Anywhere(0), 2 * LONG, Charge::Always);
+        assert_eq!(filled(&space, larger, 2 * LONG), 0);
+        let hinted = map(Place::Anywhere(1 << 40), LONG, Charge::Always);
+        assert_eq!(filled(&space, hinted, LONG), 0);
+        space.unmap(hinted, LONG - FILLED_BYTES).unwrap();
+        let rest = hinted + LONG - FILLED_BYTES;
+        assert_eq!(filled(&space, rest, FILLED_BYTES), 64);
+        let reserve = map(Place::Anywhere(0), LONG, Charge::InParts);
+        space.protect(reserve, FILLED_PART_BYTES, Prot::RW).unwrap();
+        let next = reserve + FILLED_PART_BYTES;
+        space
+            .protect(next, 2 * FILLED_PART_BYTES, Prot::RW)
+            .unwrap();
+        assert_eq!(filled(&space, reserve, LONG), 16);
+    }
+
+    #[test]
+    fn what_is_copied_beforehand_lies_in_memory_that_may_be_written() {
+        let space = space();
+        let map = |at, prot| {
+            let request = MapRequest {
+                prot,
+                ..anonymous(Place::Fixed(at), 16 * PAGE_SIZE, Charge::Never)
+            };
+            space.map(&request).unwrap()
+        };
+        let (first, second) = (16 * PAGE_SIZE, 64 * PAGE_SIZE);
+        map(first, Prot::RW);
+        map(second, Prot::READ);
+        space.copy_ahead(&[(18, 2), (30, 10), (60, u64::MAX), (u64::MAX, 1)]);
+        assert_eq!(filled(&space, first, 16 * PAGE_SIZE), 4);
+        assert_eq!(filled(&space, second, 16 * PAGE_SIZE), 0);
+    }
 
     #[test]
     fn a_long_mapping_is_cut_to_what_is_left_of_it() {

@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import type { InvocationJob } from "#contracts/invocation";
 import { type RedisServer, startRedisServer } from "#testkit/redis-server";
-import { InvocationConsumer, InvocationProducer } from "./invocation-queue.ts";
+import { InvocationConsumer } from "./invocation-consumer.ts";
+import { InvocationProducer } from "./invocation-producer.ts";
 import { queueOf } from "./node-queue.ts";
 import {
   type NodeHeartbeat,
@@ -11,6 +12,7 @@ import {
   removeHeartbeat,
   writeHeartbeat,
 } from "./nodes.ts";
+import type { QueuedCall } from "./outbox.ts";
 import { Publisher, Subscriber } from "./pubsub.ts";
 import { connectRedis, disconnectRedis } from "./redis.ts";
 
@@ -58,6 +60,17 @@ function job(id: string): InvocationJob {
   };
 }
 
+/** Puts a call in a queue; resolves when it is there. What is put within one turn is one job. */
+async function put(producer: InvocationProducer, id: string, node = NODE): Promise<QueuedCall> {
+  const failed = Promise.withResolvers<never>();
+  const call = producer.add(job(id), node, failed.reject);
+  const left = new Promise((resolve) => {
+    setImmediate(resolve);
+  }).then(() => call.state());
+  await Promise.race([left, failed.promise]);
+  return call;
+}
+
 test("a job reaches a consumer once, whole, and leaves nothing in Redis", async () => {
   const producer = new InvocationProducer(server.url, fail);
   const consumer = new InvocationConsumer(server.url, NODE, fail);
@@ -71,7 +84,7 @@ test("a job reaches a consumer once, whole, and leaves nothing in Redis", async 
     { concurrency: 4 },
   );
   const sent = Array.from({ length: 20 }, (_, index) => job(`inv_a${index}`));
-  await Promise.all(sent.map((one) => producer.add(one, NODE)));
+  for (const one of sent) producer.add(one, NODE, fail);
   await done.promise;
   await consumer.close(5000);
   assert.deepEqual(
@@ -84,14 +97,14 @@ test("a job reaches a consumer once, whole, and leaves nothing in Redis", async 
   await producer.close();
 });
 
-test("state and remove tell a waiting job from one that runs and one that is gone", async () => {
+test("its place tells a waiting job from one that runs and one that is gone", async () => {
   const producer = new InvocationProducer(server.url, fail);
-  await producer.add(job("inv_b1"), NODE);
-  await producer.add(job("inv_b2"), NODE);
-  assert.equal(await producer.state("inv_b1", NODE), "waiting");
+  const first = await put(producer, "inv_b1");
+  const second = await put(producer, "inv_b2");
+  assert.equal(await first.state(), "waiting");
   assert.equal(await producer.depth(NODE), 2);
-  assert.equal(await producer.remove("inv_b1", NODE), true);
-  assert.equal(await producer.state("inv_b1", NODE), "gone");
+  assert.equal(await first.takeBack(), true);
+  assert.equal(await first.state(), "gone");
   const consumer = new InvocationConsumer(server.url, NODE, fail);
   const started = Promise.withResolvers<void>();
   const finish = Promise.withResolvers<void>();
@@ -103,11 +116,11 @@ test("state and remove tell a waiting job from one that runs and one that is gon
     { concurrency: 1 },
   );
   await started.promise;
-  assert.equal(await producer.state("inv_b2", NODE), "active");
-  assert.equal(await producer.remove("inv_b2", NODE), false);
+  assert.equal(await second.state(), "active");
+  assert.equal(await second.takeBack(), false);
   finish.resolve();
   await consumer.close(5000);
-  assert.equal(await producer.state("inv_b2", NODE), "gone");
+  assert.equal(await second.state(), "gone");
   await producer.close();
 });
 
@@ -125,13 +138,13 @@ test("a handler that throws is reported, its job is not run again", async () => 
     },
     { concurrency: 1 },
   );
-  await producer.add(job("inv_c1"), NODE);
-  await producer.add(job("inv_c2"), NODE);
+  const first = await put(producer, "inv_c1");
+  await put(producer, "inv_c2");
   await second.promise;
   await consumer.close(5000);
   assert.equal(runs, 1);
   assert.deepEqual(errors, ["broken on purpose"]);
-  assert.equal(await producer.state("inv_c1", NODE), "gone");
+  assert.equal(await first.state(), "gone");
   await producer.close();
 });
 
@@ -140,16 +153,14 @@ test("only a job that no worker has had can be taken out, so that it may be give
   const consumer = new InvocationConsumer(server.url, NODE, fail);
   const served = Promise.withResolvers<void>();
   await consumer.start(async () => served.resolve(), { concurrency: 1 });
-  await producer.add(job("inv_e1"), NODE);
+  const first = await put(producer, "inv_e1");
   await served.promise;
   await consumer.close(5000);
-  assert.equal(await producer.state("inv_e1", NODE), "gone");
-  assert.equal(await producer.remove("inv_e1", NODE), false, "it was served");
-  assert.equal(await producer.remove("inv_never", NODE), false, "it was never there");
-  await producer.add(job("inv_e2"), NODE);
-  assert.equal(await producer.remove("inv_e2", "node_2"), false, "it is in another queue");
-  assert.equal(await producer.remove("inv_e2", NODE), true);
-  assert.equal(await producer.remove("inv_e2", NODE), false, "it was taken out already");
+  assert.equal(await first.state(), "gone");
+  assert.equal(await first.takeBack(), false, "it was served");
+  const second = await put(producer, "inv_e2");
+  assert.equal(await second.takeBack(), true);
+  assert.equal(await second.takeBack(), false, "it was taken out already");
   await producer.close();
 });
 
@@ -158,11 +169,11 @@ test("what a node leaves in Redis that died long ago goes with another's heartbe
   const producer = new InvocationProducer(own.url, fail);
   const node = heartbeat("node_dead", 1_000_000);
   await writeHeartbeat(producer.redis, node);
-  await producer.add(job("inv_f1"), "node_dead");
+  await put(producer, "inv_f1", "node_dead");
   await producer.redis.del("cloister:nodes:node_dead");
   await writeHeartbeat(producer.redis, heartbeat("node_live", 1_050_000));
   assert.equal(await producer.depth("node_dead"), 1, "it may come back");
-  const left: InvocationJob[][] = [];
+  const left: (readonly InvocationJob[])[] = [];
   await writeHeartbeat(producer.redis, heartbeat("node_live", 1_200_000), undefined, (jobs) =>
     left.push(jobs),
   );
@@ -185,8 +196,10 @@ test("adding while Redis is away fails within its bound and names the outage", a
   producer.open(NODE);
   await producer.ready();
   await own.stop();
-  await assert.rejects(producer.add(job("inv_d0"), "node_never_met"));
-  await assert.rejects(producer.add(job("inv_d1"), NODE));
+  for (const node of ["node_never_met", NODE])
+    assert.ok(
+      (await new Promise((resolve) => producer.add(job("inv_d0"), node, resolve))) instanceof Error,
+    );
   await producer.close();
 });
 
@@ -232,10 +245,10 @@ test("a queue tells how many wait and run, and how long the first has waited", a
   await writeHeartbeat(producer.redis, heartbeat(NODE, Date.now()));
   assert.deepEqual(await producer.states(), [{ name: queueOf(NODE), waiting: 0, active: 0 }]);
   const beganMs = Date.now();
-  await producer.add(job("inv_first"), NODE);
+  const first = await put(producer, "inv_first");
   const firstMs = Date.now();
-  while (Date.now() === firstMs) await producer.state("inv_first", NODE);
-  await producer.add(job("inv_second"), NODE);
+  while (Date.now() === firstMs) await first.state();
+  await put(producer, "inv_second");
   const [state] = await producer.states();
   const nowMs = Date.now();
   assert.deepEqual([state?.waiting, state?.active], [2, 0]);

@@ -1,0 +1,39 @@
+import { hello } from "../lib/functions.ts";
+import type { LoadRequest, Scenario } from "../lib/plan.ts";
+
+export const soak: Scenario = {
+  name: "soak",
+  shows: "an even load for long: whether the second half is slower than the first",
+  durationMs: 60_000,
+  longestMs: 1_800_000,
+  heeds: ["rate", "clients", "isolation"],
+  plan({ durationMs, rate = 50, clients = 100, isolation }) {
+    const requests: LoadRequest[] = [
+      { function: "hello", path: "/", ...(isolation ? { isolation } : {}) },
+    ];
+    const half = { perSecond: rate, durationMs: durationMs / 2 };
+    const steps = [
+      { name: "first-half", ...half },
+      { name: "second-half", ...half },
+    ];
+    return {
+      functions: [hello()],
+      tenants: [],
+      streams: [
+        {
+          name: "soak",
+          startMs: 0,
+          arrival: { kind: "rate", steps, mostInFlight: clients },
+          requests,
+          pick: "in-turn",
+        },
+      ],
+      thresholds: [
+        { measure: "failed", most: 0 },
+        { measure: "dropped", most: 0 },
+        { measure: "p99_ms", stream: "second-half", most: 250 },
+      ],
+      versus: { by: "stream", a: "first-half", b: "second-half" },
+    };
+  },
+};

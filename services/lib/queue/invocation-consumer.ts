@@ -1,0 +1,186 @@
+import { type Job, Worker } from "bullmq";
+import type { Redis } from "ioredis";
+import type { InvocationJob } from "#contracts/invocation";
+import { type Invocations, type JOB_NAME, PREFIX, queueOf } from "./node-queue.ts";
+import { connectRedis, disconnectRedis } from "./redis.ts";
+
+/**
+ * A worker that does not renew its lock this long has died; its job is then failed, never run again. The callers have
+ * long been told by their broken reply link, this only clears Redis.
+ */
+const LOCK_MS = 30_000;
+/** BullMQ waits 15 s after a lost connection by default; callers wait no longer than 30. */
+const RETRY_MS = 500;
+
+export interface ConsumerOptions {
+  /** Invocations served at once; a last job is taken whole, so there may be so many more as a job is at most. */
+  concurrency: number;
+  /** Hears of invocations that were taken and whose lock was not renewed; they have been taken out of the queue and are never run again. */
+  lost?: (calls: Invocations) => void;
+}
+
+type BatchWorker = Worker<Invocations, void, typeof JOB_NAME>;
+type BatchJob = Job<Invocations, void, typeof JOB_NAME>;
+
+/**
+ * The worker's side: takes the invocations of its node, each exactly once. It fetches its jobs itself, as BullMQ's own loop counts jobs, and begins
+ * none before it has fetched all there are.
+ */
+export class InvocationConsumer {
+  readonly #redis: Redis;
+  readonly #nodeId: string;
+  readonly #onError: (error: Error) => void;
+  #worker: BatchWorker | undefined;
+  #concurrency = 0;
+  /** Invocations under way. */
+  #calls = 0;
+  /** Jobs under way, by id, with the token of each one's lock. */
+  readonly #tokens = new Map<string, string>();
+  #paused = false;
+  #closing = false;
+  #loop: Promise<void> = Promise.resolve();
+  /** Something has changed that jobs are not fetched for. */
+  #changed: (() => void) | undefined;
+  #allDone: (() => void) | undefined;
+  #locks: NodeJS.Timeout | undefined;
+
+  constructor(redisUrl: string, nodeId: string, onError: (error: Error) => void) {
+    this.#redis = connectRedis(redisUrl, "background", onError);
+    this.#nodeId = nodeId;
+    this.#onError = onError;
+  }
+
+  /** Resolves when jobs are being taken. `handler` tells the caller of everything itself; what it throws is reported. */
+  async start(
+    handler: (call: InvocationJob) => Promise<void>,
+    options: ConsumerOptions,
+  ): Promise<void> {
+    if (this.#worker) throw new Error("The consumer runs already");
+    const worker: BatchWorker = new Worker(
+      queueOf(this.#nodeId),
+      ({ data }: BatchJob) => this.#serve(data, handler),
+      {
+        connection: this.#redis,
+        prefix: PREFIX,
+        autorun: false,
+        lockDuration: LOCK_MS,
+        // A lost worker's job fails; it is never run a second time.
+        maxStalledCount: 0,
+        maxStartedAttempts: 1,
+        runRetryDelay: RETRY_MS,
+        removeOnComplete: { count: 0 },
+        removeOnFail: { count: 0 },
+      },
+    );
+    worker.on("error", this.#onError);
+    // The handler never throws out of the processor, so what fails was found without its worker.
+    worker.on("failed", (job) => job && options.lost?.(job.data));
+    this.#worker = worker;
+    this.#concurrency = options.concurrency;
+    await worker.waitUntilReady();
+    await worker.startStalledCheckTimer();
+    this.#locks = setInterval(() => this.#renewLocks(worker), LOCK_MS / 3);
+    this.#loop = this.#takeAll(worker);
+  }
+
+  /** Takes no more jobs; those that run go on. */
+  pause(): void {
+    this.#paused = true;
+  }
+
+  /** Takes jobs again. */
+  resume(): void {
+    this.#paused = false;
+    this.#changed?.();
+  }
+
+  /** Takes no more jobs and waits for those that run, at most `boundMs`. */
+  async close(boundMs: number): Promise<void> {
+    this.#closing = true;
+    this.#changed?.();
+    const worker = this.#worker;
+    if (worker) {
+      let timer: NodeJS.Timeout | undefined;
+      const bound = new Promise<"late">((resolve) => {
+        timer = setTimeout(() => resolve("late"), boundMs);
+      });
+      const outcome = await Promise.race([this.#end(worker), bound]);
+      clearTimeout(timer);
+      clearInterval(this.#locks);
+      if (outcome === "late") this.#redis.disconnect();
+    }
+    await disconnectRedis(this.#redis);
+  }
+
+  async #end(worker: BatchWorker): Promise<void> {
+    // Ends the wait for the next job, before one comes.
+    await worker.backend.disconnectBlocking(true).catch(() => {});
+    await this.#loop;
+    if (this.#tokens.size > 0)
+      await new Promise<void>((resolve) => {
+        this.#allDone = resolve;
+      });
+    await worker.close().catch(() => {});
+  }
+
+  async #takeAll(worker: BatchWorker): Promise<void> {
+    for (let n = 0; !this.#closing; n++) {
+      if (this.#paused || this.#calls >= this.#concurrency) {
+        await new Promise<void>((resolve) => {
+          this.#changed = resolve;
+        });
+        this.#changed = undefined;
+        continue;
+      }
+      const token = `${worker.id}:${n}`;
+      try {
+        const job = await worker.getNextJob(token, { block: true });
+        if (job) this.#take(worker, job, token);
+      } catch (error) {
+        this.#onError(error as Error);
+        if (!this.#closing) await worker.delay(RETRY_MS);
+      }
+    }
+  }
+
+  #take(worker: BatchWorker, job: BatchJob, token: string): void {
+    const id = job.id as string;
+    this.#tokens.set(id, token);
+    worker
+      .processJob(job, token, () => false)
+      .catch(this.#onError)
+      .finally(() => {
+        this.#tokens.delete(id);
+        if (this.#tokens.size === 0) this.#allDone?.();
+      });
+  }
+
+  /** The job is done when each of its invocations is; none waits for another. */
+  #serve(calls: Invocations, handler: (call: InvocationJob) => Promise<void>): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    let left = calls.length;
+    this.#calls += left;
+    const ended = (): void => {
+      this.#calls--;
+      if (!this.#paused && this.#calls < this.#concurrency) this.#changed?.();
+      if (--left === 0) resolve();
+    };
+    for (const call of calls)
+      handler(call)
+        .catch((error: unknown) =>
+          this.#onError(error instanceof Error ? error : new Error(String(error))),
+        )
+        .then(ended);
+    return promise;
+  }
+
+  #renewLocks(worker: BatchWorker): void {
+    if (this.#tokens.size === 0) return;
+    worker
+      .extendJobLocks([...this.#tokens.keys()], [...this.#tokens.values()], LOCK_MS)
+      .then((gone) => {
+        for (const id of gone)
+          if (this.#tokens.has(id)) this.#onError(new Error(`The lock of the job ${id} is gone`));
+      }, this.#onError);
+  }
+}
