@@ -71,13 +71,16 @@ function executorOf(stream: Stream, targets: number): Executor {
   }
 }
 
+/** k6's name for what a stream has dropped. */
+export const droppedMetric = (stream: string): string => `dropped_iterations{scenario:${stream}}`;
+
 /**
  * Thresholds as k6 judges them, over what lib/call.ts records. What k6 cannot say, `p99_over_p50` and what is dropped of one step among several,
  * is left to `./cloister load`. Those on dropped requests that cannot be crossed make k6's summary count them by stream.
  */
 export function thresholdsOf({ streams, thresholds }: Plan): NonNullable<Options["thresholds"]> {
   const found: Record<string, string[]> = {};
-  for (const { name } of streams) found[`dropped_iterations{scenario:${name}}`] = ["count>=0"];
+  for (const { name } of streams) found[droppedMetric(name)] = ["count>=0"];
   for (const threshold of thresholds) {
     const metric = metricOf(threshold, streams);
     if (!metric) continue;
@@ -108,7 +111,7 @@ function metricOf(
       if (stream === undefined) return { name: "dropped_iterations", value: "count" };
       const whole = streams.find((one) => partsOf(one).join() === stream);
       if (!whole) return undefined;
-      return { name: `dropped_iterations{scenario:${whole.name}}`, value: "count" };
+      return { name: droppedMetric(whole.name), value: "count" };
     }
     default:
       return { name: tagged("cloister_calls", [`outcome:${measure}`]), value: "count" };

@@ -2,7 +2,7 @@ import exec from "k6/execution";
 import type { Options } from "k6/options";
 import { call, record } from "./call.ts";
 import { type Deployment, deploy, Problem, remove } from "./deployment.ts";
-import { executorsOf, thresholdsOf } from "./executors.ts";
+import { droppedMetric, executorsOf, thresholdsOf } from "./executors.ts";
 import { picker } from "./picker.ts";
 import { dueMs, type Scenario, stepAt } from "./plan.ts";
 import { givenBy } from "./settings.ts";
@@ -19,6 +19,12 @@ export interface LoadTest {
   setup(): Made;
   call(made: Made): void;
   teardown(made: Made): void;
+  handleSummary(data: Counted): void;
+}
+
+/** What is looked at of k6's summary. */
+interface Counted {
+  metrics: Record<string, { values: Record<string, number> } | undefined>;
 }
 
 /** What k6 runs of a scenario: deploys what it needs, sends what its plan says, and removes what it made. */
@@ -87,6 +93,16 @@ export function loadTest(scenario: Scenario): LoadTest {
     teardown({ deployments }) {
       tell("sent", {});
       for (const [index, one] of deployments.entries()) remove(one, services[index]?.adminKey);
+    },
+    /** Gives nothing, so that k6 prints its own. */
+    handleSummary({ metrics }) {
+      const count = (name: string): number => metrics[name]?.values.count ?? 0;
+      const dropped = plan.streams.map(({ name }) => [name, count(droppedMetric(name))]);
+      tell("summary", {
+        iterations: count("iterations"),
+        bytes: { sent: count("data_sent"), received: count("data_received") },
+        dropped: Object.fromEntries(dropped),
+      });
     },
   };
 }

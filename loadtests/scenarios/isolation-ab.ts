@@ -2,5 +2,5 @@ import { loadTest } from "../lib/load-test.ts";
 import { isolationAb } from "../plans/isolation-ab.ts";
 
 const test = loadTest(isolationAb);
-export const { options, setup, teardown } = test;
+export const { options, setup, teardown, handleSummary } = test;
 export default test.call;

@@ -2,5 +2,5 @@ import { loadTest } from "../lib/load-test.ts";
 import { quotaEdge } from "../plans/quota-edge.ts";
 
 const test = loadTest(quotaEdge);
-export const { options, setup, teardown } = test;
+export const { options, setup, teardown, handleSummary } = test;
 export default test.call;

@@ -137,8 +137,8 @@ export async function libcLayer(recipe: Recipe): Promise<Layer> {
     placeLink(root, `usr/lib64/${LOADER}`, `../lib/x86_64-linux-gnu/${LOADER}`);
     // Without its list the loader asks for the first library in ten folders that are not there.
     placeText(root, "etc/ld.so.conf", `/${LIBRARIES}\n`);
-    await run("ldconfig", ["-r", root, "-X"], {
-      remedy: "Build images as root, with ldconfig (libc-bin) in the PATH.",
+    await run("/sbin/ldconfig", ["-r", root, "-X"], {
+      remedy: "Build images as root; install libc-bin: apt-get install libc-bin",
     });
     rmSync(join(root, "var"), { recursive: true, force: true });
     rmSync(unpacked, { recursive: true });
@@ -391,7 +391,7 @@ let builder: string | undefined;
 
 /** Digest of the builder itself: a layer made by another recipe is another layer. */
 function builderDigest(): string {
-  const files = ["elf.ts", "layers.ts", "tree.ts", "packages.ts"];
+  const files = ["elf.ts", "layers.ts", "node-runner.ts", "tree.ts", "packages.ts"];
   builder ??= hashText(files.map((file) => hashFile(join(import.meta.dirname, file))).join("\n"));
   return builder;
 }

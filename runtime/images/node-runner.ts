@@ -23,6 +23,8 @@ export async function bundleRunner(root: string): Promise<void> {
       format: "esm",
       // The oldest that it runs on.
       target: "node20",
+      // None of the folders around, which would decide some of what is written.
+      tsconfigRaw: {},
       metafile: true,
       logLevel: "silent",
     });

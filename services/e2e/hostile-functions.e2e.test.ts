@@ -244,7 +244,9 @@ describe("hostile functions", { timeout: 300_000 }, () => {
       ),
       timeoutMs: 120_000,
     });
-    const response = await call(instance, "gigabyte");
+    const response = await call(instance, "gigabyte", "/", {
+      signal: AbortSignal.timeout(120_000),
+    });
     assert.equal(response.status, 200);
     let bytes = 0;
     let asked = false;

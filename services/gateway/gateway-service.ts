@@ -143,6 +143,7 @@ export class GatewayService {
     this.#tenants = new RefreshingCache({
       load: (name) => tenantByName(this.#db, name),
       freshMs: 5000,
+      aheadMs: 1000,
       absentMs: 1000,
       staleMs: 300_000,
       maxEntries: 10,

@@ -14,6 +14,7 @@ use crate::cgroup::hierarchy::{ALWAYS, Hierarchy, write};
 use crate::cgroup::leftovers::{self, Leftovers};
 use crate::cradle::Cradle;
 use crate::error::CgroupError;
+use crate::network::Networks;
 use crate::template::Templates;
 
 /// One sandboxd's share of the machine: the cgroups `cloister-<id>`, a private mount namespace with the images' roots, and processes that wait to
@@ -33,6 +34,7 @@ pub(crate) struct Shared {
     /// The program `cloister-init`.
     pub init: PathBuf,
     pub templates: Templates,
+    pub networks: Arc<Networks>,
     pub ready: Mutex<Ready>,
     /// A cradle was taken, or the instance closes.
     pub taken: Condvar,
@@ -90,6 +92,7 @@ impl Instance {
             name,
             init: init_program().map_err(step("finding cloister-init"))?,
             templates,
+            networks: Arc::default(),
             ready: Mutex::default(),
             taken: Condvar::new(),
             cells: AtomicU64::new(0),

@@ -11,6 +11,7 @@ mod error;
 mod instance;
 mod limits;
 mod mounts;
+pub mod network;
 pub mod order;
 mod sandbox;
 mod template;

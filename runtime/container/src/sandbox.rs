@@ -16,6 +16,7 @@ use crate::cgroup::leftovers::remove_when_empty;
 use crate::error::SpawnError;
 use crate::instance::Instance;
 use crate::limits::{LimitChange, Limits};
+use crate::network::{Network, Networks};
 use crate::order::{Ended, Order, Report, receive, send};
 
 /// What a sandbox is made of.
@@ -79,6 +80,8 @@ pub struct Sandbox {
     /// Its mount namespace; None when it ended before it could be opened.
     mounts: Option<OwnedFd>,
     cgroup: Mutex<CellCgroup>,
+    /// Of a micro-VM.
+    network: Option<Network>,
     stat_files: StatFiles,
     phases: Vec<(&'static str, f64)>,
 }
@@ -130,6 +133,7 @@ pub fn spawn(instance: &Instance, spec: &Spec<'_>, stdio: Stdio) -> Result<Sandb
     let shared = &instance.shared;
     let mut cradle = shared.take_cradle()?;
     marks.mark("cradle_ms");
+    let mut network = None;
     let outcome = cradle
         .cgroup
         .limit(&spec.limits, cradle.child.id())
@@ -173,8 +177,13 @@ pub fn spawn(instance: &Instance, spec: &Spec<'_>, stdio: Stdio) -> Result<Sandb
                 root.as_fd(),
             ];
             fds.extend(tree.as_ref().map(AsFd::as_fd));
-            if let Some(monitor) = &spec.monitor {
+            if spec.monitor.is_some() {
+                let taken = Networks::take(&shared.networks);
+                network = Some(taken.map_err(SpawnError::setup("network namespace"))?);
+            }
+            if let (Some(monitor), Some(network)) = (&spec.monitor, &network) {
                 fds.extend([monitor.program, monitor.kvm, monitor.counters]);
+                fds.push(network.as_fd());
                 fds.extend(monitor.snapshot_fds());
             }
             send(cradle.socket.as_fd(), &order, &fds).map_err(SpawnError::setup("order"))
@@ -204,6 +213,7 @@ pub fn spawn(instance: &Instance, spec: &Spec<'_>, stdio: Stdio) -> Result<Sandb
                 socket,
                 mounts,
                 cgroup,
+                network,
                 stat_files,
                 phases,
             })
@@ -360,10 +370,14 @@ impl Sandbox {
             None => ExitReason::Killed,
         };
         let memory_peak_bytes = cgroup.memory_peak_bytes();
+        let leftover = !cgroup.remove_with(remove_when_empty);
+        if let Some(network) = self.network.filter(|_| !leftover) {
+            network.give_back();
+        }
         ExitReport {
             reason,
             memory_peak_bytes,
-            leftover: !cgroup.remove_with(remove_when_empty),
+            leftover,
         }
     }
 }

@@ -62,7 +62,10 @@ impl Daemon {
                 }
             }
             Request::Forget(id) => match self.snapshots.forget(&id) {
-                Ok(()) => self.answer(asker, &json!({"ok": true})),
+                Ok(()) => {
+                    self.forget_ready(&id);
+                    self.answer(asker, &json!({"ok": true}));
+                }
                 Err(refusal) => self.answer(asker, &refusal),
             },
             Request::Keep(ready) => {

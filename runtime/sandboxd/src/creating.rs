@@ -40,14 +40,22 @@ impl Daemon {
             Ok(ground) => ground,
             Err(refusal) => return say(&socket, stream, &refusal),
         };
-        let place = ground.snapshot.take().map(|snapshot| {
-            let place = Place::of(&ground.image, &create);
-            (place, snapshot)
-        });
-        let outcome = match place {
-            Some((place, snapshot)) => {
-                let ready = self.take_ready(&place);
-                let of = (&snapshot, Next::new(place, &ground.image, &create));
+        let outcome = match ground.snapshot.take() {
+            Some(snapshot) => {
+                let any = Place::of(&ground.image, &create);
+                let mut places = Vec::new();
+                // One without a function, or of which nothing is known yet, gains nothing by being mapped before.
+                let known = snapshot.bundle().is_some() && snapshot.learned().is_some();
+                if let Some(id) = create.snapshot.as_ref().filter(|_| known) {
+                    places.push(any.for_snapshot(id));
+                }
+                let own = places.first().and_then(|own| self.take_ready(own));
+                let ready = own.or_else(|| {
+                    let taken = self.take_ready(&any);
+                    places.push(any);
+                    taken
+                });
+                let of = (&snapshot, Next::new(places, &ground.image, &create));
                 match ready {
                     Some(key) => self.adopt(key, &socket, stream, &create, ground, of),
                     None => self.start_spawn(&socket, stream, &create, ground, Some(of)),
@@ -152,7 +160,9 @@ impl Daemon {
                     .hearing(Some(theirs));
             }
             let task = match snapshot {
-                Some(_) => Task::BringBack,
+                Some(snapshot) => Task::BringBack {
+                    watch: snapshot.learned().is_none(),
+                },
                 None => Task::Boot {
                     freezable: create.freezable,
                 },
@@ -205,12 +215,13 @@ impl Daemon {
         let waiting = entry.waiting.take().ok_or_else(gone)?;
         entry.resetter = Some(waiting.resetter()?);
         entry.snapshot = Some(Arc::clone(snapshot));
+        let bundle = ground.bundle.filter(|_| !waiting.is_of_snapshot());
         let sandbox = entry.sandbox.clone().ok_or_else(gone)?;
         entry.jobs = entry.jobs.saturating_add(1);
         self.jobs.start_job(Job::Adopt(Box::new(AdoptJob {
             key,
             sandbox,
-            bundle: ground.bundle,
+            bundle,
             order: waiting.order(Arc::clone(snapshot), fd3),
             reply_to,
         })));

@@ -176,11 +176,7 @@ impl Daemon {
                 self.spawned(key, outcome, reply_to);
                 self.want_ready(next);
             }
-            Done::Learned {
-                key,
-                outcome,
-                asker,
-            } => self.learned(key, outcome, asker),
+            Done::Learned(done) => self.learned(done),
             Done::Adopted {
                 key,
                 outcome,

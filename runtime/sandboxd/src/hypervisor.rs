@@ -25,6 +25,8 @@ pub struct Hypervisor {
     kvm: File,
     /// Names of the system calls that guests may make, by number.
     calls: BTreeMap<u16, String>,
+    /// What every machine of this host has in common, as the monitor tells of it and wants to be told.
+    facts: String,
 }
 
 /// Why there are no micro-VMs here.
@@ -54,10 +56,13 @@ impl Hypervisor {
         ask(&path, &["run", "--root", "/", "--", TRIED])?;
         let calls = serde_json::from_slice(&ask(&path, &["syscalls", "--json"])?)
             .map_err(|error| NoHypervisor::Trial(error.to_string()))?;
+        let facts = ask(&path, &["host-facts"])?;
+        let facts = String::from_utf8_lossy(&facts).trim().to_owned();
         Ok(Self {
             program,
             kvm,
             calls,
+            facts,
         })
     }
 
@@ -122,6 +127,10 @@ impl Machine {
         self
     }
 
+    pub fn facts(&self) -> &str {
+        &self.hypervisor.facts
+    }
+
     pub fn monitor(&self) -> Monitor<'_> {
         let written = self.freezable.as_ref();
         let snapshot = self
@@ -146,7 +155,10 @@ pub enum Task {
     Boot {
         freezable: bool,
     },
-    BringBack,
+    /// Bring a snapshot back; `watch` if nobody knows yet what its first answer touches.
+    BringBack {
+        watch: bool,
+    },
     /// Bring back what it is told, when it is told; `likely` if it is given one like that.
     Wait {
         likely: bool,
@@ -154,21 +166,27 @@ pub enum Task {
 }
 
 /// The monitor's command line: it stands in the image's root, and shows that to its guest. A restored guest sees `pid` as its own id.
-pub fn monitor_argv(image: &Image, create: &Create, task: Task, pid: u32) -> Vec<String> {
+pub fn monitor_argv(
+    image: &Image,
+    create: &Create,
+    task: Task,
+    pid: u32,
+    facts: &str,
+) -> Vec<String> {
     let verb = match task {
         Task::Boot { .. } => "run",
-        Task::BringBack | Task::Wait { .. } => "restore",
+        Task::BringBack { .. } | Task::Wait { .. } => "restore",
     };
     let mut argv: Vec<String> = Vec::new();
     let mut say = |words: &[&str]| argv.extend(words.iter().map(|word| (*word).to_owned()));
     say(&["cloister-vm", verb, "--root", "/", "--kvm-fd", "4"]);
-    say(&["--counters-fd", "5"]);
+    say(&["--counters-fd", "5", "--host-facts", facts]);
     say(&["--memory-mb", &create.memory_mb.to_string()]);
     say(&["--tmp-mb", &create.tmp_mb.to_string()]);
     // The two descriptors follow each other; without a file the socket is the first.
     let (file, socket) = match task {
         Task::Boot { freezable } => (freezable, freezable),
-        Task::BringBack => (true, true),
+        Task::BringBack { .. } => (true, true),
         Task::Wait { likely } => (likely, true),
     };
     if file {
@@ -181,6 +199,9 @@ pub fn monitor_argv(image: &Image, create: &Create, task: Task, pid: u32) -> Vec
         // Its socket comes with what it is told.
         Task::Wait { .. } => say(&["--wait"]),
         _ => say(&["--fd3", "3"]),
+    }
+    if task == (Task::BringBack { watch: true }) {
+        say(&["--watch"]);
     }
     if verb == "restore" {
         say(&["--pid", &pid.to_string()]);

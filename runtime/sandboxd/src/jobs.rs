@@ -16,7 +16,7 @@ use serde::Serialize;
 use crate::bundles::Bundle;
 use crate::hypervisor::Machine;
 use crate::images::Image;
-use crate::learning::LearnJob;
+use crate::learning::{LearnDone, LearnJob};
 use crate::peer;
 use crate::ready::{Next, RestoreOrder};
 use crate::refusal::{Code, Refusal};
@@ -148,11 +148,7 @@ pub enum Done {
         outcome: Result<Sandbox, Refusal>,
         reply_to: Option<ReplyTo>,
     },
-    Learned {
-        key: u64,
-        outcome: Result<u64, Refusal>,
-        asker: Asker,
-    },
+    Learned(LearnDone),
     Adopted {
         key: u64,
         outcome: Result<Phases, Refusal>,
@@ -273,15 +269,7 @@ fn run(job: Job) -> Done {
             }
         }
         Job::Adopt(job) => run_adopt(*job),
-        Job::Learn(job) => {
-            let outcome = job.run();
-            let LearnJob { key, asker, .. } = job;
-            Done::Learned {
-                key,
-                outcome,
-                asker,
-            }
-        }
+        Job::Learn(job) => Done::Learned(job.run()),
         Job::Freeze {
             key,
             freezer,

@@ -1,129 +1,105 @@
-//! Which pages of a snapshot its first answer writes. Those that are brought back later have them copied at once, which costs a fraction of what
-//! each costs when the guest meets it.
+//! What the first answer of a snapshot's clone touches. Those that are brought back later have pages that it writes copied at once, and all of them
+//! mapped before they are asked for, which costs a fraction of what each costs when the guest meets it.
 
-use std::fs::{self, File};
-use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
 
-use cloister_container::Sandbox;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::controlling::unknown;
 use crate::daemon::Daemon;
 use crate::jobs::{Asker, Job};
 use crate::refusal::{Code, Refusal};
+use crate::reset::{Resetter, Seen};
 use crate::snapshots::Snapshot;
 
-const PAGE: u64 = 4096;
-/// Pages beyond which it is not a first answer's work any more, and pieces of them.
-const MOST_PAGES: u64 = 1024;
-const MOST_RANGES: usize = 512;
-/// Entries of a page map that are read at once.
-const BATCH: usize = 4096;
-/// proc_pid_pagemap(5).
-const PRESENT: u64 = 1 << 63;
-const OF_FILE: u64 = 1 << 61;
+/// Pages beyond which it is not a first answer's work any more.
+const MOST_WRITTEN: u64 = 1024;
+const MOST_READ: u64 = 4096;
+/// Pieces that they lie in, each.
+const MOST_RANGES: usize = 1024;
 
-/// Pages of a snapshot's file: the first, and how many.
+/// Pages of a guest's memory, counted from address 0: the first, and how many.
 pub type Ranges = Vec<(u64, u64)>;
 
-/// A look at a sandbox that was brought back.
+/// What a first answer touches.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Touches {
+    /// Pages that it only reads.
+    read: Ranges,
+    /// Pages that it writes.
+    written: Ranges,
+}
+
+impl Touches {
+    fn pages(&self) -> u64 {
+        count(&self.read).saturating_add(count(&self.written))
+    }
+
+    /// What is worth doing beforehand: the monitor that told of it may have been its guest's.
+    fn bounded(self) -> Self {
+        let within = |ranges: &Ranges, most| count(ranges) <= most && ranges.len() <= MOST_RANGES;
+        if within(&self.read, MOST_READ) && within(&self.written, MOST_WRITTEN) {
+            self
+        } else {
+            Self::default()
+        }
+    }
+}
+
+fn count(ranges: &Ranges) -> u64 {
+    ranges
+        .iter()
+        .fold(0u64, |sum, (_, count)| sum.saturating_add(*count))
+}
+
+/// A look at a sandbox that was brought back. Its monitor is asked for nothing else meanwhile.
 pub struct LearnJob {
     pub key: u64,
-    pub sandbox: Arc<Sandbox>,
+    pub resetter: Resetter,
     pub snapshot: Arc<Snapshot>,
     pub asker: Asker,
 }
 
+/// One that is over.
+pub struct LearnDone {
+    pub key: u64,
+    /// None when it does not answer, and so will answer nothing else.
+    pub resetter: Option<Resetter>,
+    /// How many pages that are.
+    pub outcome: Result<u64, Refusal>,
+    pub asker: Asker,
+}
+
 impl LearnJob {
-    /// Looks, and notes what it finds with the snapshot. Answers how many pages that are.
-    pub fn run(&self) -> Result<u64, Refusal> {
-        let found = self.written().map_err(|error| {
+    /// Looks, and notes what it finds with the snapshot.
+    pub fn run(mut self) -> LearnDone {
+        let refused = |why: String| {
             Refusal::new(
                 Code::SetupFailed,
-                format!("The sandbox's pages cannot be looked at: {error}."),
+                format!("The sandbox's pages cannot be looked at: {why}."),
                 "See sandboxd's log.",
             )
-        })?;
-        let pages = found
-            .iter()
-            .fold(0u64, |sum, (_, count)| sum.saturating_add(*count));
-        if pages <= MOST_PAGES && found.len() <= MOST_RANGES {
-            self.snapshot.learn(found);
-        }
-        Ok(pages)
-    }
-
-    fn written(&self) -> io::Result<Ranges> {
-        let init = self.sandbox.pid();
-        let children = fs::read_to_string(format!("/proc/{init}/task/{init}/children"))?;
-        let monitor = children.split(' ').next().unwrap_or_default();
-        let inode = self.snapshot.file().metadata()?.ino();
-        let maps = fs::read_to_string(format!("/proc/{monitor}/maps"))?;
-        let pages = File::open(format!("/proc/{monitor}/pagemap"))?;
-        let mut found = Ranges::new();
-        for mapping in maps.lines().filter_map(|line| mapping_of(line, inode)) {
-            own_pages(&pages, &mapping, &mut found)?;
-            if found.len() > MOST_RANGES {
-                break;
+        };
+        let (resetter, outcome) = match self.resetter.look() {
+            Ok(Seen {
+                ok: true, touches, ..
+            }) => {
+                let pages = touches.pages();
+                self.snapshot.learn(touches.bounded());
+                (Some(self.resetter), Ok(pages))
             }
-        }
-        Ok(found)
-    }
-}
-
-/// Addresses of a mapping, and where in its file it begins, in bytes.
-#[derive(Debug, PartialEq, Eq)]
-struct Mapping {
-    start: u64,
-    end: u64,
-    offset: u64,
-}
-
-/// A line of proc_pid_maps(5) about a memory file of that inode.
-fn mapping_of(line: &str, inode: u64) -> Option<Mapping> {
-    let mut words = line.split_ascii_whitespace();
-    let (start, end) = words.next()?.split_once('-')?;
-    let offset = words.nth(1)?;
-    let found: u64 = words.nth(1)?.parse().ok()?;
-    let name = words.next()?;
-    let hex = |text| u64::from_str_radix(text, 16).ok();
-    (found == inode && name.starts_with("/memfd:")).then_some(())?;
-    Some(Mapping {
-        start: hex(start)?,
-        end: hex(end)?,
-        offset: hex(offset)?,
-    })
-}
-
-/// Pages of a private mapping that are the process's own copies.
-fn own_pages(pages: &File, mapping: &Mapping, found: &mut Ranges) -> io::Result<()> {
-    let mut buffer = vec![0u8; BATCH.saturating_mul(8)];
-    let mut at = mapping.start / PAGE;
-    let end = mapping.end / PAGE;
-    let first = mapping.offset / PAGE;
-    while at < end {
-        let left = usize::try_from(end.saturating_sub(at)).unwrap_or(BATCH);
-        let part = buffer
-            .get_mut(..left.min(BATCH).saturating_mul(8))
-            .unwrap_or_default();
-        pages.read_exact_at(part, at.saturating_mul(8))?;
-        for entry in part.chunks_exact(8) {
-            let entry = u64::from_ne_bytes(entry.try_into().unwrap_or_default());
-            if entry & PRESENT != 0 && entry & OF_FILE == 0 {
-                let page = first.saturating_add(at.saturating_sub(mapping.start / PAGE));
-                match found.last_mut() {
-                    Some((start, count)) if start.saturating_add(*count) == page => {
-                        *count = count.saturating_add(1);
-                    }
-                    _ => found.push((page, 1)),
-                }
-            }
-            at = at.saturating_add(1);
+            Ok(Seen { reason, .. }) => (Some(self.resetter), Err(refused(reason))),
+            Err(error) => (None, Err(refused(error.to_string()))),
+        };
+        LearnDone {
+            key: self.key,
+            resetter,
+            outcome,
+            asker: self.asker,
         }
     }
-    Ok(())
 }
 
 impl Daemon {
@@ -131,28 +107,55 @@ impl Daemon {
     pub(crate) fn learn(&mut self, asker: Asker, id: &str) -> Result<(), Refusal> {
         let key = self.sandboxes.key(id).ok_or_else(|| unknown(id))?;
         let entry = self.sandboxes.get_mut(key).ok_or_else(|| unknown(id))?;
-        let sandbox = match &entry.sandbox {
-            Some(sandbox) if !entry.killed && !entry.exited => Arc::clone(sandbox),
-            _ => return Err(unknown(id)),
-        };
+        if entry.sandbox.is_none() || entry.killed || entry.exited {
+            return Err(unknown(id));
+        }
         let snapshot = entry
             .snapshot
             .clone()
             .ok_or_else(|| Refusal::bad("The sandbox was not brought back from a snapshot."))?;
+        if snapshot.learned().is_some() {
+            self.answer(asker, &json!({"ok": true, "pages": 0}));
+            return Ok(());
+        }
+        let busy = || Refusal::bad("The sandbox is being reset.");
+        let resetter = entry.resetter.take().ok_or_else(busy)?;
         entry.jobs = entry.jobs.saturating_add(1);
+        entry.learning = true;
         self.jobs.start_job(Job::Learn(LearnJob {
             key,
-            sandbox,
+            resetter,
             snapshot,
             asker,
         }));
         Ok(())
     }
 
-    pub(crate) fn learned(&mut self, key: u64, outcome: Result<u64, Refusal>, asker: Asker) {
+    pub(crate) fn learned(&mut self, done: LearnDone) {
+        let LearnDone {
+            key,
+            resetter,
+            outcome,
+            asker,
+        } = done;
         match outcome {
             Ok(pages) => self.answer(asker, &json!({"ok": true, "pages": pages})),
             Err(refusal) => self.answer(asker, &refusal),
+        }
+        let silent = resetter.is_none();
+        let mut next = None;
+        if let Some(entry) = self.sandboxes.get_mut(key) {
+            entry.resetter = resetter;
+            entry.learning = false;
+            next = entry.reset_next.take();
+        }
+        if let Some((asker, reset)) = next
+            && let Err(refusal) = self.reset(asker, &reset)
+        {
+            self.answer(asker, &refusal);
+        }
+        if silent {
+            self.kill_now(key);
         }
         self.job_done(key);
     }
@@ -161,67 +164,25 @@ impl Daemon {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::mm::{MapFlags, ProtFlags, mmap};
-    use std::io::Write;
-    use std::os::fd::AsFd;
 
     #[test]
-    fn a_line_about_that_file_is_told_from_others() {
-        let line = "7f00000000-7f00003000 rw-p 00002000 00:01 77    /memfd:snapshot (deleted)";
-        let mapping = Mapping {
-            start: 0x7f_0000_0000,
-            end: 0x7f_0000_3000,
-            offset: 0x2000,
+    fn what_is_too_much_is_not_done_beforehand() {
+        let touches = |read: u64, written: u64| Touches {
+            read: vec![(7, read)],
+            written: vec![(1 << 40, written)],
         };
-        assert_eq!(mapping_of(line, 77), Some(mapping));
-        assert_eq!(mapping_of(line, 78), None);
-        for line in [
-            "",
-            "7f-80",
-            "7f00-8000 rw-p 0 00:01 77",
-            "x-y rw-p 0 00:01 77 /memfd:a",
-            "7f00-8000 rw-p 0 00:01 77 /etc/77",
+        let some = touches(MOST_READ, MOST_WRITTEN);
+        assert_eq!(some.clone().bounded(), some);
+        for much in [
+            touches(MOST_READ + 1, 1),
+            touches(1, MOST_WRITTEN + 1),
+            touches(u64::MAX, u64::MAX),
+            Touches {
+                read: vec![(1, 1); MOST_RANGES + 1],
+                written: Ranges::new(),
+            },
         ] {
-            assert_eq!(mapping_of(line, 77), None, "{line}");
+            assert_eq!(much.bounded(), Touches::default());
         }
-    }
-
-    #[test]
-    fn pages_that_were_written_are_found() {
-        let mut file = tempfile::tempfile().unwrap();
-        let bytes = 8 * PAGE as usize;
-        file.write_all(&vec![7; bytes]).unwrap();
-        // SAFETY: a new mapping at an address of the kernel's choice.
-        let start = unsafe {
-            let protection = ProtFlags::READ | ProtFlags::WRITE;
-            mmap(
-                std::ptr::null_mut(),
-                bytes,
-                protection,
-                MapFlags::PRIVATE,
-                file.as_fd(),
-                0,
-            )
-        };
-        let start = start.unwrap().cast::<u8>();
-        for page in [1usize, 2, 6] {
-            // SAFETY: within the mapping, which is nobody else's.
-            unsafe { start.add(page * PAGE as usize).write_volatile(1) };
-        }
-        // SAFETY: as above.
-        assert_eq!(unsafe { start.read_volatile() }, 7);
-        let mapping = Mapping {
-            start: start as u64,
-            end: start as u64 + bytes as u64,
-            offset: 16 * PAGE,
-        };
-        let mut found = Ranges::new();
-        own_pages(
-            &File::open("/proc/self/pagemap").unwrap(),
-            &mapping,
-            &mut found,
-        )
-        .unwrap();
-        assert_eq!(found, [(17, 2), (22, 1)]);
     }
 }

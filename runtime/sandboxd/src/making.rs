@@ -67,11 +67,11 @@ impl Making {
     /// Runs the image's runner in a micro-VM.
     pub fn in_machine(&mut self, machine: Machine, task: Task) {
         let pid = guest_pid(self.key);
-        self.argv = monitor_argv(&self.image, &self.create, task, pid);
+        self.argv = monitor_argv(&self.image, &self.create, task, pid, machine.facts());
         self.machine = Some(machine);
         self.guest_pid = match task {
             Task::Boot { .. } => None,
-            Task::BringBack | Task::Wait { .. } => Some(pid),
+            Task::BringBack { .. } | Task::Wait { .. } => Some(pid),
         };
     }
 }
@@ -146,6 +146,8 @@ impl Daemon {
                 waiting: making.waiting,
                 resetter: making.resetter,
                 snapshot: making.snapshot,
+                learning: false,
+                reset_next: None,
             },
         );
         self.jobs.start_job(Job::Spawn(Box::new(SpawnJob {

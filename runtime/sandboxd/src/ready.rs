@@ -1,10 +1,11 @@
-//! Micro-VMs that are kept ready: all is made but what the snapshot to be brought back decides.
+//! Micro-VMs that are kept ready. Some wait for any snapshot of their image: all is made but what that decides. Others are of one snapshot whose first
+//! answer is known: its memory is mapped, and nothing of it has run. They serve nothing else, and go with it.
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
@@ -40,6 +41,8 @@ pub struct Place {
     shape: Shape,
     cpu_milli: u32,
     pids: u32,
+    /// The id of the snapshot that alone may be brought back, mapped already.
+    snapshot: Option<String>,
 }
 
 impl Place {
@@ -48,21 +51,31 @@ impl Place {
             shape: Shape::of(image, create),
             cpu_milli: create.cpu_milli,
             pids: create.pids,
+            snapshot: None,
+        }
+    }
+
+    /// The same for one snapshot alone.
+    pub fn for_snapshot(&self, id: &str) -> Self {
+        Self {
+            snapshot: Some(id.to_owned()),
+            ..self.clone()
         }
     }
 }
 
-/// What is to be kept ready, seen from one that was taken.
+/// What is to be kept ready, seen from one that was asked for.
 pub struct Next {
-    place: Place,
+    /// Where they are wanted, the one that was asked first.
+    places: Vec<Place>,
     image: Arc<Image>,
     create: Create,
 }
 
 impl Next {
-    pub fn new(place: Place, image: &Arc<Image>, create: &Create) -> Self {
+    pub fn new(places: Vec<Place>, image: &Arc<Image>, create: &Create) -> Self {
         Self {
-            place,
+            places,
             image: Arc::clone(image),
             create: create.clone(),
         }
@@ -76,6 +89,20 @@ impl Waiting {
         Ok((Self { place, control }, OwnedFd::from(theirs)))
     }
 
+    /// Whether it has its snapshot, and its function, before it is asked for.
+    pub fn is_of_snapshot(&self) -> bool {
+        self.place.snapshot.is_some()
+    }
+
+    /// Has it bring back what it will be asked for, and wait with that.
+    fn order_ahead(&self, snapshot: &Snapshot) -> Result<(), Refusal> {
+        tell(
+            &self.control,
+            &order(snapshot, true),
+            &[snapshot.file().as_fd()],
+        )
+    }
+
     /// What asks it for resets, once it has brought something back.
     pub fn resetter(&self) -> io::Result<Resetter> {
         self.control.try_clone().map(Resetter::by)
@@ -84,6 +111,7 @@ impl Waiting {
     /// What it is to be told: to bring that back, with that socket at descriptor 3.
     pub fn order(self, snapshot: Arc<Snapshot>, fd3: OwnedFd) -> RestoreOrder {
         RestoreOrder {
+            ahead: self.is_of_snapshot(),
             control: self.control,
             snapshot,
             fd3,
@@ -97,26 +125,42 @@ pub struct RestoreOrder {
     control: UnixStream,
     snapshot: Arc<Snapshot>,
     fd3: OwnedFd,
+    /// The monitor has the snapshot.
+    ahead: bool,
 }
 
 impl RestoreOrder {
-    /// Hands the file over; whether it could be brought back shows in the sandbox.
+    /// Hands the file over, or what is still missing; whether it could be brought back shows in the sandbox.
     pub fn send(&self) -> Result<(), Refusal> {
-        let text =
-            json!({"key": self.snapshot.key(), "written": self.snapshot.written()}).to_string();
-        let file: &File = self.snapshot.file();
-        let files = [file.as_fd(), self.fd3.as_fd()];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
-        let mut rights = SendAncillaryBuffer::new(&mut space);
-        rights.push(SendAncillaryMessage::ScmRights(&files));
-        let parts = [IoSlice::new(text.as_bytes())];
-        // The socket is empty, and takes so little at once.
-        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-        match sendmsg(&self.control, &parts, &mut rights, flags) {
-            Ok(count) if count == text.len() => Ok(()),
-            Ok(_) => Err(failed("it was sent in part")),
-            Err(error) => Err(failed(error)),
+        let fd3 = self.fd3.as_fd();
+        if self.ahead {
+            return tell(&self.control, "\n", &[fd3]);
         }
+        let file = self.snapshot.file().as_fd();
+        tell(&self.control, &order(&self.snapshot, false), &[file, fd3])
+    }
+}
+
+/// To bring that back; `later` if what is to be at descriptor 3 comes with a second message.
+fn order(snapshot: &Snapshot, later: bool) -> String {
+    let hints = match snapshot.learned() {
+        Some(touches) => json!(touches),
+        None => json!({"watch": true}),
+    };
+    json!({"key": snapshot.key(), "hints": hints, "later": later}).to_string()
+}
+
+fn tell(control: &UnixStream, text: &str, files: &[BorrowedFd<'_>]) -> Result<(), Refusal> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+    let mut rights = SendAncillaryBuffer::new(&mut space);
+    rights.push(SendAncillaryMessage::ScmRights(files));
+    let parts = [IoSlice::new(text.as_bytes())];
+    // The socket is empty, or holds one message, and takes so little at once.
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    match sendmsg(control, &parts, &mut rights, flags) {
+        Ok(count) if count == text.len() => Ok(()),
+        Ok(_) => Err(failed("it was sent in part")),
+        Err(error) => Err(failed(error)),
     }
 }
 
@@ -188,6 +232,20 @@ impl Ready {
         taken
     }
 
+    /// Those that wait for that snapshot, of which no more are wanted.
+    fn forget(&mut self, id: &str) -> Vec<u64> {
+        let mut waiting = Vec::new();
+        self.stocks.retain(|place, stock| {
+            if place.snapshot.as_deref() != Some(id) {
+                return true;
+            }
+            stock.wanted = 0;
+            waiting.append(&mut stock.waiting);
+            stock.making > 0
+        });
+        waiting
+    }
+
     /// One that may go for another of `place`, or for none: of the place that nobody has asked for the longest, which wants none from now on.
     fn spare(&mut self, place: Option<&Place>) -> Option<u64> {
         self.stocks
@@ -219,17 +277,23 @@ impl Daemon {
         }
     }
 
-    /// Has as many made as are wanted, once for each that was taken.
+    /// Has as many made as are wanted, once for each that was asked for.
     pub(crate) fn want_ready(&mut self, next: Option<Next>) {
         let Some(Next {
-            place,
+            places,
             image,
             create,
         }) = next
         else {
             return;
         };
-        let Some(stock) = self.ready.stocks.get(&place) else {
+        for place in places {
+            self.want_at(&place, &image, &create);
+        }
+    }
+
+    fn want_at(&mut self, place: &Place, image: &Arc<Image>, create: &Create) {
+        let Some(stock) = self.ready.stocks.get(place) else {
             return;
         };
         let there = stock.waiting.len().saturating_add(stock.making);
@@ -242,12 +306,12 @@ impl Daemon {
                 return;
             }
             if self.ready.len() >= self.ready.most {
-                match self.ready.spare(Some(&place)) {
+                match self.ready.spare(Some(place)) {
                     Some(key) => self.kill_now(key),
                     None => return,
                 }
             }
-            if let Err(error) = self.start_ready(place.clone(), &image, &create) {
+            if let Err(error) = self.start_ready(place.clone(), image, create) {
                 return self.warn(&format!("no micro-VM can be kept ready: {error}"));
             }
         }
@@ -257,6 +321,17 @@ impl Daemon {
         let Some(hypervisor) = self.hypervisor.clone() else {
             return Ok(());
         };
+        let own = match &place.snapshot {
+            Some(id) => match self.snapshots.by_id(id) {
+                Some(snapshot) => Some(snapshot),
+                // It has been forgotten.
+                None => return Ok(()),
+            },
+            None => None,
+        };
+        let bundle = own.as_ref().and_then(|snapshot| snapshot.bundle());
+        let bundle = bundle.map(|digest| self.bundles.get(digest)).transpose();
+        let bundle = bundle.map_err(|refusal| io::Error::other(refusal.message))?;
         // In the place of the socket that is still to come.
         let nothing = OwnedFd::from(File::open("/dev/null")?);
         let create = Create {
@@ -268,19 +343,34 @@ impl Daemon {
         };
         let mut making = self.making(&create, image, nothing)?;
         let counters = making.count(&self.counters)?;
-        let likely = self.snapshots.bare(&place.shape);
         let (waiting, theirs) = Waiting::new(place.clone())?;
+        let likely = match &own {
+            Some(snapshot) => {
+                let told = waiting.order_ahead(snapshot);
+                told.map_err(|refusal| io::Error::other(refusal.message))?;
+                None
+            }
+            None => self.snapshots.bare(&place.shape),
+        };
         let task = Task::Wait {
             likely: likely.is_some(),
         };
         let machine = Machine::new(hypervisor, counters);
         making.in_machine(machine.of_snapshot(likely).hearing(Some(theirs)), task);
         making.label.clone_from(&create.label);
+        making.bundle = bundle;
         making.waiting = Some(waiting);
         self.make(making)?;
         let stock = self.ready.stocks.entry(place).or_default();
         stock.making = stock.making.saturating_add(1);
         Ok(())
+    }
+
+    /// A snapshot is no more: nor are those that wait for it alone.
+    pub(crate) fn forget_ready(&mut self, id: &str) {
+        for key in self.ready.forget(id) {
+            self.kill_now(key);
+        }
     }
 
     /// One has been made.
@@ -291,9 +381,16 @@ impl Daemon {
         let Some(waiting) = &entry.waiting else {
             return;
         };
-        let stock = self.ready.stocks.entry(waiting.place.clone()).or_default();
+        let place = waiting.place.clone();
+        let id = place.snapshot.as_ref();
+        let forgotten = id.is_some_and(|id| self.snapshots.by_id(id).is_none());
+        let killed = entry.killed;
+        let stock = self.ready.stocks.entry(place).or_default();
         stock.making = stock.making.saturating_sub(1);
-        if !entry.killed {
+        if forgotten {
+            return self.kill_now(key);
+        }
+        if !killed {
             stock.waiting.push(key);
         }
         if self.ready.len() > self.ready.most {
@@ -327,6 +424,7 @@ mod tests {
             shape: shape(memory_mb),
             cpu_milli: 1000,
             pids: 128,
+            snapshot: None,
         }
     }
 
@@ -341,6 +439,22 @@ mod tests {
         assert_eq!(ready.stocks[&place].wanted, FEW);
         assert_eq!(ready.take(&place), None);
         assert_eq!(ready.stocks[&place].wanted, MANY);
+    }
+
+    #[test]
+    fn those_of_a_snapshot_are_found_by_it_and_serve_nothing_else() {
+        let mut ready = Ready::default();
+        let any = place(128);
+        let own = any.for_snapshot("snap_1");
+        for (key, place) in [(1, &any), (2, &own), (3, &any.for_snapshot("snap_2"))] {
+            ready.take(place);
+            ready.stocks.get_mut(place).unwrap().waiting.push(key);
+        }
+        assert_eq!(ready.take(&any.for_snapshot("snap_3")), None);
+        assert_eq!(ready.forget("snap_1"), [2]);
+        assert!(!ready.stocks.contains_key(&own));
+        assert_eq!(ready.take(&any), Some(1));
+        assert_eq!(ready.take(&any), None);
     }
 
     #[test]

@@ -98,7 +98,7 @@ struct TraceFields {
 }
 
 /// Puts a sandbox back to the snapshot it was brought back from.
-#[derive(Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Reset {
     pub sandbox: String,

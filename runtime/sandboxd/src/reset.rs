@@ -6,17 +6,19 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::controlling::unknown;
 use crate::daemon::Daemon;
 use crate::jobs::{Asker, Job};
+use crate::learning::Touches;
 use crate::refusal::{Code, Refusal};
 use crate::request::Reset;
 
 /// A monitor answers long before; one that does not has been stopped from outside, or nobody reads what its guest has written.
 const ANSWER_BOUND: Duration = Duration::from_secs(10);
-const MOST_ANSWER: u64 = 4096;
+const MOST_ANSWER: u64 = 128 << 10;
 const OUTPUTS: [u8; 2] = [1, 2];
 
 /// What asks a restored micro-VM's monitor for a reset.
@@ -36,6 +38,16 @@ pub struct WasReset {
     rewritten_pages: u64,
     dropped_pages: u64,
     remapped_bytes: u64,
+}
+
+/// What it says of what the guest has touched.
+#[derive(Deserialize)]
+pub struct Seen {
+    pub ok: bool,
+    #[serde(default)]
+    pub reason: String,
+    #[serde(flatten)]
+    pub touches: Touches,
 }
 
 /// A reset on its way.
@@ -74,18 +86,25 @@ impl Resetter {
         self.control.write_all(format!("{order}\n").as_bytes())
     }
 
-    fn hear(&mut self) -> io::Result<WasReset> {
+    fn hear<T: DeserializeOwned>(&mut self) -> io::Result<T> {
         let mut line = Vec::new();
         let mut reader = BufReader::new((&self.control).take(MOST_ANSWER));
         reader.read_until(b'\n', &mut line)?;
         Ok(serde_json::from_slice(&line)?)
+    }
+
+    /// Asks what the guest has touched; waits for the answer.
+    pub fn look(&mut self) -> io::Result<Seen> {
+        self.control.set_read_timeout(Some(ANSWER_BOUND))?;
+        self.control.write_all(b"{\"look\": true}\n")?;
+        self.hear()
     }
 }
 
 impl ResetJob {
     /// Waits until it is done.
     pub fn run(mut self) -> ResetDone {
-        let outcome = match self.resetter.hear() {
+        let outcome = match self.resetter.hear::<WasReset>() {
             Ok(answer) if answer.ok => Ok((self.resetter, answer)),
             Ok(answer) => Err(refused(answer.reason)),
             Err(error) => Err(refused(format!("the micro-VM did not answer ({error})"))),
@@ -115,6 +134,10 @@ impl Daemon {
         let entry = self.sandboxes.get_mut(key).ok_or_else(|| unknown(id))?;
         if entry.sandbox.is_none() || entry.killed || entry.exited {
             return Err(unknown(id));
+        }
+        if entry.learning && entry.reset_next.is_none() {
+            entry.reset_next = Some((asker, reset.clone()));
+            return Ok(());
         }
         let mut resetter = entry.resetter.take().ok_or_else(|| {
             Refusal::new(

@@ -10,7 +10,7 @@ use crate::counters::CounterFile;
 use crate::jobs::Asker;
 use crate::output::{Account, OutputPipe};
 use crate::ready::Waiting;
-use crate::request::Kind;
+use crate::request::{Kind, Reset};
 use crate::reset::Resetter;
 use crate::snapshots::{Freezer, Snapshot};
 
@@ -51,6 +51,9 @@ pub struct Entry {
     pub waiting: Option<Waiting>,
     /// Of a micro-VM that is brought back, while it is not being reset.
     pub resetter: Option<Resetter>,
+    /// It is looked at what the guest has touched, which the reset that is asked for meanwhile waits for.
+    pub learning: bool,
+    pub reset_next: Option<(Asker, Reset)>,
 }
 
 impl Entry {

@@ -17,7 +17,7 @@ use crate::controlling::unknown;
 use crate::daemon::Daemon;
 use crate::images::Image;
 use crate::jobs::{Asker, Job};
-use crate::learning::Ranges;
+use crate::learning::Touches;
 use crate::refusal::{Code, Refusal};
 use crate::request::Create;
 
@@ -58,8 +58,8 @@ pub struct Snapshot {
     bundle: Option<String>,
     file: File,
     bytes: u64,
-    /// Pages that a first answer writes.
-    written: OnceLock<Ranges>,
+    /// What a first answer touches.
+    learned: OnceLock<Touches>,
 }
 
 impl Snapshot {
@@ -68,15 +68,20 @@ impl Snapshot {
         &self.shape.digest
     }
 
-    /// Notes what a first answer writes, once.
-    pub fn learn(&self, written: Ranges) {
+    /// Notes what a first answer touches, once.
+    pub fn learn(&self, touches: Touches) {
         // Whoever was first has said it.
-        let _ = self.written.set(written);
+        let _ = self.learned.set(touches);
     }
 
-    /// Pages of its file that a first answer writes, as far as is known.
-    pub fn written(&self) -> &[(u64, u64)] {
-        self.written.get().map_or(&[], Vec::as_slice)
+    /// What a first answer touches, once that is known.
+    pub fn learned(&self) -> Option<&Touches> {
+        self.learned.get()
+    }
+
+    /// The function that it had, whose sandboxes alone it may become.
+    pub fn bundle(&self) -> Option<&str> {
+        self.bundle.as_deref()
     }
 
     /// Its file, open for reading.
@@ -157,7 +162,7 @@ impl Freezer {
                 bundle: self.bundle,
                 file,
                 bytes,
-                written: OnceLock::new(),
+                learned: OnceLock::new(),
             },
             still_ms: answer.still_ms,
             write_ms: answer.write_ms,
@@ -211,6 +216,11 @@ impl Snapshots {
             .filter(fits)
             .cloned()
             .ok_or_else(|| none(id))
+    }
+
+    /// Whatever is kept under an id.
+    pub fn by_id(&self, id: &str) -> Option<Arc<Snapshot>> {
+        self.by_id.get(id).cloned()
     }
 
     /// One of that shape in which there is nothing of anybody.
@@ -293,7 +303,7 @@ pub mod tests {
             bundle: bundle.map(str::to_owned),
             file: File::open("/dev/null").unwrap(),
             bytes,
-            written: OnceLock::new(),
+            learned: OnceLock::new(),
         }
     }
 

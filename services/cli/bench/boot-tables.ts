@@ -104,7 +104,14 @@ function allWords(all: [string, number][][]): string[] {
 
 /** What a sandbox has cost in all when its first answer is there. */
 export function costTable({ modes }: BootReport): Shown {
-  const titles = ["cpu ms", "page faults", "context switches", "private MiB", "shared MiB"];
+  const titles = [
+    "cpu ms",
+    "held back by its limit, ms",
+    "page faults",
+    "context switches",
+    "private MiB",
+    "shared MiB",
+  ];
   const exits = ["exits: system calls", "faults", "kicks", "pages not there"];
   return {
     columns: [{ title: "COST (p50)" }, ...[...titles, ...exits].map(number)],
@@ -113,6 +120,7 @@ export function costTable({ modes }: BootReport): Shown {
       .map((one) => [
         one.mode,
         figure(one.cpu_ms),
+        figure(one.held_back_ms),
         figure(one.page_faults),
         figure(one.context_switches),
         ...[one.private_kib, one.shared_kib].map((kib) =>

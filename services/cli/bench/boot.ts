@@ -63,6 +63,8 @@ export interface ModeReport extends Distribution {
   /** Of the whole life of the sandbox until its answer, what was made ready before included. */
   page_faults?: number;
   cpu_ms?: number;
+  /** By the limit of its processor time. */
+  held_back_ms?: number;
   context_switches?: number;
   private_kib?: number;
   shared_kib?: number;
@@ -137,7 +139,14 @@ export async function benchBoot(options: BootOptions): Promise<BootReport> {
   };
 }
 
-const COUNTS = ["page_faults", "cpu_ms", "context_switches", "private_kib", "shared_kib"] as const;
+const COUNTS = [
+  "page_faults",
+  "cpu_ms",
+  "held_back_ms",
+  "context_switches",
+  "private_kib",
+  "shared_kib",
+] as const;
 
 function mediansOfFacts(
   facts: readonly RunFacts[],

@@ -8,6 +8,8 @@ export interface RunFacts extends Partial<ProcessFacts> {
   steps: Record<string, number>;
   exits?: Record<string, number>;
   cpu_ms?: number;
+  /** By the limit of its processor time. */
+  held_back_ms?: number;
 }
 
 /** One thing that is measured again and again. Only `measured` is timed. */

@@ -1,5 +1,6 @@
 import type { ServingSandbox } from "../../worker/sandbox/index.ts";
 import type { Ground } from "./ground.ts";
+import { heldBackMs } from "./held-back.ts";
 import { companionsOf, descendantsOf, factsOfProcesses } from "./process-facts.ts";
 import type { RunFacts } from "./rounds.ts";
 
@@ -11,11 +12,13 @@ export function factsOf(serving: ServingSandbox, ground: Ground): RunFacts {
   const { exits } = serving.workSince(NOTHING);
   const cpu = serving.cpuMs();
   const made = ground.made.get(serving.id);
+  const heldBack = made?.pid === undefined ? undefined : heldBackMs(made.pid);
   return {
     phases: { ...serving.phases } as Record<string, number>,
     steps: made?.steps ?? {},
     ...(exits ? { exits: { ...exits } } : {}),
     ...(cpu === undefined ? {} : { cpu_ms: cpu }),
+    ...(heldBack === undefined ? {} : { held_back_ms: heldBack }),
     ...(made?.pid === undefined ? {} : factsOfProcesses(companionsOf(made.pid))),
   };
 }
@@ -29,6 +32,6 @@ export function factsOfChildren(
   return {
     phases: { ...serving.phases } as Record<string, number>,
     steps: {},
-    ...factsOfProcesses(descendantsOf(process.pid, ground.sandboxd.pid), shmem),
+    ...factsOfProcesses(descendantsOf(process.pid, ground.bystanders), shmem),
   };
 }

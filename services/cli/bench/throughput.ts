@@ -11,7 +11,8 @@ import { type HostFacts, hostFacts } from "../host/facts.ts";
 import { type Credentials, readCredentials } from "../http/api.ts";
 import { foldersOf } from "../instance/folders.ts";
 import { freePort, Instance } from "../instance/instance.ts";
-import { arrive } from "./open-model.ts";
+import { callers } from "./closed-model.ts";
+import { type Arrivals, arrive } from "./open-model.ts";
 import { perRequest, processTimes } from "./process-time.ts";
 
 /** Paths take turns of this length, so that both meet the same weather, s. */
@@ -25,7 +26,9 @@ const NAME = "cloister-bench";
 
 export interface ThroughputReport {
   host: HostFacts;
-  ratePerSecond: number;
+  /** One of the two. */
+  ratePerSecond?: number;
+  callers?: number;
   turnSeconds: number;
   warmUpTurns: number;
   paths: PathThroughput[];
@@ -47,15 +50,20 @@ export interface PathThroughput {
   p90_ms: number | null;
   p99_ms: number | null;
   max_ms: number | null;
+  /** What the slowest hundredth wait beside the middle. */
+  p99_to_p50: number | null;
   starts: Record<string, number>;
   /** Processor time for each request, µs, by part of the service; only of a service on this machine. */
   cpu_us: Record<string, number>;
   firstFailure?: string;
 }
 
+/** Requests that are due at a rate, or callers who ask again when they have their answers. */
+export type Load = { ratePerSecond: number } | { callers: number };
+
 export interface ThroughputOptions {
   seconds: number;
-  ratePerSecond: number;
+  load: Load;
   paths: readonly Path[];
   /** A service that runs; one of its own when absent. */
   dataDir?: string;
@@ -63,10 +71,12 @@ export interface ThroughputOptions {
   onProgress(text: string): void;
 }
 
-/** Warm calls of examples/hello through HTTP and the queue, at a constant rate that nobody's slowness changes. */
+/** Warm calls of examples/hello through HTTP and the queue: at a constant rate that nobody's slowness changes, or by callers who wait for their answers. */
 export async function benchThroughput(options: ThroughputOptions): Promise<ThroughputReport> {
   const service = await serviceFor(options);
-  const pool = new Pool(service.credentials.url, { connections: CONNECTIONS });
+  const pool = new Pool(service.credentials.url, {
+    connections: "callers" in options.load ? options.load.callers : CONNECTIONS,
+  });
   try {
     const paths = options.paths.map((path) => new Measured(path, service, pool));
     for (const path of paths) await path.prepare();
@@ -81,7 +91,7 @@ export async function benchThroughput(options: ThroughputOptions): Promise<Throu
       }
     return {
       host: hostFacts(),
-      ratePerSecond: options.ratePerSecond,
+      ...options.load,
       turnSeconds: TURN_S,
       warmUpTurns: WARM_UP_TURNS,
       paths: paths.map((one) => one.report()),
@@ -157,22 +167,18 @@ class Measured {
     if (status === 503 || status === 403) this.reason = text.slice(0, 300);
   }
 
-  async turn(
-    { ratePerSecond, signal }: ThroughputOptions,
-    seconds: number,
-    counts: boolean,
-  ): Promise<void> {
+  async turn({ load, signal }: ThroughputOptions, seconds: number, counts: boolean): Promise<void> {
     this.#counts = counts;
     const before = processTimes(this.#service.stateFile);
-    const found = await arrive(
-      { ratePerSecond, seconds, mostAtOnce: MOST_AT_ONCE, signal },
-      async () => {
-        const { status, text, start } = await this.#ask();
-        if (status !== 200 || !text.includes("Hello, bench!"))
-          throw new Error(`answered ${status} ${text.slice(0, 200)}`);
-        if (this.#counts) this.#starts[start] = (this.#starts[start] ?? 0) + 1;
-      },
-    );
+    const send = async (): Promise<void> => {
+      const { status, text, start } = await this.#ask();
+      if (status !== 200 || !text.includes("Hello, bench!"))
+        throw new Error(`answered ${status} ${text.slice(0, 200)}`);
+      if (this.#counts) this.#starts[start] = (this.#starts[start] ?? 0) + 1;
+    };
+    const found: Arrivals = await ("callers" in load
+      ? callers({ ...load, seconds, signal }, send)
+      : arrive({ ...load, seconds, mostAtOnce: MOST_AT_ONCE, signal }, send));
     if (!counts) return;
     for (const ms of found.times) this.#times.push(ms);
     for (const failure of found.failures) this.#failures.push(failure);
@@ -214,6 +220,7 @@ class Measured {
       p90_ms,
       p99_ms,
       max_ms,
+      p99_to_p50: p99_ms !== null && p50_ms ? Math.round((p99_ms / p50_ms) * 100) / 100 : null,
       starts: Object.fromEntries(starts),
       cpu_us: requests > 0 ? perRequest({}, this.#cpuMs, requests) : {},
       ...(first === undefined ? {} : { firstFailure: first }),

@@ -6,6 +6,7 @@ import { ms, printJson, table } from "../terminal/table.ts";
 interface ThroughputCommandOptions {
   seconds: number;
   rate: number;
+  callers?: number;
   path?: "container" | "microvm";
   dataDir?: string;
   json?: boolean;
@@ -23,7 +24,7 @@ export const registerThroughput = (bench: Command): void => {
   bench
     .command("throughput")
     .description(
-      "warm calls of examples/hello through HTTP and the queue at a constant rate, paths in turns; what is due while 400 are under way is dropped and counted",
+      "warm calls of examples/hello through HTTP and the queue, paths in turns: at a constant rate (what is due while 400 are under way is dropped and counted), or by callers who each ask again when they have their answer",
     )
     .option(
       "--seconds <n>",
@@ -32,6 +33,11 @@ export const registerThroughput = (bench: Command): void => {
       10,
     )
     .option("--rate <n>", "calls due each second", between(1, 50_000), 1000)
+    .addOption(
+      new Option("--callers <n>", "so many callers instead of a rate")
+        .argParser(between(1, 1000))
+        .conflicts("rate"),
+    )
     .addOption(new Option("--path <path>", "this path alone").choices([...pathSchema.options]))
     .option(
       "--data-dir <folder>",
@@ -47,7 +53,10 @@ async function throughput(options: ThroughputCommandOptions): Promise<void> {
   for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => abort.abort());
   const report = await benchThroughput({
     seconds: options.seconds,
-    ratePerSecond: options.rate,
+    load:
+      options.callers === undefined
+        ? { ratePerSecond: options.rate }
+        : { callers: options.callers },
     paths: options.path ? [options.path] : pathSchema.options,
     ...(options.dataDir === undefined ? {} : { dataDir: options.dataDir }),
     signal: abort.signal,
@@ -55,23 +64,29 @@ async function throughput(options: ThroughputCommandOptions): Promise<void> {
   });
   if (options.json) printJson(report);
   else {
-    const titles = ["requests", "failures", "dropped", "rps", "p50", "p90", "p99", "max"];
+    const titles = [
+      "requests",
+      "failures",
+      "dropped",
+      "rps",
+      "p50",
+      "p90",
+      "p99",
+      "max",
+      "p99/p50",
+    ];
+    const title =
+      options.callers === undefined ? `${options.rate} A SECOND` : `${options.callers} CALLERS`;
     const rows = report.paths.map((one) => [
       one.path,
       one.start,
       ...[one.requests, one.failures, one.dropped, one.rps].map(String),
       ...[one.p50_ms, one.p90_ms, one.p99_ms, one.max_ms].map((value) => ms(value ?? undefined)),
+      String(one.p99_to_p50 ?? "-"),
     ]);
     const right = (title: string) => ({ title, right: true });
     process.stdout.write(
-      table(
-        [
-          { title: `${report.ratePerSecond} A SECOND (ms)` },
-          { title: "start" },
-          ...titles.map(right),
-        ],
-        rows,
-      ),
+      table([{ title: `${title} (ms)` }, { title: "start" }, ...titles.map(right)], rows),
     );
     const parts = [...new Set(report.paths.flatMap(({ cpu_us }) => Object.keys(cpu_us)))];
     const cpu = report.paths.map(({ path, cpu_us }) => [

@@ -46,6 +46,8 @@ export async function showTextbook({ n, json, markdown, html }: ShownTextbook): 
     const failures = { ...report.boot.firstFailures, ...report.overhead.firstFailures };
     for (const { mode, reason } of report.boot.unavailable)
       process.stdout.write(`${mode}: ${reason}\n`);
+    for (const { mode, remark } of report.boot.remarks)
+      process.stdout.write(`${mode}: ${remark}\n`);
     for (const [name, text] of Object.entries(failures))
       process.stdout.write(`${name}, first failure: ${text}\n`);
     if (Object.keys(failures).length > 0) process.exitCode = EXIT.failed;

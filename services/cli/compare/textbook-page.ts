@@ -18,6 +18,7 @@ export function textbookPage(report: TextbookReport): string {
         html:
           htmlTable("Said, and measured here", columns, rows) +
           notes(report.sources) +
+          notes(boot.remarks.map(({ mode, remark }) => `${mode}: ${remark}.`)) +
           paste("As Markdown", markdownTable(columns, rows)),
       },
       {

@@ -40,6 +40,7 @@ test("each cell is what was measured, and a dash where nothing was", () => {
   const rows = rowsOf([
     mode("process", 70, { page_faults: 5000, namespaces: [] }),
     mode("container-cold", 80, { private_kib: 2048, namespaces: ["user", "pid"] }),
+    mode("runsc", 130, { namespaces: ["pid"] }),
     mode("microvm-restored", 9, { exits: { syscall: 5, fault: 0 }, private_kib: 1024 }),
   ]);
   const cell = (property: RegExp) => rows.find((row) => property.test(row.property))?.cells;
@@ -48,6 +49,8 @@ test("each cell is what was measured, and a dash where nothing was", () => {
   assert.equal(cell(/booted/)?.runc, "-");
   assert.equal(cell(/in reach/)?.ours_microvm, "0; its monitor 53");
   assert.equal(cell(/in reach/)?.runc, "-");
+  assert.match(cell(/in reach/)?.runsc ?? "", /not counted/);
+  assert.equal(cell(/booted/)?.runsc, "130 / 130 ms");
   assert.equal(cell(/namespaces/)?.process, "0");
   assert.equal(cell(/namespaces/)?.ours_container, "2: user pid");
   assert.equal(cell(/its own after/)?.ours_microvm, "- cold, 1 MiB restored");
@@ -68,10 +71,12 @@ test("without KVM no cell of a micro-VM has a number; columns of nobody are left
 
 test("the report of it holds every cell and source, and needs nothing from elsewhere", () => {
   const rows = rowsOf([mode("process", 70), mode("container-cold", 80)]);
-  const boot = { host: hostFacts(), warmUpRounds: 3, modes: [mode("process", 70)] };
+  const remarks = [{ mode: "runsc", remark: "platform systrap" }];
+  const boot = { host: hostFacts(), warmUpRounds: 3, modes: [mode("process", 70)], remarks };
   const sources = ["[1] somebody"];
   const made = textbookPage({ host: hostFacts(), n: 1, surface, boot, rows, sources } as never);
   assert.match(made, /80 \/ 80 ms/);
   assert.match(made, /\[1\] somebody/);
+  assert.match(made, /runsc: platform systrap\./);
   assert.doesNotMatch(made, /(?:src|href)="(?!#)/);
 });

@@ -27,6 +27,7 @@ const COLUMNS = [
   "runc",
   "crun",
   "bwrap",
+  "runsc",
 ] as const;
 type Column = (typeof COLUMNS)[number];
 const TITLES: Record<Column, string> = {
@@ -38,6 +39,7 @@ const TITLES: Record<Column, string> = {
   runc: "runc",
   crun: "crun",
   bwrap: "bwrap",
+  runsc: "gVisor (runsc)",
 };
 
 const MODES = [
@@ -50,6 +52,7 @@ const MODES = [
     "runc",
     "crun",
     "bwrap",
+    "runsc",
   ],
 ].filter((mode) => MODE_NAMES.includes(mode));
 const WORKLOADS = ["cpu", "cpu-python", "memory", "syscalls"];
@@ -96,7 +99,7 @@ type Measured = Pick<TextbookReport, "surface" | "boot" | "overhead">;
 type Cells = Partial<Record<Exclude<Column, "vm" | "container">, string>>;
 
 const NOBODY = "-";
-const PEERS = ["runc", "crun", "bwrap"] as const;
+const PEERS = ["runc", "crun", "bwrap", "runsc"] as const;
 
 /** Cells that nothing was measured for say so by a dash. */
 export function textbookRows(
@@ -158,6 +161,7 @@ export function textbookRows(
       ours_container: "the host's",
       ours_microvm: "none in the guest; the host's for its monitor",
       ...peers(() => "the host's"),
+      runsc: there("runsc", "gVisor's, a program of the host's"),
     }),
     row("isolation", "isolation", {
       process: "none",
@@ -166,6 +170,7 @@ export function textbookRows(
       runc: there("runc", "namespaces, control groups"),
       crun: there("crun", "namespaces"),
       bwrap: there("bwrap", "namespaces"),
+      runsc: there("runsc", "gVisor's kernel serves its calls, itself in namespaces and seccomp"),
     }),
     row("host system calls in reach", "calls", {
       process: calls,
@@ -173,6 +178,7 @@ export function textbookRows(
       ours_microvm: `0; its monitor ${surface.monitor_calls}`,
       // As bench configures them: with what their own spec makes, which has no filter.
       ...peers(() => `${calls}, no filter set`),
+      runsc: there("runsc", "those of gVisor's own filter, not counted"),
     }),
     row("namespaces of its own", "namespaces", {
       ...all(namespacesOf),

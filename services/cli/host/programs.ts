@@ -16,7 +16,7 @@ interface Program {
 
 const inProject = (path: string): string => join(PROJECT_ROOT, path);
 const SETUP = "Run ./cloister setup.";
-const PEER = "apt-get install it; only bench boot and compare --peers use it.";
+const PEER = "apt-get install it; only bench boot and compare use it.";
 
 const PROGRAMS: readonly Program[] = [
   {
@@ -59,7 +59,7 @@ export async function programs(): Promise<Finding[]> {
 /** Tried, since gVisor that is installed need not start. */
 async function runsc(): Promise<Finding> {
   const remedy =
-    "Put the runsc of gVisor into PATH, or name it with CLOISTER_RUNSC; only bench boot and compare --peers use it.";
+    "Put the runsc of gVisor into PATH, or name it with CLOISTER_RUNSC; only bench boot and compare use it.";
   const one = await findRunsc();
   if ("lack" in one) return absent("runsc", one.lack, remedy);
   const limits = one.unlimited === undefined ? "" : `, without limits: ${one.unlimited}`;

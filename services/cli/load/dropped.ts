@@ -21,7 +21,7 @@ export function droppedByPart(
     const sentOfIt = partsOf(stream).reduce((sum, part) => sum + (sent.get(part) ?? 0), 0);
     // The one that is due at the very end may be left out.
     const missing = endedEarly ? 0 : Math.floor(due) - 1 - sentOfIt;
-    let left = Math.max(summary.dropped(stream.name), missing);
+    let left = Math.max(summary.dropped[stream.name] ?? 0, missing);
     for (const step of steps) {
       const unsent = Math.round(plannedOf(step)) - (sent.get(step.name) ?? 0);
       const of = Math.min(left, Math.max(0, unsent));

@@ -1,6 +1,15 @@
 import { z } from "zod";
 import { sampleSchema, targetSchema } from "./sample.ts";
 
+/** What k6 has counted itself. */
+const summarySchema = z.object({
+  iterations: z.number(),
+  bytes: z.object({ sent: z.number(), received: z.number() }),
+  /** By stream. */
+  dropped: z.record(z.string(), z.number()),
+});
+export type K6Summary = z.infer<typeof summarySchema>;
+
 /** What loadtests/lib/load-test.ts tells, line by line, among what k6 itself says. */
 const toldSchema = z.union([
   z.tuple([z.literal("call"), sampleSchema]),
@@ -9,6 +18,7 @@ const toldSchema = z.union([
     z.object({ beganAt: z.number(), targets: z.array(targetSchema) }),
   ]),
   z.tuple([z.literal("sent"), z.object({})]),
+  z.tuple([z.literal("summary"), summarySchema]),
   z.tuple([z.literal("problem"), z.object({ message: z.string(), remedy: z.string() })]),
 ]);
 export type Told = z.infer<typeof toldSchema>;
@@ -52,36 +62,6 @@ export class K6Lines {
 function parse(line: string): Told | undefined {
   try {
     return toldSchema.parse(JSON.parse(line));
-  } catch {
-    return undefined;
-  }
-}
-
-const counter = z.object({ count: z.number() });
-const summarySchema = z.object({
-  metrics: z.record(z.string(), z.unknown()),
-});
-
-export interface K6Summary {
-  iterations: number;
-  bytes: { sent: number; received: number };
-  /** Of a scenario of k6. */
-  dropped(scenario: string): number;
-}
-
-/** k6's own summary; undefined when it wrote none. */
-export function parseSummary(text: string): K6Summary | undefined {
-  try {
-    const { metrics } = summarySchema.parse(JSON.parse(text));
-    const count = (name: string): number => {
-      const found = counter.safeParse(metrics[name]);
-      return found.success ? found.data.count : 0;
-    };
-    return {
-      iterations: count("iterations"),
-      bytes: { sent: count("data_sent"), received: count("data_received") },
-      dropped: (scenario) => count(`dropped_iterations{scenario:${scenario}}`),
-    };
   } catch {
     return undefined;
   }

@@ -1,8 +1,8 @@
 import { existsSync } from "node:fs";
-import { delimiter, join } from "node:path";
 import { Failure } from "../failure.ts";
 import { attempt } from "../host/attempt.ts";
 import { absent, type Finding, found } from "../host/finding.ts";
+import { inPath } from "../host/in-path.ts";
 import { buildK6, builtK6, findGo, PINNED_VERSION } from "./k6-build.ts";
 
 /** A k6 that can run loadtests/scenarios. */
@@ -23,15 +23,6 @@ async function versionOf(path: string): Promise<string | undefined> {
 }
 
 const isSuitable = (version: string): boolean => version.split(".")[0] === MAJOR;
-
-/** Where `name` lies in PATH. */
-function inPath(name: string): string | undefined {
-  return (process.env.PATH ?? "")
-    .split(delimiter)
-    .filter((folder) => folder !== "")
-    .map((folder) => join(folder, name))
-    .find((path) => existsSync(path));
-}
 
 /** What is there without a build: CLOISTER_K6, then PATH, then what an earlier run has built. `passedOver` is a k6 of PATH that cannot be used. */
 export async function findK6(): Promise<{ k6?: K6; passedOver?: string }> {

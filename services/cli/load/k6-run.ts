@@ -1,13 +1,11 @@
 import { spawn } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { childEnd } from "#embedded/process-life";
 import { PROJECT_ROOT } from "#embedded/unprivileged";
 import type { Plan, Scenario, Settings } from "#loadtests/lib/plan";
 import { EXIT, Failure } from "../failure.ts";
 import { droppedByPart } from "./dropped.ts";
-import { K6Lines, type K6Summary, parseSummary, type Told } from "./k6-lines.ts";
+import { K6Lines, type K6Summary, type Told } from "./k6-lines.ts";
 import type { K6 } from "./k6-program.ts";
 import type { EarlyEnd, Run, Sample } from "./sample.ts";
 import type { Governed } from "./service.ts";
@@ -37,9 +35,7 @@ export interface K6RunOptions {
 /** Has k6 run a scenario. Resolves when k6 has ended, also where that was early; rejects when nothing was sent. */
 export async function runK6(options: K6RunOptions): Promise<Run> {
   const { plan, signal, onSending, onSample } = options;
-  const folder = mkdtempSync(join(tmpdir(), "cloister-k6-"));
-  const summaryFile = join(folder, "summary.json");
-  const child = startK6(options, summaryFile);
+  const child = startK6(options);
   const run: Run = {
     ...{ targets: [], beganAt: new Date(), samples: [], dropped: new Map() },
     ...{ bytes: { sent: 0, received: 0 }, elapsedMs: 0, early: undefined },
@@ -47,6 +43,7 @@ export async function runK6(options: K6RunOptions): Promise<Run> {
   let beganAt: number | undefined;
   let endedAt: number | undefined;
   let problem: Failure | undefined;
+  let summary: K6Summary | undefined;
   let lostSince: number | undefined;
   let early: EarlyEnd | undefined;
   let timer: NodeJS.Timeout | undefined;
@@ -65,6 +62,7 @@ export async function runK6(options: K6RunOptions): Promise<Run> {
 
   const hear = ([what, value]: Told): void => {
     if (what === "problem") problem = new Failure(value.message, value.remedy);
+    else if (what === "summary") summary = value;
     else if (what === "sent") endedAt = performance.now();
     else if (what === "sending") {
       beganAt = performance.now();
@@ -91,8 +89,6 @@ export async function runK6(options: K6RunOptions): Promise<Run> {
   await closed;
   clearTimeout(timer);
   signal.removeEventListener("abort", onInterrupt);
-  const summary = summaryIn(summaryFile);
-  rmSync(folder, { recursive: true, force: true });
 
   if (problem) throw problem;
   if (beganAt === undefined) throw notBegun(early, ended.code ?? ended.signal, lines.said);
@@ -129,20 +125,16 @@ function notBegun(early: EarlyEnd | undefined, how: unknown, said: string): Fail
 }
 
 /** In a group of its own, so that Ctrl-C reaches it by way of this process; it ends with this one, however that ends. */
-function startK6({ k6, scenario, settings, services, run }: K6RunOptions, summaryFile: string) {
+function startK6({ k6, scenario, settings, services, run }: K6RunOptions) {
   const script = join(PROJECT_ROOT, "loadtests/scenarios", `${scenario.name}.ts`);
   const words = ["run", "--quiet", "--no-color", "--no-usage-report", "--no-thresholds"];
   // An empty address: its own control port is not needed, and two runs would want the same.
   const logs = ["--address", "", "--log-output", "stderr", "--log-format", "raw"];
-  return spawn(
-    "setpriv",
-    ["--pdeathsig=KILL", k6.path, ...words, ...logs, "--summary-export", summaryFile, script],
-    {
-      detached: true,
-      stdio: ["ignore", "ignore", "pipe"],
-      env: environment(settings, services, run),
-    },
-  );
+  return spawn("setpriv", ["--pdeathsig=KILL", k6.path, ...words, ...logs, script], {
+    detached: true,
+    stdio: ["ignore", "ignore", "pipe"],
+    env: environment(settings, services, run),
+  });
 }
 
 /** All that k6 gets: settings of its own that the caller has (K6_...) would change what is run. */
@@ -171,12 +163,4 @@ function environment(
   return Object.fromEntries(
     Object.entries(given).filter((pair): pair is [string, string] => pair[1] !== undefined),
   );
-}
-
-function summaryIn(file: string): K6Summary | undefined {
-  try {
-    return parseSummary(readFileSync(file, "utf8"));
-  } catch {
-    return undefined;
-  }
 }

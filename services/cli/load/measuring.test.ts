@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { compareRuns, compareTargets, compareWithin } from "./comparison.ts";
 import { droppedByPart } from "./dropped.ts";
 import { groupsOf, overTime, sketch } from "./groups.ts";
-import { K6Lines, parseSummary } from "./k6-lines.ts";
+import { K6Lines } from "./k6-lines.ts";
 import { findKnee } from "./knee.ts";
 import type { Run, Sample } from "./sample.ts";
 import { judge } from "./thresholds.ts";
@@ -155,7 +155,7 @@ test("what a step dropped is what was due and not sent, and all steps together w
       ...times(burst, 1, { stream: "burst" }),
       ...times(after, 1, { stream: "after" }),
     ];
-    return [...droppedByPart(plan, samples, { dropped: () => dropped }, false).values()];
+    return [...droppedByPart(plan, samples, { dropped: { all: dropped } }, false).values()];
   };
   assert.deepEqual(sent(10, 60, 10, 40), [0, 40, 0]);
   assert.deepEqual(sent(10, 59, 11, 40), [0, 40, 0], "one of the burst was sent late");
@@ -176,14 +176,4 @@ test("lines are cut wherever they come in parts; what is not the scripts' is k6'
     ["sent", {}],
   ]);
   assert.match(lines.said, /^something is wrong\n\["call".*\nrest$/s);
-});
-
-test("k6's summary gives counts by scenario, and what is none is not read", () => {
-  const summary = parseSummary(
-    '{"metrics":{"iterations":{"count":12,"rate":1},"dropped_iterations{scenario:steady}":{"count":3,"rate":1},"data_sent":{"count":9}}}',
-  );
-  assert.equal(summary?.iterations, 12);
-  assert.deepEqual([summary?.dropped("steady"), summary?.dropped("other")], [3, 0]);
-  assert.deepEqual(summary?.bytes, { sent: 9, received: 0 });
-  assert.equal(parseSummary("{"), undefined);
 });

@@ -19,6 +19,7 @@ export interface AuthenticatorOptions {
 }
 
 const FRESH_MS = 5000;
+const AHEAD_MS = 1000;
 const ABSENT_MS = 1000;
 /** A revoked key may go on this long, and only while the database cannot be asked. */
 const STALE_MS = 300_000;
@@ -47,6 +48,7 @@ export class Authenticator {
     this.#keys = new RefreshingCache({
       load: options.readKey,
       freshMs: FRESH_MS,
+      aheadMs: AHEAD_MS,
       absentMs: ABSENT_MS,
       staleMs: STALE_MS,
       maxEntries: MAX_KEYS,

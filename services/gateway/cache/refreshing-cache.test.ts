@@ -13,6 +13,7 @@ function cacheOf(options: Partial<RefreshingCacheOptions<string>> = {}) {
       return source.answer(key);
     },
     freshMs: 60_000,
+    aheadMs: 0,
     absentMs: 60_000,
     staleMs: 60_000,
     maxEntries: 3,
@@ -27,6 +28,41 @@ test("a value is asked for once, by all who want it, and then there at once", as
   assert.deepEqual(await Promise.all([cache.get("a"), cache.get("a")]), ["a!", "a!"]);
   assert.equal(cache.get("a"), "a!");
   assert.deepEqual(asked, ["a"]);
+});
+
+test("a value that will soon be old is asked for once, behind those who want it", async () => {
+  const { cache, asked, problems, source } = cacheOf({ aheadMs: 60_000 });
+  await cache.get("a");
+  const { promise, resolve } = Promise.withResolvers<string>();
+  source.answer = () => promise;
+  for (let want = 0; want < 3; want++) assert.equal(cache.get("a"), "a!");
+  assert.deepEqual(asked, ["a", "a"]);
+  resolve("a?");
+  await promise.then(() => new Promise(setImmediate));
+  source.answer = async () => {
+    throw new Error("away");
+  };
+  assert.equal(cache.get("a"), "a?");
+  await new Promise(setImmediate);
+  // Nobody has missed anything yet, and the source is not asked again and again.
+  assert.equal(cache.get("a"), "a?");
+  assert.deepEqual([asked.length, problems], [3, []]);
+});
+
+test("what is read ahead is not kept when it was changed meanwhile", async () => {
+  const { cache, asked, source } = cacheOf({ aheadMs: 60_000 });
+  await cache.get("a");
+  const { promise, resolve } = Promise.withResolvers<string>();
+  source.answer = () => promise;
+  assert.equal(cache.get("a"), "a!");
+  cache.drop((value) => value === "a!");
+  source.answer = async () => "changed";
+  const wanted = cache.get("a");
+  resolve("from before the change");
+  assert.equal(await wanted, "changed");
+  await promise.then(() => new Promise(setImmediate));
+  assert.equal(cache.get("a"), "changed");
+  assert.equal(asked[2], "a");
 });
 
 test("while the source is away an older value serves; without one it is said", async () => {

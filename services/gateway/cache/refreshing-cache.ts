@@ -4,6 +4,8 @@ export interface RefreshingCacheOptions<V> {
   load: (key: string) => Promise<V | undefined>;
   /** How long a value is taken without asking again, ms. */
   freshMs: number;
+  /** A value that is wanted so shortly before it is no longer fresh is asked for behind whoever wants it, so that the next one need not wait, ms. */
+  aheadMs: number;
   /** How long nothing (`undefined`) is taken without asking again, ms. */
   absentMs: number;
   /** While the source is away a value may be this old, ms: long enough for a restart, too short to forget a revocation for good. */
@@ -17,6 +19,8 @@ interface Entry<V> {
   value: V | undefined;
   loadedAtMs: number;
   freshUntilMs: number;
+  /** From then on it is asked for ahead, once. */
+  aheadFromMs: number;
 }
 
 /** While the source is away it is asked this often, ms. */
@@ -32,7 +36,7 @@ export class RefreshingCache<V> {
   readonly #options: RefreshingCacheOptions<V>;
   readonly #entries = new Map<string, Entry<V>>();
   readonly #loading = new Map<string, Promise<V | undefined>>();
-  /** Rises with every `drop` and `expire`: what was read before one may not be kept after it. */
+  /** Rises with every `drop` and `expire`: what was read before one may not be kept after it, and is given to nobody who comes after it. */
   #epoch = 0;
 
   constructor(options: RefreshingCacheOptions<V>) {
@@ -46,13 +50,20 @@ export class RefreshingCache<V> {
   /** The value at once when it is fresh, else a promise of it. */
   get(key: string): V | undefined | Promise<V | undefined> {
     const entry = this.#entries.get(key);
-    if (entry && performance.now() < entry.freshUntilMs) return entry.value;
-    return this.#refresh(key, entry);
+    const now = performance.now();
+    if (!entry || now >= entry.freshUntilMs) return this.#refresh(key, entry);
+    if (now >= entry.aheadFromMs) {
+      entry.aheadFromMs = Number.POSITIVE_INFINITY;
+      // If it fails, whoever comes once the value is no longer fresh is told.
+      this.#shared(key).catch(() => {});
+    }
+    return entry.value;
   }
 
   /** Forgets what `matches`, and everything that was not there. */
   drop(matches: (value: V) => boolean): void {
     this.#epoch++;
+    this.#loading.clear();
     for (const [key, { value }] of this.#entries)
       if (value === undefined || matches(value)) this.#entries.delete(key);
   }
@@ -60,6 +71,7 @@ export class RefreshingCache<V> {
   /** Everything is asked for again; what is known still serves while the source is away. */
   expire(): void {
     this.#epoch++;
+    this.#loading.clear();
     for (const entry of this.#entries.values()) entry.freshUntilMs = 0;
   }
 
@@ -82,7 +94,10 @@ export class RefreshingCache<V> {
   #shared(key: string): Promise<V | undefined> {
     let loading = this.#loading.get(key);
     if (!loading) {
-      loading = this.#load(key).finally(() => this.#loading.delete(key));
+      const begun = this.#load(key).finally(() => {
+        if (this.#loading.get(key) === begun) this.#loading.delete(key);
+      });
+      loading = begun;
       this.#loading.set(key, loading);
     }
     return loading;
@@ -91,16 +106,15 @@ export class RefreshingCache<V> {
   async #load(key: string): Promise<V | undefined> {
     const epoch = this.#epoch;
     const value = await this.#options.load(key);
-    // Something changed while it was read: this answer is for those who asked before, the next one asks again.
+    // Something changed while it was read: this answer is for those who asked before.
     if (epoch !== this.#epoch) return value;
     const now = performance.now();
-    const { freshMs, absentMs, maxEntries } = this.#options;
+    const { freshMs, aheadMs, absentMs, maxEntries } = this.#options;
+    const absent = value === undefined;
+    const freshUntilMs = now + (absent ? absentMs : freshMs);
+    const aheadFromMs = absent ? Number.POSITIVE_INFINITY : freshUntilMs - aheadMs;
     this.#entries.delete(key);
-    this.#entries.set(key, {
-      value,
-      loadedAtMs: now,
-      freshUntilMs: now + (value === undefined ? absentMs : freshMs),
-    });
+    this.#entries.set(key, { value, loadedAtMs: now, freshUntilMs, aheadFromMs });
     if (this.#entries.size > maxEntries) {
       const oldest = this.#entries.keys().next().value;
       if (oldest !== undefined) this.#entries.delete(oldest);

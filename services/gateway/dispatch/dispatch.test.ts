@@ -3,7 +3,7 @@ import { after, afterEach, before, test } from "node:test";
 import { createKey } from "#db/keys";
 import { ensureTenant } from "#db/tenants";
 import { type GatewayRig, startGatewayRig } from "../testkit/gateway-rig.ts";
-import { answers, type Behaviour, WorkerSide } from "../testkit/worker-side.ts";
+import { answers, type Behaviour, headOf, WorkerSide } from "../testkit/worker-side.ts";
 
 /** A real gateway, queue and reply link; nodes are what the tests say they are. */
 let rig: GatewayRig;
@@ -173,6 +173,60 @@ test("a flood waits in turn with others: a few of its calls are served before an
   assert.equal(order.length, 45);
   const last = order.lastIndexOf("quiet");
   assert.ok(last < 16, `the five calls were served after ${last - 4} of the flood's 40`);
+});
+
+test("while another tenant's call is under way a flood has fewer at the nodes, and as many as before when it has ended", async () => {
+  const worker = await node("node_shared", { concurrency: 60, processors: 12 });
+  const letGo = Promise.withResolvers<void>();
+  let running = 0;
+  let most = 0;
+  let answered = 0;
+  let answeredEnough = (): void => {};
+  // Nothing of its time is a function's work, as told by its answers' phases: all of it is waiting.
+  worker.behaviours.set("/flood", async (served) => {
+    most = Math.max(most, ++running);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+    running--;
+    answered++;
+    answeredEnough();
+    served.reply.head(headOf(200, [], { phases: { handler_ms: 0 } }));
+    served.reply.end({ handlerMs: 0 });
+  });
+  worker.behaviours.set("/quiet", async (served) => {
+    await letGo.promise;
+    await answers(200)(served);
+  });
+  const quietly = { headers: { authorization: `Bearer ${quietKey}` } };
+  assert.equal((await rig.fetch("/f/any/", quietly)).status, 200);
+  let over = false;
+  const flood = Array.from({ length: 30 }, async () => {
+    while (!over) assert.equal((await rig.fetch("/f/any/flood")).status, 200);
+  });
+  /** The most calls of the flood at once among its next ones. */
+  const mostOf = async (calls: number): Promise<number> => {
+    const goal = answered + calls;
+    await new Promise<void>((resolve) => {
+      answeredEnough = () => answered >= goal && resolve();
+    });
+    return most;
+  };
+  await mostOf(100);
+  most = 0;
+  const alone = await mostOf(100);
+  const quiet = rig.fetch("/f/any/quiet", quietly);
+  // Those that were there already end first.
+  await mostOf(50);
+  most = 0;
+  const beside = await mostOf(100);
+  letGo.resolve();
+  assert.equal((await quiet).status, 200);
+  await mostOf(50);
+  most = 0;
+  const after = await mostOf(100);
+  over = true;
+  await Promise.all(flood);
+  // One for each processor, or one for each second, and what little of an answer's own time counts as work.
+  assert.ok(alone >= 12 && after >= 12 && beside >= 6 && beside <= 9, `${[alone, beside, after]}`);
 });
 
 test("what waits is bounded: a tenant's calls over it are a 429, all tenants' a 503, and both say when to come again", async () => {

@@ -28,7 +28,7 @@ export interface Passage {
   state: "waits" | "sent" | "taken" | "over";
   group: NodeGroup | undefined;
   room: NodeRoom<Passage> | undefined;
-  queued: Pick<QueuedCall, "state" | "takeBack"> | undefined;
+  queued: Pick<QueuedCall, "state" | "taken" | "takeBack"> | undefined;
   sentMs: number;
   /** How long it waited at the node; unknown for one that needed a start. */
   waitedMs: number | undefined;
@@ -53,8 +53,13 @@ export interface DispatcherOptions {
 
 /** So long after calls of two tenants have come, they are kept from standing in each other's way, ms. */
 const MIXED_MS = 30_000;
-/** Calls of one tenant that may wait at the nodes for each of their processors, while there are other tenants: enough that none is ever idle. */
+/**
+ * Calls that may wait at the nodes for each of their processors, while there are several tenants: enough that none is ever idle. Those that have calls at
+ * the nodes share them, and each may have one: so while another's call is under way, a flood begins less behind which that would wait at its next step.
+ */
 const SLACK_PER_PROCESSOR = 1;
+/** With more calls at a node for each of its processors, one that comes later waits there in any case. */
+const CROWD_PER_PROCESSOR = 8;
 const DEMANDS_KNOWN = 5000;
 const VERSIONS_KNOWN = 10_000;
 
@@ -70,8 +75,8 @@ export class Dispatcher {
   /** By the nodes in them. */
   readonly #groups = new Map<string, NodeGroup>();
   readonly #groupOf = new Map<string, NodeGroup>();
-  /** Of calls without wishes of their own, which are most. */
-  readonly #demands = new WeakMap<CallTarget, Demand>();
+  /** By what the caller wishes. */
+  readonly #demands = new WeakMap<CallTarget, Map<Path | undefined, Demand>>();
   readonly #flows = new Map<string, TenantFlow>();
   /** Where a version was served last. */
   readonly #lastAt = new Map<string, string>();
@@ -124,7 +129,9 @@ export class Dispatcher {
 
   /** A worker has announced it. */
   taken(passage: Passage): void {
-    if (passage.state === "sent") passage.state = "taken";
+    if (passage.state !== "sent") return;
+    passage.state = "taken";
+    passage.queued?.taken();
   }
 
   /** The head of its answer has come. */
@@ -216,11 +223,15 @@ export class Dispatcher {
   }
 
   #demandOf(target: CallTarget, wanted: Path | undefined): Demand {
-    if (wanted !== undefined) return nodeDemand(target, wanted, this.#options.placement);
-    let demand = this.#demands.get(target);
+    let known = this.#demands.get(target);
+    if (!known) {
+      known = new Map();
+      this.#demands.set(target, known);
+    }
+    let demand = known.get(wanted);
     if (!demand) {
-      demand = nodeDemand(target, undefined, this.#options.placement);
-      this.#demands.set(target, demand);
+      demand = nodeDemand(target, wanted, this.#options.placement);
+      known.set(wanted, demand);
     }
     return demand;
   }
@@ -291,7 +302,7 @@ export class Dispatcher {
       processors += node.beat.processors;
       mixed ||= node.beat.tenants > 1;
     }
-    return mixed && flow.full(SLACK_PER_PROCESSOR * processors);
+    return mixed && flow.full(Math.max(1, (SLACK_PER_PROCESSOR * processors) / this.#flows.size));
   }
 
   #send(passage: Passage, room: NodeRoom<Passage>, now: number): void {
@@ -307,8 +318,11 @@ export class Dispatcher {
       this.#flows.set(job.tenantId, flow);
     }
     flow.underWay++;
-    passage.queued = this.#options.producer.add(job, room.node.beat.id, (error) =>
-      passage.ticket.notQueued(error),
+    passage.queued = this.#options.producer.add(
+      job,
+      room.node.beat.id,
+      (error) => passage.ticket.notQueued(error),
+      room.load > CROWD_PER_PROCESSOR,
     );
   }
 

@@ -8,6 +8,7 @@ export interface FunctionResolverOptions {
 }
 
 const FRESH_MS = 5000;
+const AHEAD_MS = 1000;
 const ABSENT_MS = 1000;
 /** While the database is away, functions that were called before go on this long. */
 const STALE_MS = 300_000;
@@ -47,6 +48,7 @@ export class FunctionResolver {
         return options.resolve(tenantId, name, version === "" ? undefined : Number(version));
       },
       freshMs: FRESH_MS,
+      aheadMs: AHEAD_MS,
       absentMs: ABSENT_MS,
       staleMs: STALE_MS,
       maxEntries: MAX_FUNCTIONS,

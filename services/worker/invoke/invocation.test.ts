@@ -111,7 +111,7 @@ test("an answer comes with its meta, its phases, its log and one record", async 
   assert.deepEqual(JSON.parse(cold.answer.body.toString()), { a: 1 });
   const meta = metaOf(cold.answer);
   assert.deepEqual([meta.path, meta.start, meta.version], ["container", "cold", 1]);
-  const phases = cold.answer.trailer?.phases as Record<string, number>;
+  const phases = cold.record.phases as Record<string, number>;
   for (const name of [
     "queue_ms",
     "place_ms",

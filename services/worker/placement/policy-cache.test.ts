@@ -28,3 +28,22 @@ test("a policy is read once for many, dropped when told, and never guessed", asy
   });
   await assert.rejects(broken.load("ten_1"), { code: "dependency_unavailable" });
 });
+
+test("a policy that will soon be old is read once behind those who ask, and what fails then changes nothing", async () => {
+  let reads = 0;
+  let read = async (): Promise<{ tier: "trusted" | "standard" }> => ({ tier: "trusted" });
+  const cache = new PolicyCache(() => {
+    reads++;
+    return read();
+  }, 5000);
+  await cache.load("ten_1");
+  read = async () => ({ tier: "standard" });
+  for (let ask = 0; ask < 3; ask++) assert.deepEqual(cache.cached("ten_1"), { tier: "trusted" });
+  await new Promise(setImmediate);
+  read = async () => {
+    throw new Error("connection refused");
+  };
+  assert.deepEqual([cache.cached("ten_1"), reads], [{ tier: "standard" }, 3]);
+  await new Promise(setImmediate);
+  assert.deepEqual([cache.cached("ten_1"), reads], [{ tier: "standard" }, 3]);
+});

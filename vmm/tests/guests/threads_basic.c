@@ -124,12 +124,15 @@ static void attributes(void) {
     returned("too small a stack", pthread_attr_setstacksize(&attr, 100));
     pthread_attr_init(&attr);
     pthread_attr_setstacksize(&attr, 1 << 20), pthread_attr_setguardsize(&attr, 8192);
-    pthread_create(&thread, &attr, twice, (void *)4);
+    // It must still be there when it is asked about.
+    sem_t asked;
+    sem_init(&asked, 0, 0);
+    pthread_create(&thread, &attr, wait_for, &asked);
     pthread_attr_t real;
     returned("getattr_np", pthread_getattr_np(thread, &real));
     pthread_attr_getstack(&real, &stack, &size), pthread_attr_getguardsize(&real, &guard);
     text("stack and guard", "%zu %zu", size >> 20, guard);
-    pthread_join(thread, NULL);
+    sem_post(&asked), pthread_join(thread, NULL);
     returned("getattr_np of the first thread", pthread_getattr_np(pthread_self(), &real));
     pthread_attr_getstack(&real, &stack, &size);
     holds("its stack holds this variable", (char *)&real >= (char *)stack && (char *)&real < (char *)stack + size);

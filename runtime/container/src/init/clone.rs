@@ -1,9 +1,10 @@
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Gid, Pid, Uid};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::failure::{Failure, Step, checked};
 
@@ -15,7 +16,6 @@ const CLONE_NEWTIME: libc::c_int = 0x80;
 const NAMESPACES: libc::c_int = libc::CLONE_NEWUSER
     | libc::CLONE_NEWPID
     | libc::CLONE_NEWNS
-    | libc::CLONE_NEWNET
     | libc::CLONE_NEWUTS
     | libc::CLONE_NEWIPC
     | libc::CLONE_NEWCGROUP
@@ -51,12 +51,21 @@ impl Gate {
     }
 }
 
-/// As fork(2), into new namespaces of every kind; None in the child. The child is sandboxd's, not ours, so that sandboxd can wait for it.
-pub fn into_namespaces() -> Result<Option<Pid>, Failure> {
+/// As fork(2), into new namespaces of every kind, or into that network namespace if one is given; None in the child. The child is
+/// sandboxd's, not ours, so that sandboxd can wait for it.
+pub fn into_namespaces(network: Option<BorrowedFd<'_>>) -> Result<Option<Pid>, Failure> {
+    let mut namespaces = NAMESPACES;
+    match network {
+        Some(network) => {
+            move_into_link_name_space(network, Some(LinkNameSpaceType::Network))
+                .wall("network namespace")?;
+        }
+        None => namespaces |= libc::CLONE_NEWNET,
+    }
     // SAFETY: all-zero is a valid clone_args.
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
     // The exit signal is the parent's own (CLONE_PARENT forbids to name one).
-    arguments.flags = (NAMESPACES | libc::CLONE_PARENT) as u64;
+    arguments.flags = (namespaces | libc::CLONE_PARENT) as u64;
     // SAFETY: without CLONE_VM the child has its own copy of all memory and goes on with the same stack; this process has one thread, so no lock
     // is held by somebody who is not there in the child.
     let result = unsafe {

@@ -127,7 +127,8 @@ fn cradle(title: &mut title::Title) -> Result<(), Failure> {
     std::fs::write("/proc/self/oom_score_adj", "500").step("oom_score_adj")?;
     rustix::thread::set_thread_groups(&[]).step("groups")?;
     let gate = clone::Gate::new()?;
-    let Some(pid) = clone::into_namespaces()? else {
+    let network = fds.monitor.as_ref().map(|monitor| monitor.network.as_fd());
+    let Some(pid) = clone::into_namespaces(network)? else {
         gate.pass()?;
         match init(&order, fds, title) {
             Ok(ended) => {
@@ -171,7 +172,7 @@ fn init(order: &Order, fds: Descriptors, title: &mut title::Title) -> Result<End
     die_with_parent()?;
     root::build(order, &fds.root, fds.bundle.as_ref())?;
     mark("mount_ms");
-    network::bring_up(&order.id)?;
+    network::bring_up(&order.id, fds.monitor.is_none())?;
     mark("network_ms");
     lockdown::limit_resources()?;
     lockdown::give_up_for_good()?;
@@ -221,6 +222,8 @@ struct Monitor {
     program: OwnedFd,
     kvm: OwnedFd,
     counters: OwnedFd,
+    /// The namespace it is to be in.
+    network: OwnedFd,
     /// Its file, then the socket by which it is asked for.
     snapshot: Vec<OwnedFd>,
 }
@@ -244,6 +247,7 @@ impl Descriptors {
                 program: next()?,
                 kvm: next()?,
                 counters: next()?,
+                network: next()?,
                 snapshot: (0..order.snapshot_fds.min(MAX_SNAPSHOT_FDS))
                     .map(|_| next())
                     .collect::<Result<_, _>>()?,

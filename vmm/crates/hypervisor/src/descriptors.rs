@@ -53,11 +53,20 @@ pub(crate) fn first_change(area: &SystemArea, index: u64) -> Option<u64> {
         .find_map(|(address, bytes)| area.first_difference(address, &bytes))
 }
 
-/// Addresses and bytes. The stub is `out SYSCALL_PORT, al; hlt`, then traps up to the end of the page.
+/// Where the touching code lies in the stub page.
+pub(crate) const TOUCHING_CODE: u64 = STUB_PAGE + 16;
+
+/// Addresses and bytes. The stub is `out SYSCALL_PORT, al; hlt`; further on lies the touching code,
+/// `1: lodsq; mov al, [rax]; dec edx; jnz 1b; syscall`. The rest are traps up to the end of the page.
 fn shared() -> [(u64, Vec<u8>); 3] {
     let mut stub = vec![0xcc; PAGE_SIZE as usize];
     let code = [0xe6, SYSCALL_PORT as u8, 0xf4];
     stub.splice(..code.len(), code);
+    let touching = [0x48, 0xad, 0x8a, 0x00, 0xff, 0xca, 0x75, 0xf8, 0x0f, 0x05];
+    let at = (TOUCHING_CODE % PAGE_SIZE) as usize;
+    for (to, from) in stub.iter_mut().skip(at).zip(touching) {
+        *to = from;
+    }
 
     let mut vectors = Vec::new();
     let mut idt = Vec::new();

@@ -3,23 +3,27 @@
 //!
 //! Guest physical addresses equal guest virtual ones. Addresses below [`WINDOW_BYTES`] are the
 //! guest's memory; above lie the few pages of the system area (stub, descriptor tables, guest page
-//! tables), of which the guest may read and run the stub page alone.
+//! tables), of which the guest may run the stub page alone, and read that and the list of pages to touch.
 
 mod bound;
 mod descriptors;
 mod error;
 mod exit;
+mod host_facts;
 mod kick;
 mod machine;
 mod paging;
 mod system_area;
+mod touching;
 mod vcpu;
 
 pub use bound::BoundVcpu;
 pub use error::HypervisorError;
 pub use exit::Exit;
+pub use host_facts::{HostFacts, processor_id};
 pub use kick::{Kicker, install_kick_handler};
-pub use machine::{Machine, VcpuPlace, processor_id};
+pub use machine::{Machine, VcpuPlace};
+pub use touching::Touches;
 pub use vcpu::{FpuState, Vcpu};
 
 /// Bytes of guest memory address space; one entry of the top-level page table.

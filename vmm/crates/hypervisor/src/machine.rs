@@ -1,10 +1,10 @@
-use std::arch::x86_64::{__cpuid, __cpuid_count};
+use std::arch::x86_64::__cpuid;
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 use std::sync::Arc;
 
 use kvm_bindings::{
-    KVM_MAX_CPUID_ENTRIES, KVM_SYNC_X86_REGS, KVM_SYNC_X86_SREGS, KVM_VCPU_TSC_CTRL,
-    KVM_VCPU_TSC_OFFSET, KVMIO, Msrs, kvm_device_attr, kvm_msr_entry, kvm_sregs,
+    KVM_SYNC_X86_REGS, KVM_SYNC_X86_SREGS, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, KVMIO, Msrs,
+    kvm_device_attr, kvm_msr_entry, kvm_sregs,
 };
 use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
 use parking_lot::Mutex;
@@ -16,7 +16,7 @@ use crate::descriptors;
 use crate::error::kvm;
 use crate::paging::Paging;
 use crate::system_area::{MAX_VCPUS, STUB_PAGE, SystemArea};
-use crate::{FpuState, HypervisorError, Vcpu};
+use crate::{FpuState, HostFacts, HypervisorError, Vcpu};
 
 // kvm-ioctls has this call for virtual machines but not for x86 vCPUs.
 ioctl_iow_nr!(KVM_SET_DEVICE_ATTR, KVMIO, 0xe1, kvm_device_attr);
@@ -36,8 +36,8 @@ const MXCSR: u32 = 0x1f80;
 pub struct Machine {
     vm: Arc<VmFd>,
     kvm: Kvm,
-    area: Arc<SystemArea>,
-    paging: Arc<Paging>,
+    pub(crate) area: Arc<SystemArea>,
+    pub(crate) paging: Arc<Paging>,
     cpuid: kvm_bindings::CpuId,
     pool: Mutex<Pool>,
 }
@@ -84,13 +84,14 @@ impl Machine {
     /// The window must stay mapped until the machine and its vCPUs are dropped, and nothing in it
     /// may be referred to from Rust.
     ///
-    /// `kvm_fd` is an open /dev/kvm, for a process that may not open it itself; None opens it.
+    /// `kvm_fd` is an open /dev/kvm, for a process that may not open it itself; None opens it. `facts` are asked for if they are not given.
     ///
     /// # Errors
     /// [`HypervisorError`] for what the host lacks.
     pub unsafe fn new(
         window_base: *mut u8,
         kvm_fd: Option<OwnedFd>,
+        facts: Option<&HostFacts>,
     ) -> Result<Self, HypervisorError> {
         let kvm_fd = match kvm_fd {
             // SAFETY: the descriptor is owned and given away here.
@@ -104,9 +105,10 @@ impl Machine {
         if !kvm_fd.check_extension(Cap::ImmediateExit) {
             return Err(HypervisorError::Capability("KVM_CAP_IMMEDIATE_EXIT"));
         }
-        let cpuid = kvm_fd
-            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
-            .map_err(kvm("KVM_GET_SUPPORTED_CPUID"))?;
+        let cpuid = match facts {
+            Some(facts) => facts.cpuid()?,
+            None => HostFacts::of(&kvm_fd)?.cpuid()?,
+        };
         if let Some(leaf) = cpuid
             .as_slice()
             .iter()
@@ -142,12 +144,12 @@ impl Machine {
     /// What the host keeps for the machine until it is gone, about: it is found by counting, not measured.
     #[must_use]
     pub fn kept_bytes(&self) -> u64 {
-        /// 2.7 MB per GiB of slot.
-        const SLOT_KEEPS: u64 = 172 << 10;
+        /// Bytes of slots that cost one: 2.7 MB per GiB.
+        const SLOT_BYTES_EACH: u64 = 380;
         /// State, run page and tables of a virtual CPU.
         const VCPU_KEEPS: u64 = 64 << 10;
         let vcpus = self.pool.lock().made.saturating_mul(VCPU_KEEPS);
-        let slots = self.paging.slots().saturating_mul(SLOT_KEEPS);
+        let slots = self.paging.covered() / SLOT_BYTES_EACH;
         slots.saturating_add(vcpus)
     }
 
@@ -275,35 +277,6 @@ impl Machine {
         }
         Ok(sregs)
     }
-}
-
-/// Maker, model and features of the processor, which a guest sees as they are: what programs choose their code by.
-#[must_use]
-pub fn processor_id() -> String {
-    let maker = __cpuid(0);
-    let mut text = String::new();
-    for word in [maker.ebx, maker.edx, maker.ecx] {
-        text.extend(word.to_le_bytes().map(char::from));
-    }
-    // Not EBX of leaf 1, which tells the processor the caller runs on.
-    let (model, more, states) = (__cpuid(1), __cpuid_count(7, 0), __cpuid_count(0xd, 0));
-    let extended = __cpuid(0x8000_0001);
-    let features = [
-        model.eax,
-        model.ecx,
-        model.edx,
-        more.ebx,
-        more.ecx,
-        more.edx,
-        states.eax,
-        states.ecx,
-        extended.ecx,
-        extended.edx,
-    ];
-    for feature in features {
-        text.push_str(&format!(" {feature:x}"));
-    }
-    text
 }
 
 /// CPUID 8000_0007, EDX bit 8 (Intel SDM volume 3, 18.17.1).

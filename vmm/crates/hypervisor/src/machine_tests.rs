@@ -23,7 +23,7 @@ fn guest(code: &[u8]) -> Guest {
     install_kick_handler().unwrap();
     let window = Window::reserve(WINDOW_BYTES).unwrap();
     // SAFETY: the address space keeps the window; fields drop in order, the vCPU and machine first.
-    let machine = unsafe { Machine::new(window.base(), None) }.unwrap();
+    let machine = unsafe { Machine::new(window.base(), None, None) }.unwrap();
     let limits = Limits { bytes: 64 << 20 };
     let memory = Arc::new(AddressSpace::new(window, machine.mapper(), limits));
     map(&memory, CODE, Prot::RW);

@@ -1,7 +1,8 @@
 //! Guest page tables (Intel SDM volume 3, 4.5: 4-level paging), mirrored from the mappings.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::VmFd;
@@ -11,14 +12,16 @@ use vmm_memory::{Mapper, Vma};
 
 use crate::WINDOW_BYTES;
 use crate::system_area::{
-    IDT_PAGE, MAPPED_BYTES, STUB_PAGE, SYSTEM_BASE, SYSTEM_BYTES, SystemArea, TOP_TABLE,
+    IDT_PAGE, LIST_PAGE, MAPPED_BYTES, STUB_PAGE, SYSTEM_BASE, SYSTEM_BYTES, SystemArea, TOP_TABLE,
 };
 
 const PRESENT: u64 = 1;
 const WRITE: u64 = 1 << 1;
 const USER: u64 = 1 << 2;
-/// Accessed and dirty are set beforehand, so that the processor never writes to the tables.
-const TOUCHED: u64 = (1 << 5) | (1 << 6);
+const ACCESSED: u64 = 1 << 5;
+const DIRTY: u64 = 1 << 6;
+/// Accessed and dirty are set beforehand, so that the processor never writes to the tables, unless it is to tell what is touched.
+const TOUCHED: u64 = ACCESSED | DIRTY;
 const LARGE: u64 = 1 << 7;
 const NO_EXECUTE: u64 = 1 << 63;
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
@@ -27,24 +30,36 @@ const LARGE_PAGE: u64 = 2 << 20;
 /// Bytes of one memory slot. Slots cost kernel memory by their size, so they are made only under
 /// what is mapped, piece by piece.
 const SLOT_BYTES: u64 = 64 << 20;
-/// The slot of the system area comes first.
+/// Numbers of slots: the system area's first, then up to three for each piece of the window, then the rest of the system area.
 const FIRST_SLOT: u64 = 1;
+const SLOTS_OF_PIECE: u64 = 3;
+const REST_OF_SYSTEM: u64 = FIRST_SLOT + (WINDOW_BYTES / SLOT_BYTES) * SLOTS_OF_PIECE;
+/// Of the system area, in the first slot: room for some five hundred tables. More are seldom needed.
+const SYSTEM_SLOT_BYTES: u64 = 4 << 20;
 
-/// A piece of the window that is or may become a memory slot.
+/// A piece of the window that memory slots lie or may come to lie in. A slot is never changed or removed.
 #[derive(Clone, Copy, Debug, Default)]
 struct Piece {
-    /// KVM has the slot. Without it no entry of a page table leads here.
-    made: bool,
+    /// What the slot that was made first covers; without it no entry of a page table leads here.
+    core: Option<(u64, u64)>,
+    /// What lies before and behind it has a slot too.
+    before: bool,
+    behind: bool,
     /// Something is mapped here that entries are still to be made for.
     owed: bool,
 }
+
+type EachPage<'a> = &'a mut dyn FnMut(u64, u64, u64, u64) -> Result<(), Errno>;
 
 /// Page tables and memory slots of one machine.
 pub(crate) struct Paging {
     area: Arc<SystemArea>,
     vm: Arc<VmFd>,
     window_base: u64,
-    pieces: Mutex<Vec<Piece>>,
+    /// By number; of few is anything to be said.
+    pieces: Mutex<BTreeMap<u64, Piece>>,
+    /// Entries are made so that the processor notes in them what it touches.
+    watching: AtomicBool,
 }
 
 impl Paging {
@@ -54,20 +69,22 @@ impl Paging {
         vm: Arc<VmFd>,
         window_base: u64,
     ) -> Result<Self, Errno> {
-        let count = (WINDOW_BYTES / SLOT_BYTES) as usize;
         let paging = Self {
             area,
             vm,
             window_base,
-            pieces: Mutex::new(vec![Piece::default(); count]),
+            pieces: Mutex::default(),
+            watching: AtomicBool::new(false),
         };
-        paging.add_slot(0, SYSTEM_BASE, SYSTEM_BYTES, paging.area.host_address())?;
+        let host = paging.area.host_address();
+        paging.add_slot(0, SYSTEM_BASE, SYSTEM_SLOT_BYTES, host)?;
         let mut page = SYSTEM_BASE;
         while page < SYSTEM_BASE.saturating_add(MAPPED_BYTES) {
-            // Only the stub page is the guest's to see. The descriptor tables and stacks are written
+            // Only the stub page and the list are the guest's to see. The descriptor tables and stacks are written
             // by the processor; the entry points are run by it.
             let flags = match page {
                 STUB_PAGE => USER,
+                LIST_PAGE => USER | NO_EXECUTE,
                 IDT_PAGE => NO_EXECUTE,
                 page if page >= crate::system_area::VCPU_PAGES => WRITE | NO_EXECUTE,
                 _ => 0,
@@ -92,36 +109,85 @@ impl Paging {
         unsafe { self.vm.set_user_memory_region(region) }.map_err(|_| Errno::ENOMEM)
     }
 
-    /// How many slots of guest memory there are.
-    pub(crate) fn slots(&self) -> u64 {
-        self.pieces.lock().iter().filter(|piece| piece.made).count() as u64
+    /// Bytes of guest memory that slots cover.
+    pub(crate) fn covered(&self) -> u64 {
+        let pieces = self.pieces.lock();
+        let of = |(index, piece): (&u64, &Piece)| {
+            let Some((low, high)) = piece.core else {
+                return 0;
+            };
+            let start = index.saturating_mul(SLOT_BYTES);
+            let low = if piece.before { start } else { low };
+            let end = start.saturating_add(SLOT_BYTES);
+            (if piece.behind { end } else { high }).saturating_sub(low)
+        };
+        pieces.iter().map(of).fold(0, u64::saturating_add)
     }
 
-    /// Makes the slot of a piece, if it is not there.
-    fn make(&self, index: u64, piece: &mut Piece) -> Result<(), Errno> {
-        if !piece.made {
-            let at = index.saturating_mul(SLOT_BYTES);
-            let host = self.window_base.saturating_add(at);
-            self.add_slot(index.saturating_add(FIRST_SLOT), at, SLOT_BYTES, host)?;
-            piece.made = true;
+    /// Makes slots for a part of a piece, as far as there are none.
+    fn cover(&self, index: u64, piece: &mut Piece, start: u64, end: u64) -> Result<(), Errno> {
+        let first = FIRST_SLOT.saturating_add(index.saturating_mul(SLOTS_OF_PIECE));
+        let slot = |number: u64, low: u64, high: u64| {
+            let number = first.saturating_add(number);
+            let host = self.window_base.saturating_add(low);
+            self.add_slot(number, low, high.saturating_sub(low), host)
+        };
+        let piece_start = index.saturating_mul(SLOT_BYTES);
+        let piece_end = piece_start.saturating_add(SLOT_BYTES);
+        let Some((low, high)) = piece.core else {
+            // Whole large pages, so that KVM may map them as such.
+            let low = start & !LARGE_PAGE.wrapping_sub(1);
+            let high = end.next_multiple_of(LARGE_PAGE).min(piece_end);
+            slot(0, low, high)?;
+            piece.core = Some((low, high));
+            (piece.before, piece.behind) = (low == piece_start, high == piece_end);
+            return Ok(());
+        };
+        if start < low && !piece.before {
+            slot(1, piece_start, low)?;
+            piece.before = true;
+        }
+        if end > high && !piece.behind {
+            slot(2, high, piece_end)?;
+            piece.behind = true;
         }
         Ok(())
     }
 
-    /// Whether entries in a piece are to be written now; `whole` when all of them. What takes whole
+    /// Whether entries in a part of a piece are to be written now; all of them when it is a whole piece. What takes whole
     /// pieces is mostly a reserve of which little is ever touched, and each slot costs time and memory
     /// of the host: that is put off to the first touch.
-    fn admit(&self, index: u64, whole: bool, flags: u64) -> Result<bool, Errno> {
+    fn admit(&self, index: u64, start: u64, end: u64, flags: u64) -> Result<bool, Errno> {
+        let whole = end.saturating_sub(start) == SLOT_BYTES;
         let mut pieces = self.pieces.lock();
-        let piece = pieces.get_mut(index as usize).ok_or(Errno::ENOMEM)?;
-        if !piece.made && (whole || flags == 0) {
+        let piece = pieces.entry(index).or_default();
+        if piece.core.is_none() && (whole || flags == 0) {
             if whole {
                 piece.owed = flags != 0;
             }
             return Ok(false);
         }
-        self.make(index, piece)?;
+        if piece.core.is_none() {
+            // More is likely to follow in the same piece.
+            let start = index.saturating_mul(SLOT_BYTES);
+            self.cover(index, piece, start, start.saturating_add(SLOT_BYTES))?;
+        } else if flags != 0 {
+            self.cover(index, piece, start, end)?;
+        }
         Ok(true)
+    }
+
+    /// A page for a table, which has a slot.
+    fn new_table(&self) -> Result<u64, Errno> {
+        let table = self.area.new_table()?;
+        let rest = SYSTEM_BASE.saturating_add(SYSTEM_SLOT_BYTES);
+        if table == rest {
+            let host = self.area.host_address();
+            let bytes = SYSTEM_BYTES.saturating_sub(SYSTEM_SLOT_BYTES);
+            let host = host.saturating_add(SYSTEM_SLOT_BYTES);
+            self.add_slot(REST_OF_SYSTEM, rest, bytes, host)?;
+        }
+        Ok(table)
     }
 
     fn set(&self, table: u64, index: u64, entry: u64) -> Result<(), Errno> {
@@ -148,7 +214,7 @@ impl Paging {
         if entry & PRESENT != 0 {
             return Ok(entry & ADDRESS);
         }
-        let next = self.area.new_table()?;
+        let next = self.new_table()?;
         self.set(table, index, next | PRESENT | WRITE | USER | TOUCHED)?;
         Ok(next)
     }
@@ -166,7 +232,7 @@ impl Paging {
         if entry & PRESENT == 0 || entry & LARGE == 0 {
             return self.descend(directory, address >> 21);
         }
-        let table = self.area.new_table()?;
+        let table = self.new_table()?;
         for index in 0..512u64 {
             let small = (entry & !LARGE).saturating_add(index.saturating_mul(PAGE_SIZE));
             self.set(table, index, small)?;
@@ -202,14 +268,13 @@ impl Mapper for Paging {
         if end > WINDOW_BYTES {
             return Err(Errno::ENOMEM);
         }
-        let flags = entry_flags(prot);
+        let flags = self.flags_of(prot);
         let mut at = start;
         while at < end {
             let index = at / SLOT_BYTES;
             let piece_end = index.saturating_add(1).saturating_mul(SLOT_BYTES);
             let next = piece_end.min(end);
-            let whole = next.saturating_sub(at) == SLOT_BYTES;
-            if self.admit(index, whole, flags)? {
+            if self.admit(index, at, next, flags)? {
                 self.write(at, next, flags)?;
             }
             at = next;
@@ -217,17 +282,28 @@ impl Mapper for Paging {
         Ok(())
     }
 
-    fn make_room(&self, start: u64, end: u64) -> Result<(), Errno> {
-        let mut pieces = self.pieces.lock();
-        let mut at = start;
-        while at < end {
-            let index = at / SLOT_BYTES;
-            let next = index.saturating_add(1).saturating_mul(SLOT_BYTES).min(end);
-            let piece = pieces.get_mut(index as usize).ok_or(Errno::ENOMEM)?;
-            if next.saturating_sub(at) < SLOT_BYTES {
-                self.make(index, piece)?;
+    fn make_room(&self, ranges: &mut dyn Iterator<Item = (u64, u64)>) -> Result<(), Errno> {
+        // What of each piece is to be covered.
+        let mut parts: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
+        for (start, end) in ranges {
+            if end > WINDOW_BYTES {
+                return Err(Errno::ENOMEM);
             }
-            at = next;
+            let mut at = start;
+            while at < end {
+                let index = at / SLOT_BYTES;
+                let next = index.saturating_add(1).saturating_mul(SLOT_BYTES).min(end);
+                if next.saturating_sub(at) < SLOT_BYTES {
+                    let part = parts.entry(index).or_insert((at, next));
+                    *part = (part.0.min(at), part.1.max(next));
+                }
+                at = next;
+            }
+        }
+        let mut pieces = self.pieces.lock();
+        for (index, (start, end)) in parts {
+            let piece = pieces.entry(index).or_default();
+            self.cover(index, piece, start, end)?;
         }
         Ok(())
     }
@@ -236,11 +312,13 @@ impl Mapper for Paging {
         let index = address / SLOT_BYTES;
         let start = index.saturating_mul(SLOT_BYTES);
         let mut pieces = self.pieces.lock();
-        let piece = pieces.get_mut(index as usize).ok_or(Errno::ENOMEM)?;
+        let Some(piece) = pieces.get_mut(&index) else {
+            return Ok(());
+        };
         if piece.owed {
-            self.make(index, piece)?;
+            self.cover(index, piece, start, start.saturating_add(SLOT_BYTES))?;
             for part in mappings(start, start.saturating_add(SLOT_BYTES)) {
-                self.write(part.start, part.end, entry_flags(part.prot))?;
+                self.write(part.start, part.end, self.flags_of(part.prot))?;
             }
             piece.owed = false;
         }
@@ -249,12 +327,77 @@ impl Mapper for Paging {
 }
 
 impl Paging {
+    /// What entries for pages of that protection hold beside the address.
+    fn flags_of(&self, prot: Prot) -> u64 {
+        let flags = entry_flags(prot);
+        if self.watching.load(Ordering::Relaxed) {
+            flags & !TOUCHED
+        } else {
+            flags
+        }
+    }
+
+    /// From now on entries are made so that the processor notes in them what it touches, at the cost of a table for each 2 MiB that
+    /// may be written; or no more. Answers which it was.
+    pub(crate) fn watch(&self, on: bool) -> bool {
+        self.watching.swap(on, Ordering::Relaxed)
+    }
+
+    /// Marks what is mapped as not touched, which no processor has touched yet.
+    pub(crate) fn forget_touches(&self) -> Result<(), Errno> {
+        self.each_page(&mut |table, index, entry, _| self.set(table, index, entry & !TOUCHED))
+    }
+
+    /// Calls `found` with each page that was touched since it was mapped, and whether it was written; a large one counts as its first.
+    pub(crate) fn touched(&self, found: &mut dyn FnMut(u64, bool)) -> Result<(), Errno> {
+        self.each_page(&mut |_, _, entry, address| {
+            if entry & ACCESSED != 0 {
+                found(address, entry & DIRTY != 0);
+            }
+            Ok(())
+        })
+    }
+
+    /// Calls the argument with table, index, entry and address of each page of the window that is mapped.
+    fn each_page(&self, with: EachPage<'_>) -> Result<(), Errno> {
+        let present = |table: u64, index: u64| {
+            let entry = self.get(table, index)?;
+            Ok::<_, Errno>((entry & PRESENT != 0).then_some(entry))
+        };
+        let Some(pointers) = present(TOP_TABLE, 0)? else {
+            return Ok(());
+        };
+        for high in 0..512u64 {
+            let Some(directory) = present(pointers & ADDRESS, high)? else {
+                continue;
+            };
+            for middle in 0..512u64 {
+                let Some(entry) = present(directory & ADDRESS, middle)? else {
+                    continue;
+                };
+                let base = (high << 30) | (middle << 21);
+                if entry & LARGE != 0 {
+                    with(directory & ADDRESS, middle, entry, base)?;
+                    continue;
+                }
+                for low in 0..512u64 {
+                    if let Some(small) = present(entry & ADDRESS, low)? {
+                        with(entry & ADDRESS, low, small, base | (low << 12))?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Sets the entries of a range.
     fn write(&self, start: u64, end: u64, flags: u64) -> Result<(), Errno> {
         let mut at = start;
         while at < end {
             let next = (at & !LARGE_PAGE.wrapping_sub(1)).saturating_add(LARGE_PAGE);
-            let whole = at % LARGE_PAGE == 0 && next <= end;
+            // What may be written is told apart page by page while it is watched.
+            let apart = flags & WRITE != 0 && self.watching.load(Ordering::Relaxed);
+            let whole = at % LARGE_PAGE == 0 && next <= end && !apart;
             if !whole || !self.protect_large(at, flags)? {
                 self.protect_small(at, next.min(end), flags)?;
             }

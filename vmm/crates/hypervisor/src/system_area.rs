@@ -12,7 +12,7 @@ pub(crate) const SYSTEM_BASE: u64 = WINDOW_BYTES;
 /// in 4 KiB pages. Pages of it that are never written cost nothing.
 pub(crate) const SYSTEM_BYTES: u64 = 64 << 20;
 
-/// The page that `syscall` leads to; the one page of the area a guest may read and run.
+/// The page that `syscall` leads to; the one page of the area a guest may run.
 pub(crate) const STUB_PAGE: u64 = SYSTEM_BASE;
 /// The interrupt descriptor table.
 pub(crate) const IDT_PAGE: u64 = SYSTEM_BASE + PAGE_SIZE;
@@ -24,8 +24,10 @@ pub(crate) const TOP_TABLE: u64 = SYSTEM_BASE + 3 * PAGE_SIZE;
 pub(crate) const VCPU_PAGES: u64 = SYSTEM_BASE + 4 * PAGE_SIZE;
 /// Most vCPUs of one machine.
 pub(crate) const MAX_VCPUS: u64 = 256;
+/// Addresses that the touching code of the stub page is to read from; the guest may read the page, too.
+pub(crate) const LIST_PAGE: u64 = VCPU_PAGES + MAX_VCPUS * 2 * PAGE_SIZE;
 /// Where tables are handed out.
-const TABLES: u64 = VCPU_PAGES + MAX_VCPUS * 2 * PAGE_SIZE;
+const TABLES: u64 = LIST_PAGE + PAGE_SIZE;
 /// Bytes of the area that must be mapped for the processor itself: all but the tables.
 pub(crate) const MAPPED_BYTES: u64 = TABLES - SYSTEM_BASE;
 

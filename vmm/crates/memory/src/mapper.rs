@@ -14,11 +14,11 @@ pub trait Mapper: Send + Sync {
     /// the range but that a later call may set it again.
     fn protect(&self, start: u64, end: u64, prot: Prot) -> Result<(), Errno>;
 
-    /// Makes, for a mapping that is likely to come, what takes long and depends on its place alone.
+    /// Makes, for mappings that are likely to come, what takes long and depends on their places alone.
     ///
     /// # Errors
     /// As for [`Mapper::protect`].
-    fn make_room(&self, start: u64, end: u64) -> Result<(), Errno>;
+    fn make_room(&self, ranges: &mut dyn Iterator<Item = (u64, u64)>) -> Result<(), Errno>;
 
     /// Does what [`Mapper::protect`] put off until somebody would want it, in the piece of the window
     /// that holds `address`. `mappings` answers what lies in a range.
@@ -37,7 +37,7 @@ impl Mapper for NoMapper {
         Ok(())
     }
 
-    fn make_room(&self, _start: u64, _end: u64) -> Result<(), Errno> {
+    fn make_room(&self, _ranges: &mut dyn Iterator<Item = (u64, u64)>) -> Result<(), Errno> {
         Ok(())
     }
 

@@ -8,13 +8,13 @@ pub const HELP: &str = "\
 usage: cloister-vm run --root DIR [options] -- PROGRAM [ARGUMENT...]
        cloister-vm restore --root DIR --snapshot-fd N [options]
        cloister-vm restore --root DIR --wait --control-fd N [options]
-       cloister-vm syscalls [--json] | host-calls
+       cloister-vm syscalls [--json] | host-calls | host-facts
 
 Runs one Linux program in a micro-VM. Its exit status is the program's; 128 and
 the signal's number when a signal ended it; 125 when the micro-VM could not run.
 `syscalls` prints docs/syscalls.md, what a guest may ask (with --json: names by
 number); `host-calls` prints docs/host-calls.md, what the monitor may ask of the
-host for it.
+host for it; `host-facts` what all micro-VMs of this host have in common, as JSON.
 
   --root DIR           folder to show as /; several lie over each other, the first on top
   --bind SRC:DST:ro    shows a file or folder of the host at DST, read-only
@@ -31,6 +31,8 @@ host for it.
   --wait               waits on the socket of --control-fd for the snapshot to bring back, all else made;
                        for one like that of --snapshot-fd, if that is given
   --snapshot-key TEXT  what the snapshot is of; must be the same again for `restore`
+  --host-facts JSON    what `cloister-vm host-facts` prints here, so that it is not asked for again
+  --watch              notes what the guest touches, until that is asked for by --control-fd
   --verify             reads the whole snapshot first and compares its checksum
   --pid N              process id that a restored program sees (1)
   --strace             writes each system call to the standard error
@@ -57,6 +59,10 @@ pub struct Options {
     /// Whether the snapshot to bring back is still to come.
     pub wait: bool,
     /// Whether the pages of a snapshot are to be checked too.
+    /// What `cloister-vm host-facts` printed on this host; what is not that is asked for again.
+    pub host_facts: Option<String>,
+    /// What the guest touches is to be noted, until that is asked for.
+    pub watch: bool,
     pub verify: bool,
     pub pid: i32,
     pub strace: bool,
@@ -74,6 +80,8 @@ pub enum Command {
     SyscallNames,
     /// Print the page about host calls.
     HostCalls,
+    /// Print what machines of this host have in common, for `--host-facts`.
+    HostFacts,
     Run(Options),
     Restore(Options),
 }
@@ -115,6 +123,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Comman
             Some(word) => Err(CommandError::Unknown(word.to_string_lossy().into_owned())),
         },
         Some("host-calls") => Ok(Command::HostCalls),
+        Some("host-facts") => Ok(Command::HostFacts),
         Some("run") => parse_options(args, false),
         Some("restore") => parse_options(args, true),
         Some(other) => Err(CommandError::Unknown(other.to_owned())),
@@ -140,6 +149,8 @@ fn parse_options(
         control_fd: None,
         snapshot_key: String::new(),
         wait: false,
+        host_facts: None,
+        watch: false,
         verify: false,
         pid: 1,
         strace: false,
@@ -174,6 +185,11 @@ fn parse_options(
                 options.snapshot_key = key.to_string_lossy().into_owned();
             }
             "--wait" => options.wait = true,
+            "--host-facts" => {
+                let facts = value("--host-facts", "JSON")?;
+                options.host_facts = Some(facts.to_string_lossy().into_owned());
+            }
+            "--watch" => options.watch = true,
             "--verify" => options.verify = true,
             "--pid" => options.pid = process_id(value("--pid", "N")?)?,
             "--strace" => options.strace = true,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use vmm_abi::Errno;
-use vmm_hypervisor::{HypervisorError, Machine, WINDOW_BYTES, install_kick_handler};
+use vmm_hypervisor::{HostFacts, HypervisorError, Machine, WINDOW_BYTES, install_kick_handler};
 use vmm_kernel::loader::{self, GuestClock, LoadError};
 use vmm_kernel::syscalls::PLAIN_TRACE;
 use vmm_kernel::vfs::{HostNode, Node, TmpLimits};
@@ -19,7 +19,7 @@ use vmm_snapshot::Snapshot;
 use crate::command::Options;
 use crate::confine;
 use crate::counters::Counters;
-use crate::order::{self, Ordered};
+use crate::order::{self, Hints, Ordered, Stream};
 use crate::process::Ground;
 use crate::report::Totals;
 use crate::reset::{Origin, ResetError, Resets};
@@ -155,7 +155,7 @@ pub fn restore(options: &Options) -> Result<u8, GuestError> {
     let control = options.control_fd.map(take_descriptor).transpose()?;
     let resets = control.map(Resets::new).transpose();
     let resets = resets.map_err(|error| SnapshotError::Host("/proc/self/pagemap", error))?;
-    let machine = snapshot::machine_id()?;
+    let machine = snapshot::machine_id(facts(options).as_ref())?;
     let mut empty = prepare(options)?;
     let ordered = match resets.as_ref().filter(|_| options.wait) {
         None => {
@@ -163,8 +163,8 @@ pub fn restore(options: &Options) -> Result<u8, GuestError> {
             Ordered {
                 file: given.ok_or_else(missing)?,
                 key: options.snapshot_key.clone(),
-                written: Vec::new(),
-                stream: None,
+                hints: Hints::none(options.watch),
+                stream: Stream::None,
             }
         }
         Some(resets) => {
@@ -184,28 +184,45 @@ pub fn restore(options: &Options) -> Result<u8, GuestError> {
     let Ordered {
         file,
         key,
-        written,
+        hints,
         stream,
     } = ordered;
+    if options.verify {
+        snapshot::verify_pages(&file)?;
+    }
+    let snapshot = snapshot::read(&file, &key, &machine)?;
+    if hints.watch() {
+        empty.machine.watch()?;
+    }
+    empty
+        .kernel
+        .bring_back_memory(&snapshot.memory, file.as_fd())
+        .map_err(SnapshotError::Restore)?;
+    empty.kernel.memory.copy_ahead(&hints.written());
+    let stream = match stream {
+        Stream::None => None,
+        Stream::Here(stream) => Some(stream),
+        Stream::Later => {
+            empty.threads.make_ready(snapshot.process.threads.len())?;
+            let memory = &empty.kernel.memory;
+            let appear = |fault| memory.resolve(&fault);
+            empty.machine.touch(&hints.touched(), &appear)?;
+            let waiting = resets.as_ref().map(|r| order::wait_for_stream(r.control()));
+            match waiting.transpose()?.flatten() {
+                Some(stream) => Some(stream),
+                None => return Ok(0),
+            }
+        }
+    };
     if let Some(stream) = stream {
         let failed = |errno| GuestError::Given("descriptor 3".into(), errno);
         let stream = HostStream::new(stream, 3).map_err(failed)?;
         empty.streams.insert(3, stream);
     }
-    if options.verify {
-        snapshot::verify_pages(&file)?;
-    }
-    let snapshot = snapshot::read(&file, &key, &machine)?;
     let threads = empty
         .kernel
-        .bring_back(
-            &snapshot.memory,
-            &snapshot.process,
-            file.as_fd(),
-            &empty.streams,
-        )
+        .bring_back_process(&snapshot.process, file.as_fd(), &empty.streams)
         .map_err(SnapshotError::Restore)?;
-    empty.kernel.memory.copy_ahead(&snapshot.memory, &written);
     match resets {
         None => {
             let states = snapshot.process.threads;
@@ -247,7 +264,7 @@ fn lives(
     let mut threads = threads;
     loop {
         resets
-            .watch(&kernel)
+            .watch(&kernel, &origin.machine)
             .map_err(|error| SnapshotError::Host("a thread", error))?;
         let states = origin.snapshot.process.threads.clone();
         runners.go_on(threads.into_iter().zip(states))?;
@@ -305,7 +322,7 @@ fn snapshot_writer(options: &Options) -> Result<Option<Writer>, GuestError> {
         control: take_descriptor(control)?,
         file: take_descriptor(file)?,
         key: options.snapshot_key.clone(),
-        machine: snapshot::machine_id()?,
+        machine: snapshot::machine_id(facts(options).as_ref())?,
         pages,
     }))
 }
@@ -318,7 +335,7 @@ fn prepare(options: &Options) -> Result<Empty, GuestError> {
     let window = Window::reserve(WINDOW_BYTES)?;
     // SAFETY: the kernel holds the window by its address space. Both it and the machine live until
     // every thread has ended, or until this process does.
-    let machine = Arc::new(unsafe { Machine::new(window.base(), kvm) }?);
+    let machine = Arc::new(unsafe { Machine::new(window.base(), kvm, facts(options).as_ref()) }?);
     let memory_bytes = options.memory_mb.saturating_mul(1 << 20);
     let limits = Limits {
         bytes: memory_bytes,
@@ -328,12 +345,13 @@ fn prepare(options: &Options) -> Result<Empty, GuestError> {
         memory = memory.with_meter(meter);
     }
     let memory = Arc::new(memory);
-    let cpus = std::thread::available_parallelism().map_or(1, |n| n.get());
+    // The quota of a control group cannot be seen in a sandbox, and looking for it takes a sixth of a millisecond.
+    let cpus = rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count().max(1));
     let identity = Identity {
         pid: options.pid,
         hostname: "cloister".into(),
         memory_bytes,
-        cpus: u32::try_from(cpus).unwrap_or(1),
+        cpus,
     };
     let root = HostNode::open_folders(&options.roots)
         .map_err(|errno| GuestError::Given("a folder of --root".into(), errno))?;
@@ -374,6 +392,12 @@ fn prepare(options: &Options) -> Result<Empty, GuestError> {
         ground,
         machine,
     })
+}
+
+/// What was given of the host's facts, if they are of this host.
+fn facts(options: &Options) -> Option<HostFacts> {
+    let given: Option<HostFacts> = serde_json::from_str(options.host_facts.as_ref()?).ok();
+    given.filter(HostFacts::are_of_here)
 }
 
 /// A copy of a descriptor this process was started with.

@@ -41,6 +41,16 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         },
+        Ok(command::Command::HostFacts) => match vmm_hypervisor::HostFacts::ask() {
+            Ok(facts) => {
+                println!("{}", serde_json::json!(facts));
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                eprintln!("cloister-vm: {error}");
+                ExitCode::FAILURE
+            }
+        },
         Ok(command::Command::Run(options)) => ended(guest::run(&options)),
         Ok(command::Command::Restore(options)) => ended(guest::restore(&options)),
         Err(error) => {

@@ -25,6 +25,8 @@ use crate::runner::Threads;
 
 /// Longest order.
 const MOST_BYTES: usize = 1024;
+/// Pieces of memory that are told of.
+const MOST_RANGES: usize = 1024;
 /// How long the other end of the stream may leave no room for the mark.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Page tables, slots and the monitor's own memory may have grown by so much since the guest was brought back; they are never given back.
@@ -65,6 +67,14 @@ struct Order {
     pid: i32,
     /// What is written to the stream at 3 when nothing more of the former guest can follow: hexadecimal.
     mark: String,
+}
+
+/// `{"look": true}`, and a newline.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Look {
+    #[serde(rename = "look")]
+    _look: bool,
 }
 
 /// A reset that is under way.
@@ -150,17 +160,18 @@ impl Resets {
     ///
     /// # Errors
     /// What the host says when it gives no thread.
-    pub fn watch(&self, kernel: &Arc<Kernel>) -> io::Result<()> {
+    pub fn watch(&self, kernel: &Arc<Kernel>, machine: &Arc<Machine>) -> io::Result<()> {
         let mut state = self.state.lock();
         let first = state.kernel.strong_count() == 0 && Weak::ptr_eq(&state.kernel, &Weak::new());
         state.kernel = Arc::downgrade(kernel);
         drop(state);
         if first {
             let (control, state) = (Arc::clone(&self.control), Arc::clone(&self.state));
+            let machine = Arc::clone(machine);
             let builder = std::thread::Builder::new()
                 .name("resets".into())
                 .stack_size(64 << 10);
-            builder.spawn(move || hear(&control, &state))?;
+            builder.spawn(move || hear(&control, &state, &machine))?;
         }
         Ok(())
     }
@@ -270,8 +281,21 @@ fn all_gone(former: &Weak<Kernel>) -> Result<(), ResetError> {
     Ok(())
 }
 
+/// What the guest has touched, if that was watched: `{"ok", "read", "written"}`.
+fn look(machine: &Machine) -> Value {
+    match machine.touches() {
+        Ok(Some(mut touches)) => {
+            touches.read.truncate(MOST_RANGES);
+            touches.written.truncate(MOST_RANGES);
+            json!({"ok": true, "read": touches.read, "written": touches.written})
+        }
+        Ok(None) => json!({"ok": false, "reason": "what the program touches was not watched"}),
+        Err(error) => json!({"ok": false, "reason": error.to_string()}),
+    }
+}
+
 /// Hears orders until the other end is closed.
-fn hear(control: &OwnedFd, state: &Mutex<State>) {
+fn hear(control: &OwnedFd, state: &Mutex<State>, machine: &Machine) {
     let mut held = Vec::new();
     loop {
         let line = match next_line(control, &mut held) {
@@ -282,6 +306,10 @@ fn hear(control: &OwnedFd, state: &Mutex<State>) {
                 return;
             }
         };
+        if serde_json::from_slice::<Look>(&line).is_ok() {
+            answer(control, &look(machine));
+            continue;
+        }
         let wanted = match read_order(&line) {
             Ok(wanted) => wanted,
             Err(reason) => {

@@ -12,6 +12,7 @@ use rustix::io::{pread, pwritev, readv};
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 use serde_json::json;
 use vmm_abi::{Errno, PAGE_SIZE};
+use vmm_hypervisor::HostFacts;
 use vmm_kernel::loader::GuestClock;
 use vmm_kernel::{CaptureError, Kernel, RestoreError, StillError};
 use vmm_memory::{PageMap, PageStore};
@@ -54,12 +55,14 @@ impl std::error::Error for SnapshotError {}
 ///
 /// # Errors
 /// Where /proc is not mounted.
-pub fn machine_id() -> Result<MachineId, SnapshotError> {
+pub fn machine_id(facts: Option<&HostFacts>) -> Result<MachineId, SnapshotError> {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id");
     let boot = boot.map_err(|error| SnapshotError::Host("the id of the boot", error))?;
     let image = crc32fast::hash(GuestClock::image());
     Ok(MachineId {
-        processor: vmm_hypervisor::processor_id(),
+        processor: facts.map_or_else(vmm_hypervisor::processor_id, |facts| {
+            facts.processor.clone()
+        }),
         monitor: format!("{} {image:08x}", env!("CARGO_PKG_VERSION")),
         boot: boot.trim().to_owned(),
     })

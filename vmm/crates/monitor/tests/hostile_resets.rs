@@ -9,12 +9,14 @@
     reason = "a failed step of a test is to end it"
 )]
 
+mod freezing;
 mod resettable;
 mod runner;
 
 use std::io::Write;
 
 use cloister_protocol::FrameType;
+use freezing::frozen;
 use resettable::Resettable;
 use runner::bundle;
 use serde_json::{Value, json};
@@ -237,7 +239,7 @@ fn page_tables_without_end_end_the_guest() {
 #[test]
 fn a_program_that_ends_meanwhile_is_reset_or_gone_but_never_half() {
     let bundle = bundle("main.py", PYTHON);
-    let snapshot = resettable::frozen("python3", bundle.path(), |runner| {
+    let snapshot = frozen("python3", bundle.path(), |runner| {
         runner.init_to_be_frozen("main.py");
         runner.call(1, &json!({"say": "warm"}));
     });
@@ -273,7 +275,7 @@ fn a_program_that_ends_meanwhile_is_reset_or_gone_but_never_half() {
 #[test]
 fn a_monitor_that_is_killed_in_a_reset_says_nothing() {
     let bundle = bundle("main.py", PYTHON);
-    let snapshot = resettable::frozen("python3", bundle.path(), |runner| {
+    let snapshot = frozen("python3", bundle.path(), |runner| {
         runner.init_to_be_frozen("main.py");
     });
     for _ in 0..5 {

@@ -9,11 +9,13 @@
     reason = "a failed step of a test is to end it"
 )]
 
+mod freezing;
 mod resettable;
 mod runner;
 
 use std::collections::BTreeSet;
 
+use freezing::frozen;
 use resettable::Resettable;
 use runner::bundle;
 use serde_json::{Value, json};
@@ -123,7 +125,7 @@ def handler(event, context):
         ("python3", "main.py", python),
     ] {
         let bundle = bundle(entry, source);
-        let snapshot = resettable::frozen(image, bundle.path(), |_| {});
+        let snapshot = frozen(image, bundle.path(), |_| {});
         let mut guest = Resettable::of(&snapshot, image, bundle.path());
         for round in 0..5 {
             guest.runner.init(entry);

@@ -319,7 +319,7 @@ fn a_monitor_that_waits_brings_back_what_it_is_told() {
     let written = r#"[[0,40],[100,3],[1000000,1],[18446744073709551615,18446744073709551615]]"#;
     for (likely, pid) in [(None, 400), (Some(&bare), 401), (Some(&function), 402)] {
         let (mut runner, control) = waiting("python3", bundle.path(), likely, pid);
-        let text = format!(r#"{{"key":"test","written":{written}}}"#);
+        let text = format!(r#"{{"key":"test","hints":{{"written":{written}}}}}"#);
         order(&control, &text, Some(&function));
         runner.renew(pid);
         for count in 1..=2 {
@@ -339,7 +339,10 @@ fn a_monitor_that_waits_refuses_what_is_no_order_and_ends_when_nobody_needs_it()
         (r#"{"key":"another"}"#, Some(&bare)),
         ("{", Some(&bare)),
         (r#"{"key":"test","more":1}"#, Some(&bare)),
-        (r#"{"key":"test","written":[[-1,1]]}"#, Some(&bare)),
+        (
+            r#"{"key":"test","hints":{"written":[[-1,1]]}}"#,
+            Some(&bare),
+        ),
     ] {
         let (mut runner, control) = waiting("python3", empty.path(), Some(&bare), 1);
         order(&control, text, file);

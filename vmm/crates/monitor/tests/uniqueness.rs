@@ -10,7 +10,7 @@
     reason = "a failed step of a test is to end it; not everything of the shared module is used"
 )]
 
-mod resettable;
+mod freezing;
 mod runner;
 
 use std::collections::HashMap;
@@ -19,7 +19,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use resettable::{frozen, inherited, option};
+use freezing::{frozen, inherited, option};
 use runner::{Runner, bundle, monitor};
 use serde_json::{Value, json};
 

@@ -131,28 +131,27 @@ impl Kernel {
             .map_err(RestoreError::Memory)
     }
 
-    /// Fills an empty process, or one that was made ready: memory, files, signals. The threads it answers are to be started
-    /// ([`crate::Task::restored`]).
+    /// Fills the memory of an empty process, or one that was made ready, which is most of the work; the rest is [`Kernel::bring_back_process`].
     ///
     /// # Errors
     /// [`RestoreError`]; the process is then of no use.
-    pub fn bring_back(
-        self: &Arc<Self>,
+    pub fn bring_back_memory(
+        &self,
         memory: &MemoryState,
-        process: &ProcessState,
         snapshot: BorrowedFd<'_>,
-        streams: &Files,
-    ) -> Result<Vec<Arc<ThreadShared>>, RestoreError> {
+    ) -> Result<(), RestoreError> {
         let mut opened = files::Opened::new(&self.vfs);
         self.memory
             .restore(memory, snapshot, &mut |path, with| opened.open(path, with))
             .map_err(RestoreError::Memory)?;
-        self.bring_back_clock(memory)?;
-        self.bring_back_process(process, snapshot, streams)
+        self.bring_back_clock(memory)
     }
 
-    /// All but the memory.
-    fn bring_back_process(
+    /// All but the memory: files, signals. The threads it answers are to be started ([`crate::Task::restored`]).
+    ///
+    /// # Errors
+    /// [`RestoreError`]; the process is then of no use.
+    pub fn bring_back_process(
         self: &Arc<Self>,
         process: &ProcessState,
         snapshot: BorrowedFd<'_>,

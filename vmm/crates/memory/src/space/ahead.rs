@@ -4,7 +4,7 @@
 use vmm_abi::{PAGE_SIZE, Prot};
 
 use super::{AddressSpace, Backing, Layout, MapRequest, Place};
-use crate::{Charge, MemoryState, Vma};
+use crate::{Charge, Vma};
 
 /// Longest mapping that is filled at once. What is longer is seldom used whole.
 const FILLED_BYTES: u64 = 256 << 10;
@@ -74,26 +74,16 @@ impl AddressSpace {
         }
     }
 
-    /// Copies pages of a snapshot's file that was brought back: those of `written`, the first and how many each, as far as they lie in memory that
-    /// may be written. What is not so is left out; nothing depends on it.
-    pub fn copy_ahead(&self, state: &MemoryState, written: &[(u64, u64)]) {
-        for mapping in &state.mappings {
-            if !mapping.vma.prot.contains(Prot::WRITE) {
-                continue;
-            }
-            for extent in &mapping.extents {
-                for (page, count) in written {
-                    let start = page.saturating_mul(PAGE_SIZE).max(extent.offset);
-                    let end = page.saturating_add(*count).saturating_mul(PAGE_SIZE);
-                    let end = end.min(extent.offset.saturating_add(extent.len));
-                    if start < end {
-                        let at = |offset: u64| {
-                            extent
-                                .at
-                                .saturating_add(offset.saturating_sub(extent.offset))
-                        };
-                        self.fill(at(start), at(end));
-                    }
+    /// Makes pages the process's own that it is likely to write: those of `written`, the first and how many each, as far as they lie in memory
+    /// that may be written. What is not so is left out; nothing depends on it.
+    pub fn copy_ahead(&self, written: &[(u64, u64)]) {
+        let layout = self.layout.read();
+        for (page, count) in written {
+            let start = page.saturating_mul(PAGE_SIZE);
+            let end = page.saturating_add(*count).saturating_mul(PAGE_SIZE);
+            for part in layout.vmas.overlapping(start, end) {
+                if part.prot.contains(Prot::WRITE) {
+                    self.fill(part.start, part.end);
                 }
             }
         }
@@ -166,6 +156,24 @@ mod tests {
             .protect(next, 2 * FILLED_PART_BYTES, Prot::RW)
             .unwrap();
         assert_eq!(filled(&space, reserve, LONG), 16);
+    }
+
+    #[test]
+    fn what_is_copied_beforehand_lies_in_memory_that_may_be_written() {
+        let space = space();
+        let map = |at, prot| {
+            let request = MapRequest {
+                prot,
+                ..anonymous(Place::Fixed(at), 16 * PAGE_SIZE, Charge::Never)
+            };
+            space.map(&request).unwrap()
+        };
+        let (first, second) = (16 * PAGE_SIZE, 64 * PAGE_SIZE);
+        map(first, Prot::RW);
+        map(second, Prot::READ);
+        space.copy_ahead(&[(18, 2), (30, 10), (60, u64::MAX), (u64::MAX, 1)]);
+        assert_eq!(filled(&space, first, 16 * PAGE_SIZE), 4);
+        assert_eq!(filled(&space, second, 16 * PAGE_SIZE), 0);
     }
 
     #[test]

@@ -23,8 +23,11 @@ impl AddressSpace {
     ) -> Result<(), SaveError> {
         let mut layout = self.layout.write();
         for mapping in &likely.mappings {
+            self.check_place(&mapping.vma)?;
+        }
+        self.make_room(likely)?;
+        for mapping in &likely.mappings {
             let vma = &mapping.vma;
-            self.check_place(vma)?;
             match (&mapping.beneath, &vma.kind) {
                 (Some(path), Kind::File { offset, .. }) if is_pure(mapping) && lasting(path) => {
                     let protection = host_protection(vma.prot);
@@ -38,13 +41,20 @@ impl AddressSpace {
                         .map_err(|errno| SaveError::Host("guest page tables", errno))?;
                     layout.add(vma.clone());
                 }
-                _ => self
-                    .mapper
-                    .make_room(vma.start, vma.end)
-                    .map_err(|errno| SaveError::Host("guest page tables", errno))?,
+                _ => {}
             }
         }
         Ok(())
+    }
+
+    /// Has all of it that can be touched be thought of at once, which costs less than one by one.
+    pub(super) fn make_room(&self, state: &MemoryState) -> Result<(), SaveError> {
+        let reached = |mapping: &&MappingState| !mapping.vma.prot.is_empty();
+        let mappings = state.mappings.iter().filter(reached);
+        let mut ranges = mappings.map(|mapping| (mapping.vma.start, mapping.vma.end));
+        self.mapper
+            .make_room(&mut ranges)
+            .map_err(|errno| SaveError::Host("guest page tables", errno))
     }
 
     /// Takes away what [`AddressSpace::make_ready`] mapped and `state` has no use for.

@@ -31,10 +31,13 @@ impl AddressSpace {
     ) -> Result<(), SaveError> {
         let mut layout = self.layout.write();
         self.keep_only(&mut layout, state)?;
+        for mapping in &state.mappings {
+            self.check_place(&mapping.vma)?;
+        }
+        self.make_room(state)?;
         let mut end = 0;
         for mapping in &state.mappings {
             let vma = &mapping.vma;
-            self.check_place(vma)?;
             if vma.start < end {
                 return Err(SaveError::Malformed(vma.start));
             }

@@ -85,6 +85,19 @@ impl Runner {
         }
     }
 
+    /// Starts a monitor that waits; it, and what it is to be given for 3.
+    #[allow(dead_code, reason = "not every test's monitor waits")]
+    pub fn waiting(mut command: Command) -> (Self, OwnedFd) {
+        let (socket, theirs) = UnixStream::pair().unwrap();
+        let runner = Self {
+            process: command.spawn().unwrap(),
+            frames: FrameReader::new(|_| true),
+            writer: FrameWriter::new(socket.try_clone().unwrap()),
+            socket,
+        };
+        (runner, OwnedFd::from(theirs))
+    }
+
     /// Tells a restored runner what it is now.
     #[allow(dead_code, reason = "not every test restores")]
     pub fn renew(&mut self, pid: u32) {
@@ -188,6 +201,7 @@ impl Runner {
     }
 
     /// Ends the runner as its owner does, by end of file.
+    #[allow(dead_code, reason = "not every test cares how it ends")]
     pub fn finish(mut self) {
         self.socket.shutdown(std::net::Shutdown::Both).unwrap();
         assert!(self.process.wait().unwrap().success());
