@@ -45,18 +45,20 @@ pub fn fpu_bytes() -> usize {
 }
 
 /// The floating-point state that handlers start with (`fpu__clear_user_states` of Linux): all of it in its
-/// initial configuration, which an empty XSTATE_BV says, and the two control words.
+/// initial configuration. XSTATE_BV names x87 and SSE: where it names neither SSE nor AVX, KVM keeps the MXCSR it has.
 fn initial_fpu() -> Vec<u8> {
     const CONTROL_WORD: [u8; 2] = [0x7f, 0x03];
     const MXCSR: [u8; 4] = [0x80, 0x1f, 0, 0];
     const MXCSR_AT: usize = 24;
+    const X87_AND_SSE: u8 = 3;
     let mut state = vec![0u8; fpu_bytes()];
     let words = CONTROL_WORD.iter().enumerate();
     let status = MXCSR
         .iter()
         .enumerate()
         .map(|(at, byte)| (at.saturating_add(MXCSR_AT), byte));
-    for (at, byte) in words.chain(status) {
+    let named = std::iter::once((STATE_BITS, &X87_AND_SSE));
+    for (at, byte) in words.chain(status).chain(named) {
         if let Some(place) = state.get_mut(at) {
             *place = *byte;
         }
