@@ -28,7 +28,7 @@ export interface Passage {
   state: "waits" | "sent" | "taken" | "over";
   group: NodeGroup | undefined;
   room: NodeRoom<Passage> | undefined;
-  queued: Pick<QueuedCall, "state" | "takeBack"> | undefined;
+  queued: Pick<QueuedCall, "state" | "taken" | "takeBack"> | undefined;
   sentMs: number;
   /** How long it waited at the node; unknown for one that needed a start. */
   waitedMs: number | undefined;
@@ -58,6 +58,8 @@ const MIXED_MS = 30_000;
  * the nodes share them, and each may have one: so while another's call is under way, a flood begins less behind which that would wait at its next step.
  */
 const SLACK_PER_PROCESSOR = 1;
+/** With more calls at a node for each of its processors, one that comes later waits there in any case. */
+const CROWD_PER_PROCESSOR = 8;
 const DEMANDS_KNOWN = 5000;
 const VERSIONS_KNOWN = 10_000;
 
@@ -127,7 +129,9 @@ export class Dispatcher {
 
   /** A worker has announced it. */
   taken(passage: Passage): void {
-    if (passage.state === "sent") passage.state = "taken";
+    if (passage.state !== "sent") return;
+    passage.state = "taken";
+    passage.queued?.taken();
   }
 
   /** The head of its answer has come. */
@@ -314,8 +318,11 @@ export class Dispatcher {
       this.#flows.set(job.tenantId, flow);
     }
     flow.underWay++;
-    passage.queued = this.#options.producer.add(job, room.node.beat.id, (error) =>
-      passage.ticket.notQueued(error),
+    passage.queued = this.#options.producer.add(
+      job,
+      room.node.beat.id,
+      (error) => passage.ticket.notQueued(error),
+      room.load > CROWD_PER_PROCESSOR,
     );
   }
 

@@ -177,6 +177,32 @@ test("a call that has not left its process is taken back without Redis", async (
   assert.deepEqual(await jobsOf("node_f"), [["inv_f0"], ["inv_f2"]]);
 });
 
+test("at a crowded node more gathers: until a worker has taken what is on its way, or for a bounded time", async (t) => {
+  producer.open("node_i");
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  const [first, second, ...rest] = names("i", 4).map((id) =>
+    producer.add(job(id), "node_i", fail, true),
+  ) as [QueuedCall, QueuedCall, ...QueuedCall[]];
+  assert.equal(await first.state(), "waiting");
+  await turn();
+  assert.equal(second.batch, undefined, "Redis has the first, no worker does");
+  first.taken();
+  while (!second.batch) await turn();
+  assert.ok(rest.every(({ batch }) => batch === second.batch));
+  const later = producer.add(job("inv_i4"), "node_i", fail, true);
+  assert.equal(await second.state(), "waiting");
+  await turn();
+  assert.equal(later.batch, undefined);
+  t.mock.timers.tick(1000);
+  while (!later.batch) await turn();
+  await later.state();
+  assert.deepEqual(await jobsOf("node_i"), [
+    ["inv_i0"],
+    ["inv_i1", "inv_i2", "inv_i3"],
+    ["inv_i4"],
+  ]);
+});
+
 /** A process that takes the calls of a node; prints those it begins, and ends the ones whose name is in `fast`. */
 function workerProcess(node: string, fast: readonly string[]) {
   const code = `

@@ -32,10 +32,16 @@ export class InvocationProducer {
     this.#queue(nodeId);
   }
 
-  /** Puts it in the queue of a node, with others that are on their way there. `notQueued` hears when Redis has not taken it in a few seconds; it may then
-   * still be in the queue, so the caller must be ready to refuse the worker that announces it.
+  /**
+   * Puts it in the queue of a node, with others that are on their way there. `notQueued` hears when Redis has not taken it in a few seconds; it may then
+   * still be in the queue, so the caller must be ready to refuse the worker that announces it. `crowded`: the node has more than it can work on.
    */
-  add(job: InvocationJob, nodeId: string, notQueued: (error: Error) => void): QueuedCall {
+  add(
+    job: InvocationJob,
+    nodeId: string,
+    notQueued: (error: Error) => void,
+    crowded = false,
+  ): QueuedCall {
     let outbox = this.#outboxes.get(nodeId);
     if (!outbox) {
       outbox = new Outbox({
@@ -46,7 +52,7 @@ export class InvocationProducer {
       });
       this.#outboxes.set(nodeId, outbox);
     }
-    return outbox.add(job, notQueued);
+    return outbox.add(job, notQueued, crowded);
   }
 
   /** Invocations waiting in the queue of one node. */

@@ -10,6 +10,9 @@ export type JobState = "waiting" | "active" | "gone";
 /** Bounds of a job; a worker may take one job more than it has places for, so this is also how many too many it may get. */
 export const BATCH = { items: 16, bytes: 256 * 1024 } as const;
 
+/** Longest wait for a worker to take a job before the next one leaves, ms: it may have been lost, or take none for a while. */
+const TAKING_MS = 25;
+
 export interface OutboxOptions {
   redis: Redis;
   /** The queue of the node, opened if it is not open. */
@@ -22,20 +25,25 @@ export interface OutboxOptions {
 export class Outbox {
   readonly #options: OutboxOptions;
   readonly #batching: Batching<QueuedCall>;
+  #crowded = false;
 
   constructor(options: OutboxOptions) {
     this.#options = options;
     this.#batching = new Batching(
       BATCH,
-      (calls) => this.#add(new Batch(this, calls)),
+      (calls) => this.#send(new Batch(this, calls)),
       (calls, error) => {
         for (const call of calls) call.notQueued(error);
       },
     );
   }
 
-  /** `notQueued` hears when Redis has not taken it in a few seconds; it may then still be in the queue. */
-  add(job: InvocationJob, notQueued: (error: Error) => void): QueuedCall {
+  /**
+   * `notQueued` hears when Redis has not taken it in a few seconds; it may then still be in the queue. `crowded` tells that the node has calls enough
+   * that wait: this one wins nothing by being there before the worker has taken those that are on their way.
+   */
+  add(job: InvocationJob, notQueued: (error: Error) => void, crowded: boolean): QueuedCall {
+    this.#crowded = crowded;
     const call = new QueuedCall(this, job, notQueued);
     this.#batching.add(call, bytesOf(job));
     return call;
@@ -70,6 +78,11 @@ export class Outbox {
     return state === "waiting" || state === "delayed" || state === "prioritized"
       ? "waiting"
       : "gone";
+  }
+
+  async #send(batch: Batch): Promise<void> {
+    await this.#add(batch);
+    if (this.#crowded) await batch.takenWithin(TAKING_MS);
   }
 
   async #add(batch: Batch): Promise<void> {
@@ -108,6 +121,11 @@ export class QueuedCall {
     this.notQueued = notQueued;
   }
 
+  /** A worker has announced it. */
+  taken(): void {
+    this.batch?.taken();
+  }
+
   /** Takes it out. True, and that once, only when no worker has had it and none will: it may then be given to another node. */
   async takeBack(): Promise<boolean> {
     for (;;) {
@@ -130,6 +148,8 @@ class Batch {
   readonly calls: readonly QueuedCall[];
   readonly #outbox: Outbox;
   readonly #added = Promise.withResolvers<void>();
+  #isTaken = false;
+  #onTaken: (() => void) | undefined;
   #unwanted = new Set<QueuedCall>();
   #withdrawing: Promise<boolean> | undefined;
 
@@ -142,6 +162,24 @@ class Batch {
 
   get jobs(): InvocationJob[] {
     return this.calls.map(({ job }) => job);
+  }
+
+  /** A worker has it. */
+  taken(): void {
+    this.#isTaken = true;
+    this.#onTaken?.();
+  }
+
+  /** Resolves when a worker has it, or after so long. */
+  takenWithin(ms: number): Promise<void> {
+    if (this.#isTaken) return Promise.resolve();
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, ms);
+      this.#onTaken = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
   }
 
   /** Redis has answered, or will not. */
