@@ -35,13 +35,42 @@ pub fn lay_out(layers: &[PathBuf], program: &str) -> io::Result<Option<Outcome>>
         return Ok(None);
     }
     let mut large = read_in(&file, bytes)?;
-    if large < bytes / 2 {
-        // What has been read in small pages stays so until it is dropped; only pages that nobody maps are.
-        fdatasync(&file)?;
-        fadvise(&file, 0, None, Advice::DontNeed)?;
-        large = read_in(&file, bytes)?;
+    if !enough(bytes, large) {
+        large = read_again(&file, bytes)?;
+    }
+    // Where there is none at all the file system makes no such pages.
+    if large > 0 && !enough(bytes, large) {
+        // The page cache takes large pages where there are some, and does not have the kernel make any.
+        drop(large_memory(bytes)?);
+        large = read_again(&file, bytes)?;
     }
     Ok(Some(Outcome { bytes, large }))
+}
+
+/// Whether nearly all that can lie in large pages does.
+fn enough(bytes: usize, large: usize) -> bool {
+    (large / LARGE).saturating_mul(16) >= (bytes / LARGE).saturating_mul(15)
+}
+
+/// What has been read in small pages stays so until it is dropped; only pages that nobody maps are.
+fn read_again(file: &File, bytes: usize) -> io::Result<usize> {
+    fdatasync(file)?;
+    fadvise(file, 0, None, Advice::DontNeed)?;
+    read_in(file, bytes)
+}
+
+/// Memory in large pages, as far as the kernel can make them by moving others together, which it does for memory of a process. Given back, they are the
+/// next to be had.
+fn large_memory(bytes: usize) -> io::Result<Mapping> {
+    let reserve = Mapping::reserve(bytes.saturating_add(LARGE))?;
+    // SAFETY: the range is the reserve's, which nothing refers to.
+    unsafe {
+        let access = mm::MprotectFlags::READ | mm::MprotectFlags::WRITE;
+        mm::mprotect(reserve.start, reserve.bytes, access)?;
+        mm::madvise(reserve.start, reserve.bytes, mm::Advice::LinuxHugepage)?;
+        mm::madvise(reserve.start, reserve.bytes, mm::Advice::LinuxPopulateWrite)?;
+    }
+    Ok(reserve)
 }
 
 /// The file in one layer; links are followed within it.
@@ -155,6 +184,14 @@ mod tests {
         for program in ["/small", "/missing", "/", "/../../../etc/passwd"] {
             assert_eq!(lay_out(&layers, program).unwrap(), None, "{program}");
         }
+    }
+
+    #[test]
+    fn a_sixteenth_in_small_pages_is_enough_and_more_is_not() {
+        assert!(enough(32 * LARGE + 5, 30 * LARGE));
+        assert!(!enough(32 * LARGE + 5, 29 * LARGE));
+        assert!(enough(2 * LARGE + 5, 2 * LARGE));
+        assert!(!enough(2 * LARGE + 5, LARGE));
     }
 
     #[test]

@@ -86,6 +86,8 @@ export interface Ground {
   made: Map<string, { pid: number | undefined; steps: Record<string, number> }>;
   /** The benchmark's own sandboxd. */
   sandboxd: { instance: string; pid: number };
+  /** Children of this process that are no sandbox of others: sandboxd, and what a mode adds. */
+  bystanders: Set<number>;
   /** A folder for a mode's own files; goes at the end. */
   scratch: string;
   close(): Promise<void>;
@@ -165,6 +167,7 @@ export async function layGround(measured: Measured): Promise<Ground> {
       launcher,
       made,
       sandboxd: { instance: folders.id, pid: running.child.pid ?? 0 },
+      bystanders: new Set([running.child.pid ?? 0]),
       scratch: data,
       async close() {
         launcher.close();

@@ -6,6 +6,7 @@ import { ProcessLauncher, type ServingSandbox } from "../../worker/sandbox/index
 import type { Runsc } from "../host/runsc.ts";
 import { firstAnswer } from "./first-answer.ts";
 import type { Ground } from "./ground.ts";
+import { holdMountNamespace, type MountNamespace } from "./mount-namespace.ts";
 import type { Mode } from "./rounds.ts";
 import { factsOfChildren } from "./run-facts.ts";
 
@@ -17,6 +18,8 @@ const BLIND = `umount ${UNIFIED}; exec "$@"`;
 
 interface Peer {
   name: string;
+  /** What all its sandboxes need, before each of them. */
+  before?(): Promise<void>;
   argvOf(id: string): string[];
   /** What is left of a sandbox when its program has ended. */
   remove?(id: string): Promise<void>;
@@ -26,13 +29,15 @@ interface Peer {
 }
 
 /** A sandbox made by somebody else's program, with the frames' socket as file descriptor 3. */
-function peerMode(ground: Ground, { name, argvOf, remove, shmem, close }: Peer): Mode {
+function peerMode(ground: Ground, peer: Peer): Mode {
+  const { name, before, argvOf, remove, shmem, close } = peer;
   let next = 1;
   let id = "";
   let serving: ServingSandbox | undefined;
   const launcher = new ProcessLauncher(() => argvOf(id));
   return {
     name,
+    ...(before ? { before } : {}),
     async measured() {
       id = `cloister-bench-${process.pid}-${next++}`;
       const bundle = { digest: ground.bundle.digest, path: "/fn" };
@@ -86,14 +91,21 @@ export function runscMode({ path, global, unlimited }: Runsc, ground: Ground): M
   const config = ociConfig(ground, unlimited === undefined);
   writeFileSync(join(folder, "config.json"), JSON.stringify(config));
   const command = [path, "--root", state, ...global];
+  // It leaves a network namespace mounted below its state for its next sandbox.
+  let mounts: MountNamespace | undefined;
+  const inside = (): string[] => [...(mounts?.enter ?? []), ...command];
   return peerMode(ground, {
     name: "runsc",
-    argvOf: (id) => [...command, "run", "--pass-fd=3:3", "--bundle", folder, id],
-    remove: (id) => removeContainer(command, state, id),
+    async before() {
+      if (mounts) return;
+      mounts = await holdMountNamespace();
+      ground.bystanders.add(mounts.pid);
+    },
+    argvOf: (id) => [...inside(), "run", "--pass-fd=3:3", "--bundle", folder, id],
+    remove: (id) => removeContainer(inside(), state, id),
     // Its kernel keeps all memory of the programs in it in one memfd.
     shmem: "own",
-    // It leaves a network namespace mounted there for its next sandbox; older ones do not.
-    close: async () => void (await run("umount", [join(state, "null-netns")]).catch(() => {})),
+    close: async () => mounts?.close(),
   });
 }
 

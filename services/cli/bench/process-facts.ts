@@ -61,8 +61,8 @@ export function companionsOf(first: number): number[] {
   return own === undefined ? [] : allPids().filter((pid) => sandboxGroupOf(pid) === own);
 }
 
-/** All that has come of a process, without what has come of `except`; parents before children. */
-export function descendantsOf(ancestor: number, except: number): number[] {
+/** All that has come of a process, without `except` and what has come of these; parents before children. */
+export function descendantsOf(ancestor: number, except: ReadonlySet<number>): number[] {
   const children = new Map<number, number[]>();
   for (const pid of allPids())
     try {
@@ -74,7 +74,7 @@ export function descendantsOf(ancestor: number, except: number): number[] {
   const found: number[] = [];
   const visit = (pid: number): void => {
     for (const child of children.get(pid) ?? []) {
-      if (child === except) continue;
+      if (except.has(child)) continue;
       found.push(child);
       visit(child);
     }

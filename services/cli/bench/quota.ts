@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Pool } from "undici";
 import { z } from "zod";
+import { connectRedis, disconnectRedis } from "#queue/redis";
 import { type Distribution, distribution } from "#report/statistics";
 import { Failure, messageOf } from "../failure.ts";
 import { type HostFacts, hostFacts } from "../host/facts.ts";
@@ -47,6 +48,8 @@ export interface QuotaReport {
   host: HostFacts;
   /** At the gateway: key, function and quota, until the call is let in. */
   check: Distribution;
+  /** From here to Redis and back with a command that does nothing, between the checks: what the machine makes of two processes that wake each other. */
+  round_trip: Distribution;
   /** Over two gateway processes. */
   exact: {
     limitPerSecond: number;
@@ -76,6 +79,7 @@ interface Gateways {
   pools: readonly Pool[];
   key: string;
   adminKey: string;
+  redisUrl: string;
   stop(): Promise<void>;
 }
 
@@ -89,12 +93,18 @@ export async function benchQuota(options: QuotaBenchOptions): Promise<QuotaRepor
     const failures: Record<string, string> = {};
     await setQuota(gateways, WIDE);
     onProgress(`checks, ${CHECK_RATE} a second`);
-    const check = await measureChecks(gateways, options, failures);
+    const { check, roundTrip } = await measureChecks(gateways, options, failures);
     const burst = Math.max(1, Math.round(limitPerSecond * BURST_SHARE));
     await setQuota(gateways, { requestsPerSecond: limitPerSecond, burst });
     onProgress(`${limitPerSecond} a second allowed, more asked for`);
     const exact = await measureLimit(gateways, options, burst, failures);
-    return { host: hostFacts(), check, exact, firstFailures: failures };
+    return {
+      host: hostFacts(),
+      check,
+      round_trip: roundTrip,
+      exact,
+      firstFailures: failures,
+    };
   } finally {
     await gateways.stop();
   }
@@ -132,7 +142,7 @@ async function startGateways(): Promise<Gateways> {
       await start(gatewayService(wiring));
       pools.push(new Pool(wiring.url, { connections: CONNECTIONS }));
     }
-    return { pools, ...keys, stop };
+    return { pools, ...keys, redisUrl: embeddedRedisUrl(folders), stop };
   } catch (error) {
     await stop();
     throw error instanceof Failure
@@ -209,25 +219,35 @@ async function call(pool: Pool, key: string): Promise<Ending> {
 }
 
 async function measureChecks(
-  { pools, key }: Gateways,
+  { pools, key, redisUrl }: Gateways,
   { seconds, signal }: QuotaBenchOptions,
   failures: Record<string, string>,
-): Promise<Distribution> {
+): Promise<{ check: Distribution; roundTrip: Distribution }> {
   const [pool] = pools as [Pool];
+  const redis = connectRedis(redisUrl, "request");
   const times: number[] = [];
+  const trips: number[] = [];
   const model = { ratePerSecond: CHECK_RATE, mostAtOnce: MOST_AT_ONCE, signal };
   const ask = async (): Promise<void> => {
     const { checkMs } = await call(pool, key);
     if (checkMs === undefined) throw new Error("was refused");
     times.push(checkMs);
+    const beganMs = performance.now();
+    await redis.ping();
+    trips.push(performance.now() - beganMs);
   };
   // Connections open and code is compiled first.
   await arrive({ ...model, seconds: 2 }, ask);
   times.length = 0;
+  trips.length = 0;
   const found = await arrive({ ...model, seconds }, ask);
+  await disconnectRedis(redis);
   const [first] = found.failures;
   if (first !== undefined) failures.check = first;
-  return distribution(times, found.failures.length);
+  return {
+    check: distribution(times, found.failures.length),
+    roundTrip: distribution(trips, 0),
+  };
 }
 
 async function measureLimit(

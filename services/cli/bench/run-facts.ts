@@ -32,6 +32,6 @@ export function factsOfChildren(
   return {
     phases: { ...serving.phases } as Record<string, number>,
     steps: {},
-    ...factsOfProcesses(descendantsOf(process.pid, ground.sandboxd.pid), shmem),
+    ...factsOfProcesses(descendantsOf(process.pid, ground.bystanders), shmem),
   };
 }

@@ -38,18 +38,19 @@ async function quota({ seconds, limit, json }: QuotaBenchCommandOptions): Promis
   });
   if (json) printJson(report);
   else {
-    const { check, exact } = report;
+    const { check, round_trip: roundTrip, exact } = report;
     const right = (title: string) => ({ title, right: true });
     const show = (value: number | null): string => ms(value ?? undefined);
+    const cellsOf = ({ n, p50_ms, p90_ms, p99_ms, max_ms }: typeof check): string[] => [
+      String(n),
+      ...[p50_ms, p90_ms, p99_ms, max_ms].map(show),
+    ];
     process.stdout.write(
       table(
         [{ title: "KEY AND QUOTA (ms)" }, ...["n", "p50", "p90", "p99", "max"].map(right)],
         [
-          [
-            "until the call is let in",
-            String(check.n),
-            ...[check.p50_ms, check.p90_ms, check.p99_ms, check.max_ms].map(show),
-          ],
+          ["until the call is let in", ...cellsOf(check)],
+          ["an empty round trip to Redis", ...cellsOf(roundTrip)],
         ],
       ),
     );

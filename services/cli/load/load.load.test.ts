@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { chmodSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { chmodSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
@@ -295,6 +295,10 @@ describe("load tests against a real service", { timeout: 300_000 }, () => {
     );
     const other = readdirSync(out).find((name) => /^mixed-2.*json$/.test(name)) ?? "";
     await refused(["soak", "--baseline", join(out, other), "--out", out], /of mixed, not of soak/);
+    const foreign = join(out, "foreign.json");
+    const report = readFileSync(join(out, other), "utf8");
+    writeFileSync(foreign, report.replace('"generator":{"name":"k6"', '"generator":{"name":"wrk"'));
+    await refused(["mixed", "--baseline", foreign, "--out", out], /measured with wrk, not with k6/);
     await refused(["warm-steady", "--ab", "http://127.0.0.1:9"], /CLOISTER_AB_KEY/);
     await refused(["warm-steady", "--ab", "http://192.0.2.1"], /not an address of this machine/, {
       CLOISTER_AB_KEY: "k",

@@ -2,7 +2,7 @@ import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { PROJECT_ROOT } from "#embedded/unprivileged";
 import { EXIT, Failure, messageOf } from "../failure.ts";
-import { type Baseline, type LoadReport, parseBaseline } from "./report.ts";
+import { type Baseline, GENERATOR, type LoadReport, parseBaseline } from "./report.ts";
 import { reportPage } from "./report-page.ts";
 
 export interface ReportFiles {
@@ -78,6 +78,14 @@ export function readBaseline(asked: string, scenario: string, folder: string): B
     throw new Failure(
       `${file} is a report of ${baseline.scenario}, not of ${scenario}.`,
       "Compare runs of the same scenario.",
+      EXIT.usage,
+    );
+  }
+  const { name } = baseline.generator;
+  if (name !== GENERATOR) {
+    throw new Failure(
+      `${file} was measured with ${name}, not with ${GENERATOR}: the difference would be theirs.`,
+      "Compare with a report that this command has written.",
       EXIT.usage,
     );
   }

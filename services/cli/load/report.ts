@@ -14,6 +14,9 @@ import { findKnee, type Knee } from "./knee.ts";
 import type { EarlyEnd, Run, Target } from "./sample.ts";
 import { judge, type ThresholdResult } from "./thresholds.ts";
 
+/** What sends the requests. */
+export const GENERATOR = "k6";
+
 /** What a run came to, as it is kept. Times in ms. */
 export interface LoadReport {
   schema: 1;

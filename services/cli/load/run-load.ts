@@ -4,7 +4,7 @@ import { EXIT, Failure } from "../failure.ts";
 import { withProgress } from "../terminal/progress.ts";
 import { requireK6 } from "./k6-program.ts";
 import { MOST_REQUESTS, runK6 } from "./k6-run.ts";
-import { type Baseline, type LoadReport, reportOf } from "./report.ts";
+import { type Baseline, GENERATOR, type LoadReport, reportOf } from "./report.ts";
 import type { Sample } from "./sample.ts";
 import { findOrStartService, type Governed, requireLoopback } from "./service.ts";
 import { sweep } from "./sweep.ts";
@@ -59,7 +59,7 @@ export async function runLoad(options: LoadOptions): Promise<LoadReport> {
     return reportOf({
       ...{ scenario, settings, plan },
       thresholds: plan.thresholds.filter((one) => !failuresOnly || !isTimed(one)),
-      generator: { name: "k6", version: k6.version },
+      generator: { name: GENERATOR, version: k6.version },
       run: sent,
       ...(baseline ? { baseline } : {}),
     });

@@ -24,7 +24,7 @@ export interface OpenCall extends WaitingCall {
 export interface CallContext {
   calls: Pick<Calls<WaitingCall>, "add" | "remove">;
   dispatcher: Pick<Dispatcher, "submit" | "taken" | "answered" | "done">;
-  admissions: Pick<Admissions, "enter" | "admit">;
+  admissions: Pick<Admissions, "enter" | "admit" | "refuseKnown">;
   /** Where workers bring the answers. */
   replyTo: string;
   /** Longest wait for a worker, ms. */

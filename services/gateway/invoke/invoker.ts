@@ -164,6 +164,8 @@ export class Invoker {
     rest: CallRequest,
   ): void {
     if (call.finished) return;
+    const { limits: quota } = rest.target;
+    if (quota) this.#options.context.admissions.refuseKnown(quota);
     const body = takeBody(request, limits);
     if (body instanceof Promise)
       body

@@ -69,12 +69,19 @@ export class Admissions {
     return limits && this.admit(limits, id);
   }
 
+  /** Throws `quota_exceeded` where that is known without asking anybody, so that a flood's bodies need not be read. */
+  refuseKnown(limits: InvocationLimits): void {
+    if (limits.beyond) throw quotaExceeded(limits.beyond);
+    const shut = this.#shut.get(limits);
+    if (!shut) return;
+    const now = performance.now();
+    if (now < shut.untilMs) throw refusal(limits, agedBy(now - shut.askedMs, shut));
+  }
+
   /** Rejects with `quota_exceeded`, or with `dependency_unavailable` when it cannot be told. */
   async admit(limits: InvocationLimits, id: string): Promise<Admission> {
-    if (limits.beyond) throw quotaExceeded(limits.beyond);
+    this.refuseKnown(limits);
     const askedMs = performance.now();
-    const shut = this.#shut.get(limits);
-    if (shut && askedMs < shut.untilMs) throw refusal(limits, agedBy(askedMs - shut.askedMs, shut));
     let answer = await this.#ask(limits, id);
     if (answer.refused === "month" && answer.month) {
       await this.#learnMonth(limits.tenantId, answer.month.name);

@@ -1,5 +1,8 @@
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
+import { once } from "node:events";
+import { type IncomingMessage, request } from "node:http";
+import { text as textOf } from "node:stream/consumers";
 import { after, before, test } from "node:test";
 import { newId } from "#contracts/ids";
 import { monthOf, PLANS } from "#contracts/quota";
@@ -34,6 +37,7 @@ const json = async (response: Response): Promise<Json> => (await response.json()
 interface Subject {
   id: string;
   name: string;
+  authorization: string;
   call(path?: string, base?: string, init?: RequestInit): Promise<Response>;
   publish(config: Json, files?: Json): Promise<Response>;
   quota(change?: Json, headers?: Record<string, string>): Promise<Response>;
@@ -54,6 +58,7 @@ async function subject(quota?: Json, tier: TenantTier = "trusted"): Promise<Subj
   const one: Subject = {
     id,
     name,
+    authorization,
     call: (path = "/f/fn/", base = rig.url, init = {}) =>
       fetch(`${base}${path}`, {
         signal: AbortSignal.timeout(30_000),
@@ -167,6 +172,23 @@ test("what is let in is told what is left, and a call that nothing limits is not
   assert.equal(unlimited.headers.get("ratelimit"), null);
   assert.doesNotMatch(unlimited.headers.get("server-timing") ?? "", /admit/);
   assert.deepEqual(await redis.keys(`cloister:quota:{${free.id}}*`), []);
+});
+
+test("what is known to be over a quota is refused before its body has come", async () => {
+  const one = await subject();
+  assert.equal((await one.quota({ memoryMb: 128 })).status, 200);
+  // An event of which no byte ever comes: without its body nothing could be begun.
+  const sending = request(`${rig.url}/v1/functions/fn/invocations`, {
+    method: "POST",
+    headers: { authorization: one.authorization, "content-length": "1000" },
+  });
+  sending.on("error", () => {});
+  sending.flushHeaders();
+  const [answer] = (await once(sending, "response")) as [IncomingMessage];
+  assert.equal(answer.statusCode, 429);
+  const { quota, of } = JSON.parse(await textOf(answer)) as Json;
+  assert.deepEqual([quota, of], ["memoryMb", "tenant"]);
+  sending.destroy();
 });
 
 test("calls that wait for a worker count as calls at once, and free their place however they end", async () => {

@@ -18,7 +18,7 @@ const COLUMNS: [name: string, value: string][] = [
   ["error_code", 'r."errorCode"'],
   ["path", "r.path"],
   ["start", "r.start"],
-  ["placement_reasons", 'array(select jsonb_array_elements_text(r."placementReasons"))'],
+  ["placement_reasons", `coalesce(r."placementReasons", '{}')`],
   ["phases", "r.phases"],
   ["duration_ms", 'r."durationMs"'],
   ["billed_ms", 'r."billedMs"'],
@@ -35,10 +35,7 @@ const COLUMNS: [name: string, value: string][] = [
   ["guest_ms", 'r."guestMs"'],
   ["monitor_ms", 'r."monitorMs"'],
   ["lost", "coalesce(r.lost, false)"],
-  [
-    "placement_rules",
-    'case when r."placementRules" is not null then array(select jsonb_array_elements_text(r."placementRules")) end',
-  ],
+  ["placement_rules", 'r."placementRules"'],
   ["placement_table", 'r."placementTable"'],
 ];
 const names = COLUMNS.map(([name]) => name);
@@ -52,13 +49,13 @@ const WRITE = `
 with written as (
   insert into invocations (${names.join(", ")})
   select ${COLUMNS.map(([, value]) => value).join(", ")}
-  from jsonb_to_recordset($1::jsonb) as r (
+  from json_to_recordset($1::json) as r (
     id text, "tenantId" text, "functionId" text, "versionId" text, "acceptedAtMs" float8, "finishedAtMs" float8,
-    status text, "httpStatus" smallint, "errorCode" text, path text, start text, "placementReasons" jsonb,
+    status text, "httpStatus" smallint, "errorCode" text, path text, start text, "placementReasons" text[],
     phases jsonb, "durationMs" float8, "billedMs" float8, "memoryMb" integer, "cpuMs" float8,
     "memoryPeakBytes" bigint, "requestBytes" bigint, "responseBytes" bigint, "sandboxId" text, "nodeId" text,
     exits jsonb, syscalls jsonb, "pageFaults" bigint, "guestMs" float8, "monitorMs" float8, lost boolean,
-    "placementRules" jsonb, "placementTable" text)
+    "placementRules" text[], "placementTable" text)
   where to_timestamp(r."acceptedAtMs" / 1000) >= (select oldest from record_horizon)
   on conflict (id, accepted_at) do update set
     ${replaceable.map((name) => `${name} = excluded.${name}`).join(", ")}, replaced_status = invocations.status

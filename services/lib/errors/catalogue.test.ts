@@ -66,3 +66,10 @@ test("an error carries its entry, and its title where no detail is given", () =>
   assert.equal(plain.remedy, ERRORS.queue_timeout.remedy);
   assert.equal(new CloisterError("queue_timeout", "It is late").message, "It is late");
 });
+
+test("only what may be the platform's own fault says where in the code it was made", () => {
+  const { stackTraceLimit } = Error;
+  assert.doesNotMatch(new CloisterError("quota_exceeded").stack ?? "", /\n *at /);
+  assert.match(new CloisterError("internal").stack ?? "", /\n *at .*catalogue\.test\.ts/);
+  assert.equal(Error.stackTraceLimit, stackTraceLimit);
+});

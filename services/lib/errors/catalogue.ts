@@ -184,7 +184,11 @@ export class CloisterError extends Error {
   readonly code: ErrorCode;
   readonly extra: Record<string, unknown>;
   constructor(code: ErrorCode, detail?: string, extra: Record<string, unknown> = {}) {
+    // What a caller did wrong is told, and not looked for in the code; to write a stack down would be an eighth of what a refusal costs.
+    const { stackTraceLimit } = Error;
+    if (ERRORS[code].status < 500) Error.stackTraceLimit = 0;
     super(detail ?? ERRORS[code].title);
+    Error.stackTraceLimit = stackTraceLimit;
     this.name = "CloisterError";
     this.code = code;
     this.extra = extra;

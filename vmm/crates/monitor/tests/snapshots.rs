@@ -339,7 +339,10 @@ fn a_monitor_that_waits_refuses_what_is_no_order_and_ends_when_nobody_needs_it()
         (r#"{"key":"another"}"#, Some(&bare)),
         ("{", Some(&bare)),
         (r#"{"key":"test","more":1}"#, Some(&bare)),
-        (r#"{"key":"test","hints":{"written":[[-1,1]]}}"#, Some(&bare)),
+        (
+            r#"{"key":"test","hints":{"written":[[-1,1]]}}"#,
+            Some(&bare),
+        ),
     ] {
         let (mut runner, control) = waiting("python3", empty.path(), Some(&bare), 1);
         order(&control, text, file);

@@ -159,6 +159,24 @@ mod tests {
     }
 
     #[test]
+    fn what_is_copied_beforehand_lies_in_memory_that_may_be_written() {
+        let space = space();
+        let map = |at, prot| {
+            let request = MapRequest {
+                prot,
+                ..anonymous(Place::Fixed(at), 16 * PAGE_SIZE, Charge::Never)
+            };
+            space.map(&request).unwrap()
+        };
+        let (first, second) = (16 * PAGE_SIZE, 64 * PAGE_SIZE);
+        map(first, Prot::RW);
+        map(second, Prot::READ);
+        space.copy_ahead(&[(18, 2), (30, 10), (60, u64::MAX), (u64::MAX, 1)]);
+        assert_eq!(filled(&space, first, 16 * PAGE_SIZE), 4);
+        assert_eq!(filled(&space, second, 16 * PAGE_SIZE), 0);
+    }
+
+    #[test]
     fn a_long_mapping_is_cut_to_what_is_left_of_it() {
         let left = |cuts: &[(u64, u64)]| {
             let mut layout = Layout {
