@@ -217,10 +217,16 @@ describe("usage and records after kill -9 under load", { timeout: 300_000 }, () 
     return work(redis).finally(() => disconnectRedis(redis));
   }
 
-  /** Ids of the calls that Redis knows. */
+  /** Ids of the calls that Redis knows: some of them together are one job. */
   async function jobs(): Promise<string[]> {
-    const keys = await inRedis((redis) => redis.keys("*:inv_*"));
-    return keys.flatMap((key) => /:(inv_[0-9a-v]{26})$/.exec(key)?.[1] ?? []);
+    return inRedis(async (redis) => {
+      const keys = await redis.keys("*:inv_*");
+      const batches = keys.filter((key) => /:inv_[0-9a-v]{26}\.\d+\.\d+$/.test(key));
+      const data = await Promise.all(batches.map((key) => redis.hget(key, "data")));
+      return data.flatMap((text) =>
+        (JSON.parse(text ?? "[]") as { id: string }[]).map(({ id }) => id),
+      );
+    });
   }
 
   test("the command line tells the same, and a clean stop leaves no journal", async () => {
