@@ -2,7 +2,7 @@ import { type Job, Worker } from "bullmq";
 import type { Redis } from "ioredis";
 import type { InvocationJob } from "#contracts/invocation";
 import { type Invocations, type JOB_NAME, PREFIX, queueOf } from "./node-queue.ts";
-import { connectRedis, disconnectRedis } from "./redis.ts";
+import { connectRedis, disconnectRedis, severalFollow } from "./redis.ts";
 
 /**
  * A worker that does not renew its lock this long has died; its job is then failed, never run again. The callers have
@@ -11,6 +11,8 @@ import { connectRedis, disconnectRedis } from "./redis.ts";
 const LOCK_MS = 30_000;
 /** BullMQ waits 15 s after a lost connection by default; callers wait no longer than 30. */
 const RETRY_MS = 500;
+/** Nobody waits for a job to leave Redis once its calls are answered: those that are done within this leave in one write, ms. */
+const LEAVING_MS = 5;
 
 export interface ConsumerOptions {
   /** Invocations served at once; a last job is taken whole, so there may be so many more as a job is at most. */
@@ -42,6 +44,8 @@ export class InvocationConsumer {
   /** Something has changed that jobs are not fetched for. */
   #changed: (() => void) | undefined;
   #allDone: (() => void) | undefined;
+  /** Jobs whose calls are all answered, until they leave Redis. */
+  #leaving: (() => void)[] = [];
   #locks: NodeJS.Timeout | undefined;
 
   constructor(redisUrl: string, nodeId: string, onError: (error: Error) => void) {
@@ -113,6 +117,7 @@ export class InvocationConsumer {
   }
 
   async #end(worker: BatchWorker): Promise<void> {
+    this.#leave();
     // Ends the wait for the next job, before one comes.
     await worker.backend.disconnectBlocking(true).catch(() => {});
     await this.#loop;
@@ -163,7 +168,9 @@ export class InvocationConsumer {
     const ended = (): void => {
       this.#calls--;
       if (!this.#paused && this.#calls < this.#concurrency) this.#changed?.();
-      if (--left === 0) resolve();
+      if (--left > 0) return;
+      if (this.#leaving.push(resolve) === 1) setTimeout(this.#leave, LEAVING_MS);
+      if (this.#closing) this.#leave();
     };
     for (const call of calls)
       handler(call)
@@ -173,6 +180,13 @@ export class InvocationConsumer {
         .then(ended);
     return promise;
   }
+
+  readonly #leave = (): void => {
+    const leaving = this.#leaving;
+    this.#leaving = [];
+    if (leaving.length > 1) severalFollow(this.#redis);
+    for (const done of leaving) done();
+  };
 
   #renewLocks(worker: BatchWorker): void {
     if (this.#tokens.size === 0) return;

@@ -26,6 +26,10 @@ class GatheringRedis extends Redis {
     this.#uncork();
   };
 
+  severalFollow(): void {
+    if (this.#sent === 0) this.#many = true;
+  }
+
   override sendCommand(...args: Parameters<Redis["sendCommand"]>): unknown {
     const { stream } = this as { stream?: Socket };
     if (stream && this.status === "ready" && this.#sent++ === 0) {
@@ -43,6 +47,11 @@ class GatheringRedis extends Redis {
     }
     return super.sendCommand(...args);
   }
+}
+
+/** For one who is about to send several commands in this turn: they leave together at its end. */
+export function severalFollow(redis: Redis): void {
+  if (redis instanceof GatheringRedis) redis.severalFollow();
 }
 
 /** For one who has waited for the end of the turn already: its command need not wait for the end of the next. */
