@@ -219,8 +219,13 @@ describe("usage and records after kill -9 under load", { timeout: 300_000 }, () 
 
   /** Ids of the calls that Redis knows. */
   async function jobs(): Promise<string[]> {
-    const keys = await inRedis((redis) => redis.keys("*:inv_*"));
-    return keys.flatMap((key) => /:(inv_[0-9a-v]{26})$/.exec(key)?.[1] ?? []);
+    return inRedis(async (redis) => {
+      const keys = (await redis.keys("*:inv_*")).filter((key) => /\.\d+$/.test(key));
+      const texts = await Promise.all(keys.map((key) => redis.hget(key, "data")));
+      return texts.flatMap((text) =>
+        (JSON.parse(text ?? "[]") as { id: string }[]).map(({ id }) => id),
+      );
+    });
   }
 
   test("the command line tells the same, and a clean stop leaves no journal", async () => {
