@@ -10,15 +10,15 @@ mod ground;
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::AsFd;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 
 use cloister_container::{ExitReason, Monitor};
-use ground::{Ground, LIMITS, Run};
+use ground::{Ground, LIMITS, Live, Run};
 
 const PAGE: u64 = 4096;
 
-/// What it said, and its counters by slot.
-fn run(ground: &Ground, words: &[&str]) -> (Run, Vec<u64>) {
+/// A program that has begun, and the file that its monitor counts in.
+fn start(ground: &Ground, words: &[&str]) -> (Live, File) {
     let exe = std::env::current_exe().unwrap();
     let program = exe.ancestors().nth(2).unwrap().join("cloister-vm");
     let program = File::open(program).expect("cloister-vm is built");
@@ -55,7 +55,13 @@ fn run(ground: &Ground, words: &[&str]) -> (Run, Vec<u64>) {
         snapshot: None,
         control: None,
     });
-    let run = ground.start(&spec).finish();
+    (ground.start(&spec), counters)
+}
+
+/// What it said, and its counters by slot.
+fn run(ground: &Ground, words: &[&str]) -> (Run, Vec<u64>) {
+    let (live, counters) = start(ground, words);
+    let run = live.finish();
     let mut page = vec![0; PAGE as usize];
     counters.read_exact_at(&mut page, 0).unwrap();
     let slots = page.chunks_exact(8);
@@ -81,4 +87,29 @@ fn a_program_runs_behind_both_walls() {
     assert_eq!(calls[1], 1, "one write(2)");
     assert_eq!(calls.iter().sum::<u64>(), exits);
     assert!(guest_ns > 0);
+}
+
+#[test]
+fn each_has_a_network_of_its_own_which_others_have_after_it() {
+    let mut ground = Ground::lay();
+    ground.add_libraries();
+    let sleeping = || start(&ground, &["/bin/busybox", "sleep", "600"]).0;
+    let namespace = |path: &str| std::fs::metadata(path).unwrap().ino();
+    let network = |live: &Live| namespace(&format!("/proc/{}/ns/net", live.sandbox.pid()));
+    let (first, second) = (sleeping(), sleeping());
+    let (one, other) = (network(&first), network(&second));
+    let host = namespace("/proc/self/ns/net");
+    assert!(one != other && one != host && other != host);
+    first.sandbox.kill().unwrap();
+    first.finish();
+    let third = sleeping();
+    assert_eq!(network(&third), one);
+    let devices = std::fs::read_to_string(format!("/proc/{}/net/dev", third.sandbox.pid()));
+    let devices = devices.unwrap();
+    let named: Vec<&str> = devices.lines().skip(2).map(|line| line.trim()).collect();
+    assert!(named.len() == 1 && named[0].starts_with("lo:"), "{devices}");
+    for live in [second, third] {
+        live.sandbox.kill().unwrap();
+        live.finish();
+    }
 }

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use serde::Deserialize;
 use tracing::{debug, warn};
 
-use crate::large_pages;
+use crate::large_pages::{self, Effort};
 use crate::refusal::{Code, Refusal};
 use crate::request::{is_digest, is_image_name};
 
@@ -56,7 +56,11 @@ impl Image {
             let Some(program) = self.argv.first() else {
                 return;
             };
-            match large_pages::lay_out(&self.layers, program) {
+            let effort = match *last {
+                None => Effort::First,
+                Some(_) => Effort::Later,
+            };
+            match large_pages::lay_out(&self.layers, program, effort) {
                 Ok(Some(large_pages::Outcome { bytes, large })) => {
                     debug!(image = self.name, program, bytes, large, "program read");
                 }

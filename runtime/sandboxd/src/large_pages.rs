@@ -16,6 +16,15 @@ const LARGE: usize = 2 << 20;
 /// Smaller programs have too few large pages to be worth the while.
 const SMALLEST: usize = 4 << 20;
 
+/// How much may be done about a program in small pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effort {
+    /// Nobody runs it yet: all of it can be read anew.
+    First,
+    /// Sandboxes have it mapped, which keeps the pages it is in, and one is waited for.
+    Later,
+}
+
 /// Bytes of a program, and how many of them lie in large pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outcome {
@@ -25,7 +34,7 @@ pub struct Outcome {
 
 /// Brings the program at an absolute path of an image into the page cache, in large pages as far as the file system and the kernel make them
 /// and nobody has mapped small ones already. `None` for a program that is small or is not found. `layers`: lowest first.
-pub fn lay_out(layers: &[PathBuf], program: &str) -> io::Result<Option<Outcome>> {
+pub fn lay_out(layers: &[PathBuf], program: &str, effort: Effort) -> io::Result<Option<Outcome>> {
     let found = layers.iter().rev().find_map(|layer| find(layer, program));
     let Some(file) = found else {
         return Ok(None);
@@ -35,11 +44,11 @@ pub fn lay_out(layers: &[PathBuf], program: &str) -> io::Result<Option<Outcome>>
         return Ok(None);
     }
     let mut large = read_in(&file, bytes)?;
-    if !enough(bytes, large) {
+    if !enough(bytes, large, effort) {
         large = read_again(&file, bytes)?;
     }
     // Where there is none at all the file system makes no such pages.
-    if large > 0 && !enough(bytes, large) {
+    if effort == Effort::First && large > 0 && !enough(bytes, large, effort) {
         // The page cache takes large pages where there are some, and does not have the kernel make any.
         drop(large_memory(bytes)?);
         large = read_again(&file, bytes)?;
@@ -47,9 +56,13 @@ pub fn lay_out(layers: &[PathBuf], program: &str) -> io::Result<Option<Outcome>>
     Ok(Some(Outcome { bytes, large }))
 }
 
-/// Whether nearly all that can lie in large pages does.
-fn enough(bytes: usize, large: usize) -> bool {
-    (large / LARGE).saturating_mul(16) >= (bytes / LARGE).saturating_mul(15)
+/// Whether as much lies in large pages as is worth the effort.
+fn enough(bytes: usize, large: usize, effort: Effort) -> bool {
+    let sixteenths = match effort {
+        Effort::First => 15,
+        Effort::Later => 8,
+    };
+    (large / LARGE).saturating_mul(16) >= (bytes / LARGE).saturating_mul(sixteenths)
 }
 
 /// What has been read in small pages stays so until it is dropped; only pages that nobody maps are.
@@ -167,12 +180,16 @@ mod tests {
         fs::write(layers[1].join("usr/bin/real"), vec![1; bytes]).unwrap();
         // Within the layer, not on the host.
         symlink("/usr/bin/real", layers[1].join("usr/bin/run")).unwrap();
-        let outcome = lay_out(&layers, "/usr/bin/run").unwrap().unwrap();
+        let outcome = lay_out(&layers, "/usr/bin/run", Effort::First)
+            .unwrap()
+            .unwrap();
         assert_eq!(outcome.bytes, bytes);
         assert!(outcome.large <= bytes, "{outcome:?}");
         assert_eq!(outcome.large % LARGE, 0);
         // Again, when it is in the page cache already.
-        let again = lay_out(&layers, "/usr/bin/run").unwrap().unwrap();
+        let again = lay_out(&layers, "/usr/bin/run", Effort::Later)
+            .unwrap()
+            .unwrap();
         assert_eq!(again.bytes, bytes);
     }
 
@@ -182,16 +199,20 @@ mod tests {
         let layers = [folder.path().to_owned()];
         fs::write(folder.path().join("small"), [1; 100]).unwrap();
         for program in ["/small", "/missing", "/", "/../../../etc/passwd"] {
-            assert_eq!(lay_out(&layers, program).unwrap(), None, "{program}");
+            assert_eq!(
+                lay_out(&layers, program, Effort::First).unwrap(),
+                None,
+                "{program}"
+            );
         }
     }
 
     #[test]
-    fn a_sixteenth_in_small_pages_is_enough_and_more_is_not() {
-        assert!(enough(32 * LARGE + 5, 30 * LARGE));
-        assert!(!enough(32 * LARGE + 5, 29 * LARGE));
-        assert!(enough(2 * LARGE + 5, 2 * LARGE));
-        assert!(!enough(2 * LARGE + 5, LARGE));
+    fn more_is_wanted_while_nobody_runs_it() {
+        let first = |large| enough(32 * LARGE + 5, large * LARGE, Effort::First);
+        assert_eq!((first(30), first(29)), (true, false));
+        let later = |large| enough(32 * LARGE + 5, large * LARGE, Effort::Later);
+        assert_eq!((later(16), later(15)), (true, false));
     }
 
     #[test]

@@ -23,6 +23,8 @@ use crate::snapshots::{Shape, Snapshot};
 /// Kept of what was asked for once, and of what was asked for while none was there.
 const FEW: usize = 2;
 const MANY: usize = 8;
+/// Those of one snapshot are kept when it is asked for again before so many others are: beyond, they would only push each other out.
+const SOON: u64 = 16;
 /// Kept in all, unless a client asks for fewer.
 pub const MOST: u32 = 24;
 /// What one takes of the host's memory, that of the kernel included, MiB.
@@ -221,10 +223,12 @@ impl Ready {
     fn take(&mut self, place: &Place) -> Option<u64> {
         self.asked = self.asked.saturating_add(1);
         let stock = self.stocks.entry(place.clone()).or_default();
+        let again = stock.asked > 0 && self.asked.saturating_sub(stock.asked) <= SOON;
         stock.asked = self.asked;
         let taken = stock.waiting.pop();
         let short = if taken.is_none() { MANY } else { FEW };
         stock.wanted = match stock.wanted {
+            0 if place.snapshot.is_some() && !again => 0,
             // The first of all found none, which says nothing of how many come at once.
             0 => FEW,
             wanted => wanted.max(short),
@@ -450,7 +454,20 @@ mod tests {
             ready.take(place);
             ready.stocks.get_mut(place).unwrap().waiting.push(key);
         }
-        assert_eq!(ready.take(&any.for_snapshot("snap_3")), None);
+        let other = any.for_snapshot("snap_3");
+        // Once says nothing of the next time; twice within a short while does.
+        for wanted in [0, FEW] {
+            assert_eq!(ready.take(&other), None);
+            assert_eq!(ready.stocks[&other].wanted, wanted);
+        }
+        let seldom = any.for_snapshot("snap_4");
+        for _ in 0..2 {
+            assert_eq!(ready.take(&seldom), None);
+            for _ in 0..SOON {
+                ready.take(&other);
+            }
+        }
+        assert_eq!(ready.stocks[&seldom].wanted, 0);
         assert_eq!(ready.forget("snap_1"), [2]);
         assert!(!ready.stocks.contains_key(&own));
         assert_eq!(ready.take(&any), Some(1));

@@ -14,6 +14,8 @@ export interface Step {
   what: string;
   /** It runs in a process of its own beside the steps that follow this one, with what they leave of the processors. */
   besideAfter?: string;
+  /** No part of all tests: it takes long, and the others do the same on a choice. */
+  onlyIfNamed?: boolean;
   run(tell: (line: string) => void): Promise<Outcome>;
 }
 
@@ -46,7 +48,7 @@ const STOCK_MACHINE_CRATES = ["cloister-container", "vmm-memory", "vmm-hyperviso
 
 async function testMachine(tell: (line: string) => void): Promise<Outcome> {
   const machine = await runNodeTests(testFiles("testvm"), 1, tell);
-  const crates = await stockMachineTests(STOCK_MACHINE_CRATES, tell);
+  const crates = await stockMachineTests(STOCK_MACHINE_CRATES, "chosen", tell);
   return {
     passed: machine.passed + crates.passed,
     failed: machine.failed + crates.failed,
@@ -54,6 +56,9 @@ async function testMachine(tell: (line: string) => void): Promise<Outcome> {
     output: machine.output + crates.output,
   };
 }
+
+/** Name of the step that `test --stock-kvm` runs. */
+export const STOCK_KVM = "stock-kvm";
 
 async function findOrBuildK6(): Promise<Outcome> {
   try {
@@ -134,5 +139,11 @@ export const STEPS: readonly Step[] = [
     // Its programs are built then, and what emulates the machine is in nobody's way.
     besideAfter: "cargo",
     run: testMachine,
+  },
+  {
+    name: STOCK_KVM,
+    what: "every test of micro-VMs that can run on stock KVM, in the emulated machine",
+    onlyIfNamed: true,
+    run: (tell) => stockMachineTests(STOCK_MACHINE_CRATES, "all", tell),
   },
 ];

@@ -217,12 +217,13 @@ describe("usage and records after kill -9 under load", { timeout: 300_000 }, () 
     return work(redis).finally(() => disconnectRedis(redis));
   }
 
-  /** Ids of the calls that Redis knows. */
+  /** Ids of the calls that Redis knows: some of them together are one job. */
   async function jobs(): Promise<string[]> {
     return inRedis(async (redis) => {
-      const keys = (await redis.keys("*:inv_*")).filter((key) => /\.\d+$/.test(key));
-      const texts = await Promise.all(keys.map((key) => redis.hget(key, "data")));
-      return texts.flatMap((text) =>
+      const keys = await redis.keys("*:inv_*");
+      const batches = keys.filter((key) => /:inv_[0-9a-v]{26}\.\d+\.\d+$/.test(key));
+      const data = await Promise.all(batches.map((key) => redis.hget(key, "data")));
+      return data.flatMap((text) =>
         (JSON.parse(text ?? "[]") as { id: string }[]).map(({ id }) => id),
       );
     });

@@ -177,53 +177,55 @@ test("a flood waits in turn with others: a few of its calls are served before an
 
 test("while another tenant's call is under way a flood has fewer at the nodes, and as many as before when it has ended", async () => {
   const worker = await node("node_shared", { concurrency: 60, processors: 12 });
-  const letGo = Promise.withResolvers<void>();
-  let running = 0;
-  let most = 0;
-  let answered = 0;
-  let answeredEnough = (): void => {};
+  const quietOver = Promise.withResolvers<void>();
+  const quietCame = Promise.withResolvers<void>();
+  let holding = false;
+  const held: (() => void)[] = [];
   // Nothing of its time is a function's work, as told by its answers' phases: all of it is waiting.
   worker.behaviours.set("/flood", async (served) => {
-    most = Math.max(most, ++running);
-    await new Promise((resolve) => setTimeout(resolve, 5));
-    running--;
-    answered++;
-    answeredEnough();
+    await new Promise<void>((resolve) => {
+      if (holding) held.push(resolve);
+      else setTimeout(resolve, 5);
+    });
     served.reply.head(headOf(200, [], { phases: { handler_ms: 0 } }));
     served.reply.end({ handlerMs: 0 });
   });
   worker.behaviours.set("/quiet", async (served) => {
-    await letGo.promise;
+    quietCame.resolve();
+    await quietOver.promise;
     await answers(200)(served);
   });
   const quietly = { headers: { authorization: `Bearer ${quietKey}` } };
   assert.equal((await rig.fetch("/f/any/", quietly)).status, 200);
+  const callers = 30;
   let over = false;
-  const flood = Array.from({ length: 30 }, async () => {
-    while (!over) assert.equal((await rig.fetch("/f/any/flood")).status, 200);
+  let answered = 0;
+  const flood = Array.from({ length: callers }, async () => {
+    for (; !over; answered++) assert.equal((await rig.fetch("/f/any/flood")).status, 200);
   });
-  /** The most calls of the flood at once among its next ones. */
-  const mostOf = async (calls: number): Promise<number> => {
-    const goal = answered + calls;
-    await new Promise<void>((resolve) => {
-      answeredEnough = () => answered >= goal && resolve();
-    });
-    return most;
+  /** How many of the flood are at the node once each is either there or held by the gateway. */
+  const atNode = async (): Promise<number> => {
+    const end = performance.now() + 10_000;
+    for (;;) {
+      const waiting = await metric("held_calls");
+      if (held.length + waiting === callers) return held.length;
+      assert.ok(performance.now() < end, `${held.length} and ${waiting} are not all after 10 s`);
+    }
   };
-  await mostOf(100);
-  most = 0;
-  const alone = await mostOf(100);
+  // What its calls wait is learned first.
+  while (answered < 200) await new Promise((resolve) => setTimeout(resolve, 5));
+  holding = true;
+  const alone = await atNode();
   const quiet = rig.fetch("/f/any/quiet", quietly);
-  // Those that were there already end first.
-  await mostOf(50);
-  most = 0;
-  const beside = await mostOf(100);
-  letGo.resolve();
+  await quietCame.promise;
+  for (const letGo of held.splice(0)) letGo();
+  const beside = await atNode();
+  quietOver.resolve();
   assert.equal((await quiet).status, 200);
-  await mostOf(50);
-  most = 0;
-  const after = await mostOf(100);
+  const after = await atNode();
+  holding = false;
   over = true;
+  for (const letGo of held.splice(0)) letGo();
   await Promise.all(flood);
   // One for each processor, or one for each second, and what little of an answer's own time counts as work.
   assert.ok(alone >= 12 && after >= 12 && beside >= 6 && beside <= 9, `${[alone, beside, after]}`);
