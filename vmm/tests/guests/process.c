@@ -101,6 +101,8 @@ static void usage(void) {
     unsigned cpu = 9999, node = 9999;
     value("getcpu", getcpu(&cpu, &node));
     holds("getcpu is one of the set", CPU_ISSET(cpu, &set));
+    value("getcpu without the vDSO", syscall(SYS_getcpu, &cpu, &node, 0L));
+    holds("that is one of the set too", CPU_ISSET(cpu, &set));
     value("sched_yield", sched_yield());
     value("sched_getscheduler", sched_getscheduler(0));
     value("sched_get_priority_max FIFO", sched_get_priority_max(SCHED_FIFO));

@@ -280,6 +280,7 @@ pub static ROWS: &[Row] = &[
     row(299, "recvmmsg", &[Fd, Address, Length, Flags, Address], Plain(messages::recvmmsg), Partial, "as recvmsg", &["recvmsg", "ppoll", "epoll_ctl"]),
     row(302, "prlimit64", &[Int, Int, Address, Address], Plain(process::prlimit), Partial, "as setrlimit", &[]),
     row(307, "sendmmsg", &[Fd, Address, Length, Flags], Plain(messages::sendmmsg), Partial, "as sendmsg", &["sendmsg", "ppoll", "epoll_ctl"]),
+    row(309, "getcpu", &[Address, Address], Plain(threads::getcpu), Fixed, "0 and 0: a thread has no processor of its own", &[]),
     row(316, "renameat2", &[Fd, Path, Fd, Path, Flags], Plain(names::renameat2), Partial, "RENAME_NOREPLACE and RENAME_EXCHANGE", LOOKS),
     row(318, "getrandom", &[Address, Length, Flags], Plain(process::getrandom), Full, "", &["getrandom"]),
     row(319, "memfd_create", &[Path, Flags], Plain(open::memfd_create), Partial, "no huge pages", &["memfd_create"]),

@@ -161,6 +161,16 @@ pub fn sched_getaffinity(task: &mut Task, args: Args) -> SysResult {
     Ok(8.into())
 }
 
+/// getcpu(2). The first processor, always: where a thread runs is the host's to know, and may be another a moment later.
+pub fn getcpu(task: &mut Task, args: Args) -> SysResult {
+    for address in [args.word(0), args.word(1)] {
+        if address != 0 {
+            task.memory().write_value(address, &0u32)?;
+        }
+    }
+    Ok(0.into())
+}
+
 /// futex(2)
 pub fn futex(task: &mut Task, args: Args) -> SysResult {
     let (address, op, value) = (args.word(0), args.int(1), args.flags(2));
