@@ -14,6 +14,7 @@ import { SeriesHistogram, SeriesTable } from "#telemetry/series-histogram";
 import { UsageCounters } from "#telemetry/usage-counters";
 import { FaasMetrics } from "./faas-metrics.ts";
 import type { InvocationOutcome } from "./invoke/context.ts";
+import { PathCounter } from "./path-counter.ts";
 import type { PoolStats } from "./pool/sandbox-pool.ts";
 
 /** Of Server-Timing, without those of the call itself. */
@@ -41,9 +42,9 @@ export class WorkerMetrics {
   readonly registry = createRegistry();
   readonly #faas = new FaasMetrics(this.registry);
   readonly #phase: SeriesTable<Path | "none", (typeof PHASES)[number] | "queue">;
-  readonly #exits: Counter<"path" | "reason">;
-  readonly #calls: Counter<"path" | "name">;
-  readonly #machineSeconds: Counter<"path" | "part">;
+  readonly #exits: PathCounter;
+  readonly #calls: PathCounter;
+  readonly #machineSeconds: PathCounter;
   readonly #pageFaults: Counter<"path">;
   readonly problems: Counter<"part">;
   readonly spans = spansCounter("worker", this.registry);
@@ -58,24 +59,24 @@ export class WorkerMetrics {
       registry: this.registry,
     });
     this.#phase = new SeriesTable(phase, "path", "phase");
-    this.#exits = new Counter({
-      name: "cloister_worker_machine_exits_total",
-      help: "Exits of micro-VMs' virtual CPUs during invocations, by reason",
-      labelNames: ["path", "reason"],
-      registers,
-    });
-    this.#calls = new Counter({
-      name: "cloister_worker_machine_calls_total",
-      help: "System calls that micro-VMs' monitors served during invocations, by name",
-      labelNames: ["path", "name"],
-      registers,
-    });
-    this.#machineSeconds = new Counter({
-      name: "cloister_worker_machine_seconds_total",
-      help: "Time of micro-VMs during invocations, in guest code and in the monitor",
-      labelNames: ["path", "part"],
-      registers,
-    });
+    this.#exits = new PathCounter(
+      "cloister_worker_machine_exits_total",
+      "Exits of micro-VMs' virtual CPUs during invocations, by reason",
+      "reason",
+      this.registry,
+    );
+    this.#calls = new PathCounter(
+      "cloister_worker_machine_calls_total",
+      "System calls that micro-VMs' monitors served during invocations, by name",
+      "name",
+      this.registry,
+    );
+    this.#machineSeconds = new PathCounter(
+      "cloister_worker_machine_seconds_total",
+      "Time of micro-VMs during invocations, in guest code and in the monitor",
+      "part",
+      this.registry,
+    );
     this.#pageFaults = new Counter({
       name: "cloister_worker_page_faults_total",
       help: "Pages given to sandboxes during invocations when they were touched",
@@ -161,13 +162,10 @@ export class WorkerMetrics {
 
   #worked(path: Path, work: InvocationOutcome["work"]): void {
     const { exits, syscalls, guestMs, monitorMs, pageFaults } = work;
-    for (const [reason, count] of Object.entries(exits ?? {}))
-      this.#exits.inc({ path, reason }, count);
-    for (const [name, count] of Object.entries(syscalls ?? {}))
-      this.#calls.inc({ path, name }, count);
-    if (guestMs !== undefined) this.#machineSeconds.inc({ path, part: "guest" }, guestMs / 1000);
-    if (monitorMs !== undefined)
-      this.#machineSeconds.inc({ path, part: "monitor" }, monitorMs / 1000);
+    for (const reason in exits) this.#exits.add(path, reason, exits[reason as keyof typeof exits]);
+    for (const name in syscalls) this.#calls.add(path, name, syscalls[name] ?? 0);
+    if (guestMs !== undefined) this.#machineSeconds.add(path, "guest", guestMs / 1000);
+    if (monitorMs !== undefined) this.#machineSeconds.add(path, "monitor", monitorMs / 1000);
     if (pageFaults !== undefined) this.#pageFaults.inc({ path }, pageFaults);
   }
 }
