@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from "node:child_process";
-import { closeSync } from "node:fs";
+import { closeSync, writeFileSync } from "node:fs";
+import { getPriority } from "node:os";
 import type { Readable } from "node:stream";
 import { testMachineArtefacts } from "./artefacts.ts";
 import { TestMachineError } from "./failure.ts";
@@ -81,6 +82,17 @@ export async function runInTestMachine(
   }
 }
 
+/** A process of a session of its own is weighed by the nice value of that session (sched(7), autogroups), and so would forget this one's. */
+function keepNice({ pid }: ChildProcess): void {
+  const nice = getPriority();
+  if (pid === undefined || nice === 0) return;
+  try {
+    writeFileSync(`/proc/${pid}/autogroup`, String(nice));
+  } catch {
+    // A kernel without autogroups goes by the process's own value; one that has ended needs none.
+  }
+}
+
 async function runQemu(
   kernel: string,
   prepared: PreparedJob,
@@ -104,6 +116,7 @@ async function runQemu(
     // A Ctrl-C of the terminal reaches this process alone, which then ends QEMU.
     detached: true,
   });
+  keepNice(child);
   const control = collect(child, FD.control);
   const consoleText = collect(child, FD.console, options.onConsole);
   const complaints = [collect(child, 1), collect(child, 2)];

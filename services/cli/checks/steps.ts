@@ -44,7 +44,12 @@ async function cargoTests(): Promise<Outcome> {
 }
 
 /** Whose Rust tests run once more in the test machine: they do other things there than on a host with cgroup v1, or with a KVM of another kind. */
-const STOCK_MACHINE_CRATES = ["cloister-container", "vmm-memory", "vmm-hypervisor", "vmm-monitor"];
+const STOCK_MACHINE_CRATES = [
+  "runtime/container",
+  "vmm/crates/memory",
+  "vmm/crates/hypervisor",
+  "vmm/crates/monitor",
+];
 
 async function testMachine(tell: (line: string) => void): Promise<Outcome> {
   const machine = await runNodeTests(testFiles("testvm"), 1, tell);

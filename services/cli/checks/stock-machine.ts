@@ -58,16 +58,20 @@ export async function stockMachineTests(
   extent: Extent,
   tell: (line: string) => void,
 ): Promise<Outcome> {
-  const packages = crates.flatMap((crate) => ["-p", crate]);
+  // All, though some are enough: of a choice cargo would build what they share anew, with other features.
   const { code, output } = await runProgram("cargo", [
     "test",
     "--release",
+    "--workspace",
     "--no-run",
     "--message-format=json",
-    ...packages,
   ]);
+  const folders = new Set(crates.map((crate) => join(PROJECT_ROOT, crate)));
   const outcome: Outcome = { passed: 0, failed: 0, skipped: 0, output };
-  const built = output.split("\n").flatMap(parseArtifact);
+  const built = output
+    .split("\n")
+    .flatMap(parseArtifact)
+    .filter(({ crateFolder }) => folders.has(crateFolder));
   const runsThere = (program: string) =>
     !OUTSIDE.test(program) && (extent === "all" || !ONLY_IF_ALL.test(program));
   const tests = built.filter(({ isTest, executable }) => isTest && runsThere(basename(executable)));
