@@ -61,6 +61,8 @@ export class RunnerProcess {
     this.child = spawn(program, args, {
       stdio: ["ignore", "pipe", "pipe", "pipe"],
       env: options.env ?? {},
+      // A group of its own, so that what its function left running can be ended with it: no sandbox does.
+      detached: true,
     });
     this.ready = this.#ready.promise;
     this.ready.catch(() => {});
@@ -171,7 +173,18 @@ export class RunnerProcess {
     try {
       return await within(this.exit, "the runner's end");
     } finally {
-      this.child.kill("SIGKILL");
+      this.#killAll();
+    }
+  }
+
+  /** Also what it has started: a child that hangs would hold its streams, and so whoever waits for them. */
+  #killAll(): void {
+    if (this.child.pid === undefined) return;
+    try {
+      process.kill(-this.child.pid, "SIGKILL");
+    } catch (error) {
+      // All have ended.
+      if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error;
     }
   }
 
