@@ -8,7 +8,7 @@ import type { Outcome } from "./run-check.ts";
 export type StepMessage = { line: string } | { outcome: Outcome };
 
 /** Weight of a step that runs beside others (nice(2)): it has what they leave of the processors. */
-const BESIDE_NICE = 10;
+const BESIDE_NICE = 5;
 
 /** A step in a process of its own, beside the others. */
 export class StepBeside {
