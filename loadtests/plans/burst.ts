@@ -1,5 +1,5 @@
-import { hello } from "../lib/functions.ts";
-import type { LoadRequest, Scenario } from "../lib/plan.ts";
+import { openHello } from "../lib/open-hello.ts";
+import type { Scenario } from "../lib/plan.ts";
 
 /** The burst is so many times what comes before and after it. */
 const TIMES = 10;
@@ -11,9 +11,6 @@ export const burst: Scenario = {
   longestMs: 300_000,
   heeds: ["rate", "clients", "isolation"],
   plan({ durationMs, rate = 300, clients = 200, isolation }) {
-    const requests: LoadRequest[] = [
-      { function: "hello", path: "/", ...(isolation ? { isolation } : {}) },
-    ];
     const part = durationMs / 5;
     const usual = rate / TIMES;
     const steps = [
@@ -22,17 +19,7 @@ export const burst: Scenario = {
       { name: "after", perSecond: usual, durationMs: part * 2 },
     ];
     return {
-      functions: [hello()],
-      tenants: [],
-      streams: [
-        {
-          name: "all",
-          startMs: 0,
-          arrival: { kind: "rate", steps, mostInFlight: clients },
-          requests,
-          pick: "in-turn",
-        },
-      ],
+      ...openHello("all", steps, { clients, isolation }),
       thresholds: [
         { measure: "failed", most: 0 },
         { measure: "dropped", stream: "after", most: 0 },

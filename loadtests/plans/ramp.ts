@@ -1,4 +1,4 @@
-import { hello } from "../lib/functions.ts";
+import { openHello } from "../lib/open-hello.ts";
 import type { Scenario } from "../lib/plan.ts";
 
 const STEPS = 10;
@@ -19,17 +19,7 @@ export const ramp: Scenario = {
       durationMs: durationMs / STEPS,
     }));
     return {
-      functions: [hello()],
-      tenants: [],
-      streams: [
-        {
-          name: "ramp",
-          startMs: 0,
-          arrival: { kind: "rate", steps, mostInFlight: clients },
-          requests: [{ function: "hello", path: "/", ...(isolation ? { isolation } : {}) }],
-          pick: "in-turn",
-        },
-      ],
+      ...openHello("ramp", steps, { clients, isolation }),
       // Requests are dropped past the knee: that is what is looked for.
       thresholds: [{ measure: "failed", most: 0 }],
       findKnee: true,

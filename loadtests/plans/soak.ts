@@ -1,5 +1,5 @@
-import { hello } from "../lib/functions.ts";
-import type { LoadRequest, Scenario } from "../lib/plan.ts";
+import { openHello } from "../lib/open-hello.ts";
+import type { Scenario } from "../lib/plan.ts";
 
 export const soak: Scenario = {
   name: "soak",
@@ -8,26 +8,13 @@ export const soak: Scenario = {
   longestMs: 1_800_000,
   heeds: ["rate", "clients", "isolation"],
   plan({ durationMs, rate = 50, clients = 100, isolation }) {
-    const requests: LoadRequest[] = [
-      { function: "hello", path: "/", ...(isolation ? { isolation } : {}) },
-    ];
     const half = { perSecond: rate, durationMs: durationMs / 2 };
     const steps = [
       { name: "first-half", ...half },
       { name: "second-half", ...half },
     ];
     return {
-      functions: [hello()],
-      tenants: [],
-      streams: [
-        {
-          name: "soak",
-          startMs: 0,
-          arrival: { kind: "rate", steps, mostInFlight: clients },
-          requests,
-          pick: "in-turn",
-        },
-      ],
+      ...openHello("soak", steps, { clients, isolation }),
       thresholds: [
         { measure: "failed", most: 0 },
         { measure: "dropped", most: 0 },

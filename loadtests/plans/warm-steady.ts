@@ -1,4 +1,4 @@
-import { hello } from "../lib/functions.ts";
+import { openHello } from "../lib/open-hello.ts";
 import type { Scenario } from "../lib/plan.ts";
 
 export const warmSteady: Scenario = {
@@ -10,21 +10,10 @@ export const warmSteady: Scenario = {
   heeds: ["rate", "clients", "isolation"],
   plan({ durationMs, rate = 100, clients = 100, isolation }) {
     return {
-      functions: [hello()],
-      tenants: [],
-      streams: [
-        {
-          name: "steady",
-          startMs: 0,
-          arrival: {
-            kind: "rate",
-            steps: [{ name: "steady", perSecond: rate, durationMs }],
-            mostInFlight: clients,
-          },
-          requests: [{ function: "hello", path: "/", ...(isolation ? { isolation } : {}) }],
-          pick: "in-turn",
-        },
-      ],
+      ...openHello("steady", [{ name: "steady", perSecond: rate, durationMs }], {
+        clients,
+        isolation,
+      }),
       thresholds: [
         { measure: "failed", most: 0 },
         { measure: "dropped", part: true, most: 0.01 },

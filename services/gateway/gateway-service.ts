@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
 import type { Server } from "node:http";
 import { getRequestListener } from "@hono/node-server";
+import { RefreshingCache } from "#cache/refreshing-cache";
 import type { TraceSettings } from "#config/trace-environment";
 import { CHANGES_CHANNEL, type Change } from "#contracts/invocation";
 import { lostRecord } from "#contracts/lost-record";
@@ -24,7 +25,6 @@ import { openTracing } from "#telemetry/open-tracing";
 import type { Tracing } from "#telemetry/tracing";
 import { createApp } from "./app.ts";
 import { Authenticator } from "./auth/authenticator.ts";
-import { RefreshingCache } from "./cache/refreshing-cache.ts";
 import type { BacklogLimits } from "./dispatch/backlog.ts";
 import { Dispatcher } from "./dispatch/dispatcher.ts";
 import { LiveNodes } from "./dispatch/live-nodes.ts";

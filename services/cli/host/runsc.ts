@@ -34,11 +34,11 @@ export async function findRunsc(
   const path = named ?? inPath("runsc", env.PATH);
   if (path === undefined)
     return { lack: "runsc is not installed: it is not in PATH, nor does CLOISTER_RUNSC name it" };
-  const told = await runsc(path, ["--version"]);
+  const told = await execute(path, ["--version"]);
   const version = /^runsc version (\S+)/m.exec(told.stdout)?.[1]?.replace(NO_VERSION, "unnamed");
   if (version === undefined)
     return { lack: `${path} does not say that it is runsc: ${told.failure ?? "no version"}` };
-  const help = await runsc(path, ["help", "run"]);
+  const help = await execute(path, ["help", "run"]);
   if (!/^\s+-pass-fd\b/m.test(`${help.stdout}\n${help.stderr}`))
     return {
       lack: `runsc found at ${path} (${version}), but it is too old to hand an open socket to a container (run --pass-fd)`,
@@ -61,9 +61,9 @@ async function trial(path: string, global: readonly string[]): Promise<string | 
   writeFileSync(join(folder, "config.json"), JSON.stringify(TRIAL));
   try {
     // gVisor keeps a network namespace mounted below its state: that goes with this mount namespace.
-    const [unshare = "", ...inside] = ["unshare", "--mount", path, ...root, ...global];
-    const { failure } = await runsc(unshare, [...inside, "run", "--bundle", folder, id]);
-    if (failure !== undefined) await runsc(unshare, [...inside, "delete", "--force", id]);
+    const inside = ["--mount", path, ...root, ...global];
+    const { failure } = await execute("unshare", [...inside, "run", "--bundle", folder, id]);
+    if (failure !== undefined) await execute("unshare", [...inside, "delete", "--force", id]);
     return failure;
   } finally {
     rmSync(folder, { recursive: true, force: true });
@@ -96,7 +96,7 @@ interface Ended {
   failure: string | undefined;
 }
 
-function runsc(program: string, args: string[]): Promise<Ended> {
+function execute(program: string, args: string[]): Promise<Ended> {
   const options = { timeout: BOUND_MS, killSignal: "SIGKILL", encoding: "utf8" } as const;
   return new Promise((resolve) => {
     execFile(program, args, options, (error, stdout, stderr) => {

@@ -1,6 +1,6 @@
+import { RefreshingCache } from "#cache/refreshing-cache";
 import { type KeyRecord, matchSecret, parseKey, type Scope } from "#db/keys";
 import { CloisterError } from "#errors/catalogue";
-import { RefreshingCache } from "../cache/refreshing-cache.ts";
 
 /** Who calls, as a valid key tells. */
 export interface Caller {

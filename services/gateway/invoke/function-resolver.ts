@@ -1,6 +1,6 @@
+import { RefreshingCache } from "#cache/refreshing-cache";
 import type { CallTarget } from "#db/functions";
 import { CloisterError } from "#errors/catalogue";
-import { RefreshingCache } from "../cache/refreshing-cache.ts";
 
 export interface FunctionResolverOptions {
   resolve: (tenantId: string, name: string, version?: number) => Promise<CallTarget | undefined>;

@@ -6,6 +6,7 @@ import { createInterface } from "node:readline";
 import { after, before, test } from "node:test";
 import { LIMITS } from "#contracts/function";
 import type { InvocationJob } from "#contracts/invocation";
+import { invocationJob } from "#testkit/invocation-job";
 import { type RedisServer, startRedisServer } from "#testkit/redis-server";
 import { InvocationConsumer } from "./invocation-consumer.ts";
 import { InvocationProducer } from "./invocation-producer.ts";
@@ -27,22 +28,8 @@ after(async () => {
 
 const fail = (error: Error): void => assert.fail(error);
 
-function job(id: string, body = ""): InvocationJob {
-  const now = Date.now();
-  return {
-    id,
-    tenantId: "ten_1",
-    functionId: "fn_1",
-    versionId: "ver_1",
-    kind: "http",
-    head: { method: "GET", url: "http://localhost/", path: "/", headers: [["a", "b"]] },
-    ...(body === "" ? {} : { body: { text: body } }),
-    bodyFollows: false,
-    replyTo: "unix:/tmp/nobody.sock",
-    acceptedAtMs: now,
-    expiresAtMs: now + 60_000,
-  };
-}
+const job = (id: string, body = ""): InvocationJob =>
+  invocationJob(id, body === "" ? {} : { body: { text: body } });
 
 const turn = (): Promise<void> =>
   new Promise((resolve) => {

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import type { InvocationJob } from "#contracts/invocation";
+import { invocationJob } from "#testkit/invocation-job";
 import { type RedisServer, startRedisServer } from "#testkit/redis-server";
 import { InvocationConsumer } from "./invocation-consumer.ts";
 import { InvocationProducer } from "./invocation-producer.ts";
@@ -44,26 +45,10 @@ const heartbeat = (id: string, atMs: number): NodeHeartbeat =>
 
 const fail = (error: Error): void => assert.fail(error);
 
-function job(id: string): InvocationJob {
-  const now = Date.now();
-  return {
-    id,
-    tenantId: "ten_1",
-    functionId: "fn_1",
-    versionId: "ver_1",
-    kind: "http",
-    head: { method: "GET", url: "http://localhost/", path: "/", headers: [["a", "b"]] },
-    bodyFollows: false,
-    replyTo: "unix:/tmp/nobody.sock",
-    acceptedAtMs: now,
-    expiresAtMs: now + 1000,
-  };
-}
-
 /** Puts a call in a queue; resolves when it is there. What is put within one turn is one job. */
 async function put(producer: InvocationProducer, id: string, node = NODE): Promise<QueuedCall> {
   const failed = Promise.withResolvers<never>();
-  const call = producer.add(job(id), node, failed.reject);
+  const call = producer.add(invocationJob(id), node, failed.reject);
   const left = new Promise((resolve) => {
     setImmediate(resolve);
   }).then(() => call.state());
@@ -83,7 +68,7 @@ test("a job reaches a consumer once, whole, and leaves nothing in Redis", async 
     },
     { concurrency: 4 },
   );
-  const sent = Array.from({ length: 20 }, (_, index) => job(`inv_a${index}`));
+  const sent = Array.from({ length: 20 }, (_, index) => invocationJob(`inv_a${index}`));
   for (const one of sent) producer.add(one, NODE, fail);
   await done.promise;
   await consumer.close(5000);
@@ -198,7 +183,9 @@ test("adding while Redis is away fails within its bound and names the outage", a
   await own.stop();
   for (const node of ["node_never_met", NODE])
     assert.ok(
-      (await new Promise((resolve) => producer.add(job("inv_d0"), node, resolve))) instanceof Error,
+      (await new Promise((resolve) =>
+        producer.add(invocationJob("inv_d0"), node, resolve),
+      )) instanceof Error,
     );
   await producer.close();
 });

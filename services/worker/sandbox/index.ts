@@ -25,10 +25,9 @@ export type {
   AssignedSandbox,
   BootedSandbox,
   CreatedSandbox,
-  SandboxObserver,
   ServingSandbox,
-  StartPhases,
 } from "./sandbox.ts";
+export type { SandboxObserver, StartPhases } from "./sandbox-core.ts";
 export type { WorkReading } from "./sandbox-meter.ts";
 export type { SandboxdHello } from "./sandboxd-control.ts";
 export { SandboxdLauncher, type SandboxdLauncherOptions } from "./sandboxd-launcher.ts";

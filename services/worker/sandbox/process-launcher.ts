@@ -5,13 +5,8 @@ import { CloisterError } from "#errors/catalogue";
 import type { SandboxExit } from "./exit.ts";
 import { FrameSocket } from "./frame-socket.ts";
 import { type BundleRef, initOf, type SandboxLauncher, type SandboxShape } from "./launcher.ts";
-import {
-  type AssignedSandbox,
-  type BootedSandbox,
-  CreatedSandbox,
-  SandboxCore,
-  type SandboxHolder,
-} from "./sandbox.ts";
+import { type AssignedSandbox, type BootedSandbox, CreatedSandbox } from "./sandbox.ts";
+import { SandboxCore, type SandboxHolder } from "./sandbox-core.ts";
 
 interface Held {
   child: ChildProcess;

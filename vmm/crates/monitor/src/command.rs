@@ -1,7 +1,9 @@
 use std::ffi::OsString;
 use std::fmt;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
+
+use vmm_hypervisor::HostFacts;
 
 /// What `--help` prints.
 pub const HELP: &str = "\
@@ -58,11 +60,11 @@ pub struct Options {
     pub snapshot_key: String,
     /// Whether the snapshot to bring back is still to come.
     pub wait: bool,
-    /// Whether the pages of a snapshot are to be checked too.
     /// What `cloister-vm host-facts` printed on this host; what is not that is asked for again.
-    pub host_facts: Option<String>,
+    pub host_facts: Option<HostFacts>,
     /// What the guest touches is to be noted, until that is asked for.
     pub watch: bool,
+    /// Whether the pages of a snapshot are to be checked too.
     pub verify: bool,
     pub pid: i32,
     pub strace: bool,
@@ -187,7 +189,8 @@ fn parse_options(
             "--wait" => options.wait = true,
             "--host-facts" => {
                 let facts = value("--host-facts", "JSON")?;
-                options.host_facts = Some(facts.to_string_lossy().into_owned());
+                let facts = serde_json::from_slice(facts.as_bytes()).ok();
+                options.host_facts = facts.filter(HostFacts::are_of_here);
             }
             "--watch" => options.watch = true,
             "--verify" => options.verify = true,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use vmm_abi::Errno;
-use vmm_hypervisor::{HostFacts, HypervisorError, Machine, WINDOW_BYTES, install_kick_handler};
+use vmm_hypervisor::{HypervisorError, Machine, WINDOW_BYTES, install_kick_handler};
 use vmm_kernel::loader::{self, GuestClock, LoadError};
 use vmm_kernel::syscalls::PLAIN_TRACE;
 use vmm_kernel::vfs::{HostNode, Node, TmpLimits};
@@ -155,7 +155,7 @@ pub fn restore(options: &Options) -> Result<u8, GuestError> {
     let control = options.control_fd.map(take_descriptor).transpose()?;
     let resets = control.map(Resets::new).transpose();
     let resets = resets.map_err(|error| SnapshotError::Host("/proc/self/pagemap", error))?;
-    let machine = snapshot::machine_id(facts(options).as_ref())?;
+    let machine = snapshot::machine_id(options.host_facts.as_ref())?;
     let mut empty = prepare(options)?;
     let ordered = match resets.as_ref().filter(|_| options.wait) {
         None => {
@@ -322,7 +322,7 @@ fn snapshot_writer(options: &Options) -> Result<Option<Writer>, GuestError> {
         control: take_descriptor(control)?,
         file: take_descriptor(file)?,
         key: options.snapshot_key.clone(),
-        machine: snapshot::machine_id(facts(options).as_ref())?,
+        machine: snapshot::machine_id(options.host_facts.as_ref())?,
         pages,
     }))
 }
@@ -335,7 +335,8 @@ fn prepare(options: &Options) -> Result<Empty, GuestError> {
     let window = Window::reserve(WINDOW_BYTES)?;
     // SAFETY: the kernel holds the window by its address space. Both it and the machine live until
     // every thread has ended, or until this process does.
-    let machine = Arc::new(unsafe { Machine::new(window.base(), kvm, facts(options).as_ref()) }?);
+    let machine =
+        Arc::new(unsafe { Machine::new(window.base(), kvm, options.host_facts.as_ref()) }?);
     let memory_bytes = options.memory_mb.saturating_mul(1 << 20);
     let limits = Limits {
         bytes: memory_bytes,
@@ -392,12 +393,6 @@ fn prepare(options: &Options) -> Result<Empty, GuestError> {
         ground,
         machine,
     })
-}
-
-/// What was given of the host's facts, if they are of this host.
-fn facts(options: &Options) -> Option<HostFacts> {
-    let given: Option<HostFacts> = serde_json::from_str(options.host_facts.as_ref()?).ok();
-    given.filter(HostFacts::are_of_here)
 }
 
 /// A copy of a descriptor this process was started with.

@@ -9,72 +9,18 @@
     reason = "a failed step of a test is to end it"
 )]
 
+mod freezing;
 mod runner;
 
 use std::fs::File;
-use std::io::{Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::Command;
 
-use cloister_protocol::FrameType;
+use freezing::{Freezable, frozen, inherited, option};
 use runner::{Runner, bundle, monitor};
 use serde_json::{Value, json};
 use vmm_snapshot::{MachineId, TRAILER_BYTES, Trailer, decode, encode};
-
-/// A descriptor that a child inherits.
-fn inherited(file: &impl std::os::fd::AsFd) -> OwnedFd {
-    rustix::io::dup(file).unwrap()
-}
-
-fn option(command: &mut Command, name: &str, fd: &OwnedFd) {
-    command.args([name, &fd.as_raw_fd().to_string()]);
-}
-
-/// A runner that can be told to be frozen.
-struct Freezable {
-    runner: Runner,
-    control: UnixStream,
-    file: File,
-}
-
-impl Freezable {
-    fn start(image: &str, bundle: &Path) -> Self {
-        let (control, theirs) = UnixStream::pair().unwrap();
-        let file = tempfile::tempfile().unwrap();
-        let (to_control, to_file) = (inherited(&theirs), inherited(&file));
-        let mut command = monitor("run", image, bundle);
-        option(&mut command, "--control-fd", &to_control);
-        option(&mut command, "--snapshot-fd", &to_file);
-        command.args(["--snapshot-key", "test"]);
-        let mut runner = Runner::spawn(command, Some(image));
-        drop(theirs);
-        drop((to_control, to_file));
-        runner.await_frame(FrameType::Ready);
-        Self {
-            runner,
-            control,
-            file,
-        }
-    }
-
-    fn answer(&mut self) -> Value {
-        self.control.write_all(b"s").unwrap();
-        let mut answer = String::new();
-        self.control.read_to_string(&mut answer).unwrap();
-        serde_json::from_str(&answer).unwrap()
-    }
-
-    /// The snapshot; the runner is gone then.
-    fn freeze(mut self) -> File {
-        let answer = self.answer();
-        assert_eq!(answer["ok"], true, "{answer}");
-        assert!(self.runner.process.wait().unwrap().success());
-        self.file
-    }
-}
 
 fn restored(image: &str, bundle: &Path, snapshot: &File, pid: u32) -> Runner {
     let file = inherited(snapshot);
@@ -122,7 +68,7 @@ fn call(runner: &mut Runner, stream: u32, say: &str) -> Value {
 
 fn a_runner_without_function_is_brought_back(image: &str, entry: &str, source: &str) {
     let empty = tempfile::tempdir().unwrap();
-    let snapshot = Freezable::start(image, empty.path()).freeze();
+    let snapshot = frozen(image, empty.path(), |_| {});
     let bundle = bundle(entry, source);
     for pid in [100, 200] {
         let mut runner = restored(image, bundle.path(), &snapshot, pid);
@@ -220,7 +166,7 @@ fn change_machine(file: &mut Vec<u8>, change: Change) {
 #[test]
 fn what_is_damaged_or_of_something_else_is_refused() {
     let empty = tempfile::tempdir().unwrap();
-    let whole = Freezable::start("python3", empty.path()).freeze();
+    let whole = frozen("python3", empty.path(), |_| {});
     let key = ["--snapshot-key", "test"];
     let said = refusal(&whole, &["--snapshot-key", "another"]);
     assert!(
@@ -310,7 +256,7 @@ fn order(control: &UnixStream, text: &str, snapshot: Option<&File>) {
 #[test]
 fn a_monitor_that_waits_brings_back_what_it_is_told() {
     let empty = tempfile::tempdir().unwrap();
-    let bare = Freezable::start("python3", empty.path()).freeze();
+    let bare = frozen("python3", empty.path(), |_| {});
     let bundle = bundle("main.py", PYTHON);
     let mut freezable = Freezable::start("python3", bundle.path());
     freezable.runner.init_to_be_frozen("main.py");
@@ -333,7 +279,7 @@ fn a_monitor_that_waits_brings_back_what_it_is_told() {
 #[test]
 fn a_monitor_that_waits_refuses_what_is_no_order_and_ends_when_nobody_needs_it() {
     let empty = tempfile::tempdir().unwrap();
-    let bare = Freezable::start("python3", empty.path()).freeze();
+    let bare = frozen("python3", empty.path(), |_| {});
     for (text, file) in [
         (r#"{"key":"test"}"#, None),
         (r#"{"key":"another"}"#, Some(&bare)),

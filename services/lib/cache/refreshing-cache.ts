@@ -36,7 +36,7 @@ export class RefreshingCache<V> {
   readonly #options: RefreshingCacheOptions<V>;
   readonly #entries = new Map<string, Entry<V>>();
   readonly #loading = new Map<string, Promise<V | undefined>>();
-  /** Rises with every `drop` and `expire`: what was read before one may not be kept after it, and is given to nobody who comes after it. */
+  /** Rises with every `drop`, `forget` and `expire`: what was read before one may not be kept after it, and is given to nobody who comes after it. */
   #epoch = 0;
 
   constructor(options: RefreshingCacheOptions<V>) {
@@ -49,15 +49,33 @@ export class RefreshingCache<V> {
 
   /** The value at once when it is fresh, else a promise of it. */
   get(key: string): V | undefined | Promise<V | undefined> {
-    const entry = this.#entries.get(key);
-    const now = performance.now();
-    if (!entry || now >= entry.freshUntilMs) return this.#refresh(key, entry);
-    if (now >= entry.aheadFromMs) {
-      entry.aheadFromMs = Number.POSITIVE_INFINITY;
-      // If it fails, whoever comes once the value is no longer fresh is told.
-      this.#shared(key).catch(() => {});
+    const entry = this.#fresh(key);
+    return entry ? entry.value : this.#refresh(key, this.#entries.get(key));
+  }
+
+  /** The value if it is fresh; undefined where it would have to be asked for. */
+  cached(key: string): V | undefined {
+    return this.#fresh(key)?.value;
+  }
+
+  /** Asked for in any case, with all who ask now. Rejects as the source does. */
+  load(key: string): Promise<V | undefined> {
+    let loading = this.#loading.get(key);
+    if (!loading) {
+      const begun = this.#load(key).finally(() => {
+        if (this.#loading.get(key) === begun) this.#loading.delete(key);
+      });
+      loading = begun;
+      this.#loading.set(key, loading);
     }
-    return entry.value;
+    return loading;
+  }
+
+  /** Forgets one. */
+  forget(key: string): void {
+    this.#epoch++;
+    this.#loading.clear();
+    this.#entries.delete(key);
   }
 
   /** Forgets what `matches`, and everything that was not there. */
@@ -79,7 +97,7 @@ export class RefreshingCache<V> {
     const { staleMs, onProblem } = this.#options;
     try {
       const usable = old !== undefined && performance.now() - old.loadedAtMs < staleMs;
-      return await (usable ? withPatience(this.#shared(key)) : this.#shared(key));
+      return await (usable ? withPatience(this.load(key)) : this.load(key));
     } catch (error) {
       onProblem(error instanceof Error ? error : new Error(String(error)));
       const now = performance.now();
@@ -91,24 +109,25 @@ export class RefreshingCache<V> {
     }
   }
 
-  #shared(key: string): Promise<V | undefined> {
-    let loading = this.#loading.get(key);
-    if (!loading) {
-      const begun = this.#load(key).finally(() => {
-        if (this.#loading.get(key) === begun) this.#loading.delete(key);
-      });
-      loading = begun;
-      this.#loading.set(key, loading);
+  #fresh(key: string): Entry<V> | undefined {
+    const entry = this.#entries.get(key);
+    const now = performance.now();
+    if (!entry || now >= entry.freshUntilMs) return undefined;
+    if (now >= entry.aheadFromMs) {
+      entry.aheadFromMs = Number.POSITIVE_INFINITY;
+      // If it fails, whoever comes once the value is no longer fresh is told.
+      this.load(key).catch(() => {});
     }
-    return loading;
+    return entry;
   }
 
   async #load(key: string): Promise<V | undefined> {
     const epoch = this.#epoch;
+    // It is as old as the question.
+    const now = performance.now();
     const value = await this.#options.load(key);
     // Something changed while it was read: this answer is for those who asked before.
     if (epoch !== this.#epoch) return value;
-    const now = performance.now();
     const { freshMs, aheadMs, absentMs, maxEntries } = this.#options;
     const absent = value === undefined;
     const freshUntilMs = now + (absent ? absentMs : freshMs);
