@@ -1,10 +1,11 @@
 import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from "node:fs";
-import { delimiter, dirname, join } from "node:path";
+import { dirname, join } from "node:path";
 import { childEnd } from "#embedded/process-life";
 import { PROJECT_ROOT } from "#embedded/unprivileged";
 import { EXIT, Failure } from "../failure.ts";
+import { inPath, isRunnable } from "../host/in-path.ts";
 
 /** A Go module whose go.mod and go.sum pin k6 and all that it is built of. */
 const MODULE = join(PROJECT_ROOT, "loadtests/k6");
@@ -27,14 +28,8 @@ export function builtK6(): string {
 }
 
 /** Go in PATH, or where its own archive and Debian put it. */
-export function findGo(): string | undefined {
-  const folders = [
-    ...(process.env.PATH ?? "").split(delimiter).filter((folder) => folder !== ""),
-    "/usr/local/go/bin",
-    "/usr/lib/go/bin",
-  ];
-  return folders.map((folder) => join(folder, "go")).find((path) => existsSync(path));
-}
+export const findGo = (): string | undefined =>
+  inPath("go") ?? ["/usr/local/go/bin/go", "/usr/lib/go/bin/go"].find(isRunnable);
 
 export interface BuildOptions {
   signal?: AbortSignal;
