@@ -413,12 +413,17 @@ impl Alarm {
         self.setting.lock().state()
     }
 
-    /// Sets it as a former one was.
+    /// Sets it as a former one was. One whose time has come meanwhile goes off here, so that its signal is there before any thread goes on, as where
+    /// a process stood still.
     pub fn restore(&self, state: TimerState) {
         let setting = Setting::restored(state);
         *self.setting.lock() = setting;
-        self.slot
-            .set(setting.next(), Weak::clone(&self.me) as Weak<dyn Expire>);
+        match setting.next() {
+            Some(at) if at <= clock::monotonic_ns() => self.expire(),
+            next => self
+                .slot
+                .set(next, Weak::clone(&self.me) as Weak<dyn Expire>),
+        }
     }
 
     /// It under its number, as data.
