@@ -2,6 +2,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import type { Duplex } from "node:stream";
 import { setTimeout as after } from "node:timers/promises";
+import { endGroup } from "#testkit/process-group";
 
 /** Frame types of runtime/protocol/README.md that pass between worker and runner. */
 export const FRAME = {
@@ -62,7 +63,12 @@ export class Conversation {
 
   constructor(argv: string[], env: Record<string, string> = {}) {
     const [program = "", ...args] = argv;
-    this.child = spawn(program, args, { stdio: ["ignore", "pipe", "pipe", "pipe"], env });
+    this.child = spawn(program, args, {
+      stdio: ["ignore", "pipe", "pipe", "pipe"],
+      env,
+      // What its function left running is ended with it (endGroup): no sandbox does.
+      detached: true,
+    });
     this.#socket = this.child.stdio[3] as Duplex;
     this.#socket.on("data", (bytes: Buffer) => this.#receive(bytes));
     this.#socket.on("error", () => {});
@@ -224,7 +230,6 @@ export class Conversation {
     this.#socket.destroy();
     const stop = new AbortController();
     const late = after(LIMIT_MS, undefined, { signal: stop.signal }).then(() => {
-      this.child.kill("SIGKILL");
       throw new Error("The runner did not end when its socket closed.");
     });
     try {
@@ -232,6 +237,7 @@ export class Conversation {
     } finally {
       stop.abort();
       late.catch(() => {});
+      endGroup(this.child);
     }
   }
 

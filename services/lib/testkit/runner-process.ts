@@ -4,6 +4,7 @@ import type { Socket } from "node:net";
 import { FRAME, jsonObject } from "#protocol/frames";
 import { InvocationLink } from "#protocol/link";
 import type { CallHandler, CallStream } from "#protocol/stream";
+import { endGroup } from "./process-group.ts";
 
 /** Every wait for a runner ends after this, ms. */
 const LIMIT_MS = 30_000;
@@ -61,7 +62,7 @@ export class RunnerProcess {
     this.child = spawn(program, args, {
       stdio: ["ignore", "pipe", "pipe", "pipe"],
       env: options.env ?? {},
-      // A group of its own, so that what its function left running can be ended with it: no sandbox does.
+      // What its function left running is ended with it (endGroup): no sandbox does.
       detached: true,
     });
     this.ready = this.#ready.promise;
@@ -173,18 +174,7 @@ export class RunnerProcess {
     try {
       return await within(this.exit, "the runner's end");
     } finally {
-      this.#killAll();
-    }
-  }
-
-  /** Also what it has started: a child that hangs would hold its streams, and so whoever waits for them. */
-  #killAll(): void {
-    if (this.child.pid === undefined) return;
-    try {
-      process.kill(-this.child.pid, "SIGKILL");
-    } catch (error) {
-      // All have ended.
-      if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error;
+      endGroup(this.child);
     }
   }
 

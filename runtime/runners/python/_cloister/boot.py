@@ -42,7 +42,7 @@ def main():
     wire = Wire()
     logs = Logs(wire)
     capture(logs)
-    os.register_at_fork(after_in_child=_leave_socket)
+    os.register_at_fork(after_in_child=lambda: _leave_socket(wire))
     say_ready(wire)
     try:
         init, early = _await_init(wire)
@@ -54,12 +54,13 @@ def main():
     engine.run()
 
 
-def _leave_socket():
+def _leave_socket(wire):
     """In a forked child: the socket is not its own, and what it prints goes to plain descriptors."""
     try:
         os.close(SOCKET_FD)
     except OSError:
         pass  # An exec has closed it already.
+    wire.forget_senders()
     sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
 
 

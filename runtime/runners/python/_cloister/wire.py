@@ -73,6 +73,10 @@ class Wire:
         self._held = held[at:]
         return frames
 
+    def forget_senders(self):
+        """In a forked child: the thread that held the lock is not there to give it back."""
+        self._lock = allocate_lock()
+
     def send(self, data):
         """Sends frames made by `frame`, joined or not. A closed socket ends the process: nobody listens, or this is a
         child that user code forked and let run on."""
