@@ -95,6 +95,8 @@ impl Task {
                     },
                 );
             }
+            drop(actions);
+            self.kernel.signal_taken(&info);
             return Some(Delivery {
                 info,
                 action,

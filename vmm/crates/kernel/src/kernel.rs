@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::{Condvar, Mutex};
-use vmm_abi::{Errno, Registers, SigInfo};
+use vmm_abi::{Errno, Registers, SI_TIMER, SigInfo};
 use vmm_memory::AddressSpace;
 
 use vmm_snapshot::ThreadState;
@@ -136,7 +136,7 @@ pub struct Kernel {
     pub auxv: OnceLock<Vec<u8>>,
     /// Environment the program was started with.
     pub environment: OnceLock<Vec<Vec<u8>>>,
-    /// Clocks that the guest reads by itself; unset where it has to ask.
+    /// The pages that tell the guest the time.
     pub clock: OnceLock<Arc<GuestClock>>,
     /// Monotonic time of the start.
     pub started_ns: AtomicU64,
@@ -382,6 +382,21 @@ impl Kernel {
                 let mut actions = self.actions.lock();
                 actions.pending.add_overruns(signal, timer, missed)
             }
+        }
+    }
+
+    /// Takes the next of these signals: a thread's own first, then the process's.
+    pub fn take_signal(&self, thread: Option<&ThreadShared>, allowed: u64) -> Option<SigInfo> {
+        let own = thread.and_then(|thread| thread.pending.lock().take(allowed));
+        let info = own.or_else(|| self.actions.lock().pending.take(allowed))?;
+        self.signal_taken(&info);
+        Some(info)
+    }
+
+    /// To be told of every signal that is taken: timers count from there. No lock of signals may be held.
+    pub fn signal_taken(&self, info: &SigInfo) {
+        if info.code == SI_TIMER {
+            self.alarms.lock().note_taken(info);
         }
     }
 

@@ -47,8 +47,7 @@ impl SignalFd {
 
     fn take(&self, kernel: &Kernel, thread: Option<&ThreadShared>) -> Option<SigInfo> {
         let mask = self.mask.load(Ordering::SeqCst);
-        let own = thread.and_then(|thread| thread.pending.lock().take(mask));
-        own.or_else(|| kernel.actions.lock().pending.take(mask))
+        kernel.take_signal(thread, mask)
     }
 }
 

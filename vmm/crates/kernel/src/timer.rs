@@ -338,6 +338,7 @@ pub struct Alarm {
     /// To a thread, or to the process.
     thread: Option<Weak<ThreadShared>>,
     kernel: Weak<Kernel>,
+    /// Of the last signal that was taken: the one that waits has its own.
     overrun: AtomicU64,
     slot: Slot,
     me: Weak<Alarm>,
@@ -377,6 +378,7 @@ impl Alarm {
         let before = setting.shown();
         *setting = new;
         drop(setting);
+        self.overrun.store(0, Ordering::Relaxed);
         self.slot
             .set(new.next(), Weak::clone(&self.me) as Weak<dyn Expire>);
         Ok(before)
@@ -460,7 +462,7 @@ impl Alarm {
         Ok(())
     }
 
-    /// How often it had gone off more when its last signal was sent (timer_getoverrun(2)).
+    /// How often it had gone off more when its last signal was taken (timer_getoverrun(2)).
     #[must_use]
     pub fn overrun(&self) -> u64 {
         self.overrun.load(Ordering::Relaxed).min(i32::MAX as u64)
@@ -496,13 +498,11 @@ impl Expire for Alarm {
         {
             let timer = *first as i32;
             if kernel.add_overruns(thread.as_ref(), info.signo, timer, count) {
-                self.overrun.fetch_add(count, Ordering::Relaxed);
                 return;
             }
-            self.overrun
-                .store(count.saturating_sub(1), Ordering::Relaxed);
+            let missed = count.saturating_sub(1).min(i32::MAX as u64);
             // struct: timer id, overrun, value.
-            *first = (*first & 0xffff_ffff) | (self.overrun() << 32);
+            *first = (*first & 0xffff_ffff) | (missed << 32);
         }
         // A queue that is full loses the signal, as Linux does.
         let _ = kernel.send_signal(thread.as_ref(), info);
@@ -548,6 +548,15 @@ impl Alarms {
     /// EINVAL.
     pub fn get(&self, id: i32) -> Result<Arc<Alarm>, Errno> {
         self.made.get(&id).cloned().ok_or(Errno::EINVAL)
+    }
+
+    /// A timer's signal has been taken: its overrun is what the timer tells from now on.
+    pub fn note_taken(&self, info: &SigInfo) {
+        if let Some(word) = info.words.first()
+            && let Some(alarm) = self.made.get(&(*word as i32))
+        {
+            alarm.overrun.store(*word >> 32, Ordering::Relaxed);
+        }
     }
 
     /// Takes a timer away.

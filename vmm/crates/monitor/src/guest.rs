@@ -375,7 +375,7 @@ fn prepare(options: &Options) -> Result<Empty, GuestError> {
         tmp_limits,
         cwd: options.cwd.as_bytes().to_vec(),
         trace: counters.trace(),
-        clock: GuestClock::new(ticks_khz).map_err(failed)?.map(Arc::new),
+        clock: Arc::new(GuestClock::new(ticks_khz).map_err(failed)?),
     };
     let kernel = ground
         .process(options.pid)

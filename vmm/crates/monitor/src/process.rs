@@ -19,7 +19,7 @@ pub struct Ground {
     pub tmp_limits: TmpLimits,
     pub cwd: Vec<u8>,
     pub trace: TraceSlots,
-    pub clock: Option<Arc<GuestClock>>,
+    pub clock: Arc<GuestClock>,
 }
 
 impl Ground {
@@ -48,9 +48,7 @@ impl Ground {
         });
         let _ = kernel.trace.set(self.trace);
         *kernel.cwd.lock() = self.cwd.clone();
-        if let Some(clock) = &self.clock {
-            let _ = kernel.clock.set(Arc::clone(clock));
-        }
+        let _ = kernel.clock.set(Arc::clone(&self.clock));
         Ok(kernel)
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Guest time is a line over the time-stamp counter: base plus ticks times rate. The monitor moves
 //! the line now and then so that it follows the host's clock, which NTP steers, and so that
-//! guest time never goes back.
+//! guest time never goes back. Where the counter stops or changes its pace the vDSO is there too, as on Linux,
+//! and asks the monitor.
 
 use std::arch::x86_64::{__cpuid, _rdtsc};
 use std::os::fd::{AsFd, OwnedFd};
@@ -31,7 +32,7 @@ struct ClockPage {
     sequence: AtomicU32,
     pad: u32,
     base_ticks: AtomicU64,
-    /// Nanoseconds per tick, times 2^32.
+    /// Nanoseconds per tick, times 2^32; 0 where the counter does not serve.
     rate: AtomicU64,
     base_monotonic_ns: AtomicU64,
     base_realtime_ns: AtomicU64,
@@ -92,16 +93,13 @@ fn now() -> (u64, u64) {
 }
 
 impl GuestClock {
-    /// A clock over a counter of `ticks_khz`; `None` where the counter stops or changes its pace, so
-    /// that a guest has to ask the monitor.
+    /// A clock over a counter of `ticks_khz`. Where that is 0, or the counter stops or changes its pace, its functions make system calls.
     ///
     /// # Errors
     /// What the host says when it gives no memory.
-    pub fn new(ticks_khz: u32) -> Result<Option<Self>, Errno> {
+    pub fn new(ticks_khz: u32) -> Result<Self, Errno> {
         const INVARIANT: u32 = 1 << 8;
-        if ticks_khz == 0 || __cpuid(0x8000_0007).edx & INVARIANT == 0 {
-            return Ok(None);
-        }
+        let serves = ticks_khz > 0 && __cpuid(0x8000_0007).edx & INVARIANT != 0;
         let errno = |error: rustix::io::Errno| Errno(error.raw_os_error());
         let image = image();
         let file = memfd_create("vdso", MemfdFlags::CLOEXEC).map_err(errno)?;
@@ -135,10 +133,13 @@ impl GuestClock {
             file,
             start,
             line: Mutex::new(line),
-            due_ticks: AtomicU64::new(0),
+            due_ticks: AtomicU64::new(u64::MAX),
         };
-        clock.publish(&line);
-        Ok(Some(clock))
+        // Else the page stays zero, and the line is never due.
+        if serves {
+            clock.publish(&line);
+        }
+        Ok(clock)
     }
 
     /// The bytes that guests see, but for the times.
@@ -291,11 +292,19 @@ mod tests {
     }
 
     #[test]
+    fn without_a_counter_the_page_stays_zero() {
+        let clock = GuestClock::new(0).unwrap();
+        clock.follow_host();
+        // SAFETY: the page lives as long as the clock.
+        let page = unsafe { &*clock.page };
+        assert_eq!(page.rate.load(Ordering::Relaxed), 0);
+        assert_eq!(page.sequence.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
     fn guest_time_is_continuous_when_the_line_moves() {
         // A rate that is 300 ppm off, as a nominal frequency may be.
-        let clock = GuestClock::new(2_000_000)
-            .unwrap()
-            .expect("the counter is invariant");
+        let clock = GuestClock::new(2_000_000).unwrap();
         let before = clock.line.lock().to_owned();
         clock.due_ticks.store(0, Ordering::Relaxed);
         clock.follow_host();

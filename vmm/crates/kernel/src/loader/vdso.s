@@ -1,5 +1,6 @@
 # The vDSO that guests see: one read-only page of data, kept by the monitor, then one page that is a
-# whole ELF file. Offsets in the data page are those of `ClockPage` in vdso.rs.
+# whole ELF file. Offsets in the data page are those of `ClockPage` in vdso.rs. Where its rate is 0 there is no
+# counter to read, and the functions make the system call that they stand for.
 
     .section .rodata.cloister_vdso, "a"
     .balign 4096
@@ -120,6 +121,8 @@ cloister_vdso_start:
 
     .balign 16
 .Lclock_gettime:
+    cmpq $0, .Ldata+16(%rip)
+    je 8f
     # CLOCK_REALTIME 0, its coarse form 5 and TAI 11; MONOTONIC 1, RAW 4, coarse 6, BOOTTIME 7.
     cmp $11, %edi
     ja 8f
@@ -146,6 +149,8 @@ cloister_vdso_start:
 
     .balign 16
 .Lgettimeofday:
+    cmpq $0, .Ldata+16(%rip)
+    je 7f
     test %rdi, %rdi
     jz 5f
     lea .Ldata+32(%rip), %r8
@@ -164,9 +169,14 @@ cloister_vdso_start:
     movq $0, (%rsi)
 6:  xor %eax, %eax
     ret
+7:  mov $96, %eax
+    syscall
+    ret
 
     .balign 16
 .Ltime:
+    cmpq $0, .Ldata+16(%rip)
+    je 8f
     lea .Ldata+32(%rip), %r8
     call .Lread
     mov $1000000000, %ecx
@@ -176,6 +186,9 @@ cloister_vdso_start:
     jz 7f
     mov %rax, (%rdi)
 7:  ret
+8:  mov $201, %eax
+    syscall
+    ret
 
     .balign 16
 .Lgetcpu:

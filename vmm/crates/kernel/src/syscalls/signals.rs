@@ -169,9 +169,7 @@ pub fn sigtimedwait(task: &mut Task, args: Args) -> SysResult {
         let queue = Arc::clone(&task.kernel.signal_queue);
         task.watch(&queue);
     }
-    let own = task.shared.pending.lock().take(set);
-    let taken = own.or_else(|| task.kernel.actions.lock().pending.take(set));
-    let Some(info) = taken else {
+    let Some(info) = task.kernel.take_signal(Some(&task.shared), set) else {
         if task.expired() || !task.left_or_forever() {
             return Err(Errno::EAGAIN);
         }
