@@ -81,7 +81,7 @@ impl Task {
             let allowed = !self.mask();
             let mut actions = self.kernel.actions.lock();
             let own = self.shared.pending.lock().take(allowed);
-            let info = own.or_else(|| actions.pending.take(allowed))?;
+            let mut info = own.or_else(|| actions.pending.take(allowed))?;
             let action = actions.get(info.signo).ok()?;
             if actions.is_ignored(info.signo) {
                 continue;
@@ -96,7 +96,7 @@ impl Task {
                 );
             }
             drop(actions);
-            self.kernel.signal_taken(&info);
+            self.kernel.signal_taken(&mut info);
             return Some(Delivery {
                 info,
                 action,

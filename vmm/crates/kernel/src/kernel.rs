@@ -388,13 +388,13 @@ impl Kernel {
     /// Takes the next of these signals: a thread's own first, then the process's.
     pub fn take_signal(&self, thread: Option<&ThreadShared>, allowed: u64) -> Option<SigInfo> {
         let own = thread.and_then(|thread| thread.pending.lock().take(allowed));
-        let info = own.or_else(|| self.actions.lock().pending.take(allowed))?;
-        self.signal_taken(&info);
+        let mut info = own.or_else(|| self.actions.lock().pending.take(allowed))?;
+        self.signal_taken(&mut info);
         Some(info)
     }
 
     /// To be told of every signal that is taken: timers count from there. No lock of signals may be held.
-    pub fn signal_taken(&self, info: &SigInfo) {
+    pub fn signal_taken(&self, info: &mut SigInfo) {
         if info.code == SI_TIMER {
             self.alarms.lock().note_taken(info);
         }

@@ -550,12 +550,21 @@ impl Alarms {
         self.made.get(&id).cloned().ok_or(Errno::EINVAL)
     }
 
-    /// A timer's signal has been taken: its overrun is what the timer tells from now on.
-    pub fn note_taken(&self, info: &SigInfo) {
-        if let Some(word) = info.words.first()
+    /// A timer's signal has been taken: its overrun is what the timer tells from now on. It counts all until this moment,
+    /// also what the timer thread, which may be late, has not seen.
+    pub fn note_taken(&self, info: &mut SigInfo) {
+        if let Some(word) = info.words.first_mut()
             && let Some(alarm) = self.made.get(&(*word as i32))
         {
-            alarm.overrun.store(*word >> 32, Ordering::Relaxed);
+            let mut setting = alarm.setting.lock();
+            let unseen = match setting.interval_ns {
+                0 => 0,
+                _ => setting.count(),
+            };
+            drop(setting);
+            let missed = (*word >> 32).saturating_add(unseen).min(i32::MAX as u64);
+            *word = (*word & 0xffff_ffff) | (missed << 32);
+            alarm.overrun.store(missed, Ordering::Relaxed);
         }
     }
 
