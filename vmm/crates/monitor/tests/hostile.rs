@@ -17,8 +17,6 @@ use std::process::{Child, Command, Output, Stdio};
 
 use rustix::process::{Pid, Signal};
 
-/// Not a bound that a working guest comes near to: it ends one that hangs, so that the test fails.
-const BOUND: [&str; 4] = ["timeout", "-s", "KILL", "300"];
 const MEMORY_MB: u64 = 256;
 /// Beside the guest's memory: its /tmp, and the monitor itself with what it keeps for the guest.
 const MORE_MB: u64 = 64 + 128;
@@ -30,10 +28,10 @@ fn in_tests(path: &str) -> PathBuf {
 }
 
 fn monitor(folder: &Path, program: &str) -> Command {
-    let [timeout, bound @ ..] = BOUND;
-    let mut command = Command::new(timeout);
+    // Not a bound that a working guest comes near to: it ends one that hangs, so that the test fails.
+    let mut command = Command::new("timeout");
     command
-        .args(bound)
+        .args(["-s", "KILL", &compiled::hangs_after_seconds().to_string()])
         .args([env!("CARGO_BIN_EXE_cloister-vm"), "run", "--root"])
         .arg(folder)
         .args(["--root", "/", "--memory-mb", &MEMORY_MB.to_string(), "--"])

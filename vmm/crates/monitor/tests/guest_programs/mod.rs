@@ -14,11 +14,8 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 const COMPILE_INTO: &str = "CLOISTER_GUESTS_COMPILE_INTO";
 const COMPILED_IN: &str = "CLOISTER_GUESTS_COMPILED_IN";
 
-/// A program that runs longer hangs. Seconds, for the slowest machine that runs these tests: one that is emulated beside other work.
-const HANGS_AFTER: Timespec = Timespec {
-    tv_sec: 300,
-    tv_nsec: 0,
-};
+/// Seconds after which a program hangs; an emulated machine needs more than the default.
+const HANGS_AFTER: &str = "CLOISTER_GUESTS_HANG_AFTER";
 
 /// A folder of vmm/tests: `guests` run on Linux, too; `hostile` do not; `frozen` are frozen and brought back.
 #[derive(Clone, Copy, Debug)]
@@ -236,9 +233,13 @@ fn read_all(mut from: impl Read) -> String {
 }
 
 fn ended(child: &mut Child) -> i32 {
+    let hangs_after = Timespec {
+        tv_sec: std::env::var(HANGS_AFTER).map_or(300, |seconds| seconds.parse().unwrap()),
+        tv_nsec: 0,
+    };
     let process = pidfd_open(Pid::from_child(child), PidfdFlags::empty()).unwrap();
     let mut wait = [PollFd::from_borrowed_fd(process.as_fd(), PollFlags::IN)];
-    if poll(&mut wait, Some(&HANGS_AFTER)).unwrap() == 0 {
+    if poll(&mut wait, Some(&hangs_after)).unwrap() == 0 {
         child.kill().unwrap();
     }
     let status = child.wait().unwrap();
