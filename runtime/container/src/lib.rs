@@ -20,7 +20,7 @@ pub use cgroup::hierarchy::{Hierarchy, StatFile, StatFiles};
 pub use cgroup::leftovers::Leftovers;
 pub use error::{CgroupError, SpawnError, SpawnError as AssignError};
 pub use instance::Instance;
-pub use limits::{IoLimits, LimitChange, Limits};
+pub use limits::{CpuWeight, IoLimits, LimitChange, Limits};
 pub use sandbox::{ExitReason, ExitReport, Monitor, Sandbox, Spec, Stdio, spawn};
 
 /// The kernel's Landlock ABI (landlock(7)); None where Landlock is not to be had.

@@ -12,6 +12,17 @@ pub struct Limits {
     /// Processors it may run on, as in cpuset(7), e.g. `0-1,3`; any when None.
     pub cpuset: Option<String>,
     pub io: Option<IoLimits>,
+    pub cpu_weight: CpuWeight,
+}
+
+/// What a sandbox gets of processors that others want too.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum CpuWeight {
+    /// As much as any other.
+    #[default]
+    Serving,
+    /// Little, and whoever serves runs first: nobody waits for it yet.
+    Waiting,
 }
 
 /// Limits of one block device, bytes per second.
@@ -29,4 +40,5 @@ pub struct LimitChange {
     pub memory_bytes: Option<u64>,
     pub cpu_milli: Option<u32>,
     pub pids: Option<u32>,
+    pub cpu_weight: Option<CpuWeight>,
 }

@@ -15,7 +15,7 @@ use crate::cgroup::hierarchy::StatFiles;
 use crate::cgroup::leftovers::remove_when_empty;
 use crate::error::SpawnError;
 use crate::instance::Instance;
-use crate::limits::{LimitChange, Limits};
+use crate::limits::{CpuWeight, LimitChange, Limits};
 use crate::network::{Network, Networks};
 use crate::order::{Ended, Order, Report, receive, send};
 
@@ -314,6 +314,19 @@ impl Sandbox {
     /// Kernel files the worker reads on its own.
     pub fn stat_files(&self) -> StatFiles {
         self.stat_files.clone()
+    }
+
+    /// One that was made to wait is waited for from now on.
+    pub fn serve(&self) -> Result<(), SpawnError> {
+        let change = LimitChange {
+            cpu_weight: Some(CpuWeight::Serving),
+            ..LimitChange::default()
+        };
+        self.cgroup
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .change(&change)?;
+        Ok(())
     }
 
     /// Mounts a bundle read-only at /fn of a cell that was made without one, and changes limits. Once per sandbox.

@@ -13,7 +13,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use cloister_container::{ExitReason, Hierarchy, Instance, LimitChange, Limits};
+use cloister_container::{CpuWeight, ExitReason, Hierarchy, Instance, LimitChange, Limits};
 use ground::{Ground, LIMITS, shell, wait_end};
 
 #[test]
@@ -98,6 +98,7 @@ fn limits_stand_in_the_kernels_files() {
         memory_bytes: Some(128 << 20),
         cpu_milli: Some(2000),
         pids: Some(64),
+        ..LimitChange::default()
     };
     live.sandbox
         .assign(ground.folder.path(), Some(change))
@@ -117,6 +118,29 @@ fn limits_stand_in_the_kernels_files() {
     }
     live.socket.write_all(b"go\n").unwrap();
     assert_eq!(live.finish().report.reason, ExitReason::Exit(0));
+}
+
+#[test]
+fn one_that_waits_has_little_of_busy_processors_until_it_serves() {
+    let ground = Ground::lay();
+    let argv = shell("read line <&3");
+    let weight_of = |limits: Limits| {
+        let mut live = ground.start(&ground.spec(&argv, &[], limits));
+        let before = ground.cpu_weight();
+        live.sandbox.serve().unwrap();
+        let after = ground.cpu_weight();
+        live.socket.write_all(b"go\n").unwrap();
+        live.finish();
+        (before, after)
+    };
+    let (before, after) = weight_of(LIMITS);
+    assert_eq!(before, after, "what serves has its weight already");
+    let (waiting, serving) = weight_of(Limits {
+        cpu_weight: CpuWeight::Waiting,
+        ..LIMITS
+    });
+    assert_eq!(serving, after);
+    assert!(waiting * 10 <= serving, "{waiting} of {serving}");
 }
 
 #[test]

@@ -139,6 +139,7 @@ impl Daemon {
             memory_bytes: assign.memory_mb.map(|mb| u64::from(mb).saturating_mul(MIB)),
             cpu_milli: assign.cpu_milli,
             pids: assign.pids,
+            cpu_weight: None,
         });
         // Also when it fails: who knows how far it came.
         entry.assigned = true;

@@ -327,13 +327,12 @@ fn run_spawn(job: SpawnJob) -> Done {
 }
 
 fn run_adopt(job: AdoptJob) -> Done {
-    let mounted = match &job.bundle {
-        Some(bundle) => job
-            .sandbox
-            .assign(&bundle.path(), None)
-            .map_err(|error| refusal(error.code(), &error, error.remedy())),
+    let served = job.sandbox.serve();
+    let mounted = served.and_then(|()| match &job.bundle {
+        Some(bundle) => job.sandbox.assign(&bundle.path(), None),
         None => Ok(Vec::new()),
-    };
+    });
+    let mounted = mounted.map_err(|error| refusal(error.code(), &error, error.remedy()));
     let outcome = mounted.and_then(|phases| {
         job.order.send()?;
         Ok(phases.into_iter().collect())

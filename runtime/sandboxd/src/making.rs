@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
-use cloister_container::{Limits, Sandbox, Stdio};
+use cloister_container::{CpuWeight, Limits, Sandbox, Stdio};
 use cloister_protocol::{FrameType, encode_json};
 use rustix::fs::OFlags;
 use rustix::net::{SendFlags, send};
@@ -121,6 +121,7 @@ impl Daemon {
         let now = Instant::now();
         let [out, err] = making.outputs;
         let create = making.create;
+        let waits = making.waiting.is_some();
         self.sandboxes.insert(
             making.key,
             Entry {
@@ -166,6 +167,10 @@ impl Daemon {
                 tmp_bytes: u64::from(create.tmp_mb).saturating_mul(MIB),
                 cpuset: None,
                 io: None,
+                cpu_weight: match waits {
+                    true => CpuWeight::Waiting,
+                    false => CpuWeight::Serving,
+                },
             },
             bundle: making.bundle,
             stdio: making.stdio,

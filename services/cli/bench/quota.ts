@@ -22,8 +22,6 @@ import {
 import type { Running, ServiceSpec } from "../instance/supervised.ts";
 import { arrive } from "./open-model.ts";
 
-/** Quiet enough that one check does not wait for another, calls a second. */
-const CHECK_RATE = 100;
 /** Bounds that no run reaches, so that every part of the check is made. */
 const WIDE = {
   requestsPerSecond: 100_000,
@@ -44,12 +42,18 @@ const SCRIPT_BOUND_MS = 60_000;
  */
 const QUEUE_WAIT_MS = "105";
 
-export interface QuotaReport {
-  host: HostFacts;
+/** What checks cost at one rate: with few, processors fall asleep between two and each wake is paid for; with many, one check waits for another. */
+export interface CheckCost {
+  ratePerSecond: number;
   /** At the gateway: key, function and quota, until the call is let in. */
   check: Distribution;
   /** From here to Redis and back with a command that does nothing, between the checks: what the machine makes of two processes that wake each other. */
   round_trip: Distribution;
+}
+
+export interface QuotaReport {
+  host: HostFacts;
+  checks: CheckCost[];
   /** Over two gateway processes. */
   exact: {
     limitPerSecond: number;
@@ -68,8 +72,10 @@ export interface QuotaReport {
 }
 
 export interface QuotaBenchOptions {
-  /** Of each of the two parts. */
+  /** Of each part: one for each rate of checks, and the limit. */
   seconds: number;
+  /** Calls a second whose checks are measured, one rate after the other. */
+  rates: readonly number[];
   limitPerSecond: number;
   signal: AbortSignal;
   onProgress(text: string): void;
@@ -92,16 +98,18 @@ export async function benchQuota(options: QuotaBenchOptions): Promise<QuotaRepor
     await publish(gateways);
     const failures: Record<string, string> = {};
     await setQuota(gateways, WIDE);
-    onProgress(`checks, ${CHECK_RATE} a second`);
-    const { check, roundTrip } = await measureChecks(gateways, options, failures);
+    const checks: CheckCost[] = [];
+    for (const rate of options.rates) {
+      onProgress(`checks, ${rate} a second`);
+      checks.push(await measureChecks(gateways, options, rate, failures));
+    }
     const burst = Math.max(1, Math.round(limitPerSecond * BURST_SHARE));
     await setQuota(gateways, { requestsPerSecond: limitPerSecond, burst });
     onProgress(`${limitPerSecond} a second allowed, more asked for`);
     const exact = await measureLimit(gateways, options, burst, failures);
     return {
       host: hostFacts(),
-      check,
-      round_trip: roundTrip,
+      checks,
       exact,
       firstFailures: failures,
     };
@@ -221,13 +229,14 @@ async function call(pool: Pool, key: string): Promise<Ending> {
 async function measureChecks(
   { pools, key, redisUrl }: Gateways,
   { seconds, signal }: QuotaBenchOptions,
+  ratePerSecond: number,
   failures: Record<string, string>,
-): Promise<{ check: Distribution; roundTrip: Distribution }> {
+): Promise<CheckCost> {
   const [pool] = pools as [Pool];
   const redis = connectRedis(redisUrl, "request");
   const times: number[] = [];
   const trips: number[] = [];
-  const model = { ratePerSecond: CHECK_RATE, mostAtOnce: MOST_AT_ONCE, signal };
+  const model = { ratePerSecond, mostAtOnce: MOST_AT_ONCE, signal };
   const ask = async (): Promise<void> => {
     const { checkMs } = await call(pool, key);
     if (checkMs === undefined) throw new Error("was refused");
@@ -245,8 +254,9 @@ async function measureChecks(
   const [first] = found.failures;
   if (first !== undefined) failures.check = first;
   return {
+    ratePerSecond,
     check: distribution(times, found.failures.length),
-    roundTrip: distribution(trips, 0),
+    round_trip: distribution(trips, 0),
   };
 }
 

@@ -1,9 +1,14 @@
-import { type Command, InvalidArgumentError } from "commander";
+import { type Command, InvalidArgumentError, Option } from "commander";
+import type { Distribution } from "#report/statistics";
 import { EXIT, Failure } from "../failure.ts";
 import { ms, printJson, table } from "../terminal/table.ts";
 
+/** Calls a second: few, and as many as a busy gateway has. */
+const RATES = [100, 500];
+
 interface QuotaBenchCommandOptions {
   seconds: number;
+  rate: number[];
   limit: number;
   json?: boolean;
 }
@@ -20,38 +25,47 @@ export const registerBenchQuota = (bench: Command): void => {
     .description(
       "what a key and a quota cost a call at the gateway, and how exactly two gateways keep a limit together, through HTTP",
     )
-    .option("--seconds <n>", "of each of the two", whole, 10)
-    .option("--limit <n>", "calls a second that are allowed in the second", whole, 1000)
+    .option("--seconds <n>", "of each part", whole, 10)
+    .addOption(
+      new Option("--rate <n...>", "calls a second whose checks are measured")
+        .argParser((text, before: number[] | undefined) => [
+          ...(before === RATES || !before ? [] : before),
+          whole(text),
+        ])
+        .default(RATES, RATES.join(", ")),
+    )
+    .option("--limit <n>", "calls a second that are allowed in the last part", whole, 1000)
     .option("--json", "print JSON for scripts")
     .action(quota);
 };
 
-async function quota({ seconds, limit, json }: QuotaBenchCommandOptions): Promise<void> {
+async function quota({ seconds, rate, limit, json }: QuotaBenchCommandOptions): Promise<void> {
   const { benchQuota } = await import("../bench/quota.ts");
   const abort = new AbortController();
   for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => abort.abort());
   const report = await benchQuota({
     seconds,
+    rates: rate,
     limitPerSecond: limit,
     signal: abort.signal,
     onProgress: (text) => void process.stderr.write(`${text}\n`),
   });
   if (json) printJson(report);
   else {
-    const { check, round_trip: roundTrip, exact } = report;
+    const { checks, exact } = report;
     const right = (title: string) => ({ title, right: true });
     const show = (value: number | null): string => ms(value ?? undefined);
-    const cellsOf = ({ n, p50_ms, p90_ms, p99_ms, max_ms }: typeof check): string[] => [
+    const cellsOf = ({ n, p50_ms, p90_ms, p99_ms, max_ms }: Distribution): string[] => [
       String(n),
       ...[p50_ms, p90_ms, p99_ms, max_ms].map(show),
     ];
     process.stdout.write(
       table(
         [{ title: "KEY AND QUOTA (ms)" }, ...["n", "p50", "p90", "p99", "max"].map(right)],
-        [
-          ["until the call is let in", ...cellsOf(check)],
-          ["an empty round trip to Redis", ...cellsOf(roundTrip)],
-        ],
+        checks.flatMap(({ ratePerSecond, check, round_trip: roundTrip }) => [
+          [`${ratePerSecond} a second: until the call is let in`, ...cellsOf(check)],
+          ["  an empty round trip to Redis, then", ...cellsOf(roundTrip)],
+        ]),
       ),
     );
     const titles = ["seconds", "offered", "admitted", "refused", "expected", "error %"];

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::hierarchy::{ALWAYS, CPU_PERIOD_US, Hierarchy, StatFile, StatFiles, write};
 use crate::error::CgroupError;
-use crate::limits::{LimitChange, Limits};
+use crate::limits::{CpuWeight, LimitChange, Limits};
 
 /// The cgroups of one sandbox: a folder of the same name in each hierarchy it is limited in.
 #[derive(Debug)]
@@ -53,6 +53,8 @@ impl CellCgroup {
             memory_bytes: Some(limits.memory_bytes),
             cpu_milli: Some(limits.cpu_milli),
             pids: Some(limits.pids),
+            // A new cgroup has the weight of one that serves.
+            cpu_weight: Some(limits.cpu_weight).filter(|weight| *weight != CpuWeight::Serving),
         })?;
         if let Some(cpus) = &limits.cpuset {
             let (folder, v2) = self.join("cpuset")?;
@@ -131,6 +133,20 @@ impl CellCgroup {
         if let Some(pids) = change.pids {
             let (folder, _) = self.folder("pids")?;
             write(&folder.join("pids.max"), &pids.to_string())?;
+        }
+        if let Some(weight) = change.cpu_weight {
+            let (folder, v2) = self.folder("cpu")?;
+            // The defaults of the two (cgroup-v2.rst, cpu.weight; sched-design-CFS.rst), and a sixteenth of them.
+            let (file, serving, waiting) = if v2 {
+                ("cpu.weight", "100", "6")
+            } else {
+                ("cpu.shares", "1024", "64")
+            };
+            let value = match weight {
+                CpuWeight::Serving => serving,
+                CpuWeight::Waiting => waiting,
+            };
+            write(&folder.join(file), value)?;
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use cloister_container::{
-    ExitReport, Hierarchy, Instance, Limits, Sandbox, SpawnError, Spec, Stdio, spawn,
+    CpuWeight, ExitReport, Hierarchy, Instance, Limits, Sandbox, SpawnError, Spec, Stdio, spawn,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -48,6 +48,7 @@ pub const LIMITS: Limits = Limits {
     tmp_bytes: 4 << 20,
     cpuset: None,
     io: None,
+    cpu_weight: CpuWeight::Serving,
 };
 
 impl Ground {
@@ -93,6 +94,13 @@ impl Ground {
             .join(end)
             .join(name);
         Some(fs::read_to_string(file).ok()?.trim().to_owned())
+    }
+
+    /// Of the only cell in use.
+    pub fn cpu_weight(&self) -> u32 {
+        let v1 = self.v1_file("cpu", "cpu.shares");
+        let text = v1.unwrap_or_else(|| self.limit_file("cpu.weight"));
+        text.parse().unwrap()
     }
 
     /// Memory, memory with swap (or what says that there is none), quota and period of the only cell in use.
