@@ -91,6 +91,16 @@ export async function stockMachineTests(
   // Apart, so that a line of one is never cut by the other.
   let stdout = "";
   let stderr = "";
+  let told = 0;
+  const taken = () =>
+    [...stdout.matchAll(/^took (\d+ s): (.+)-[0-9a-f]+$/gm)].map(
+      ([, took, program]) => `${program} ${took}`,
+    );
+  const newlyTaken = () => {
+    const lines = taken().slice(told);
+    told += lines.length;
+    return lines;
+  };
   const manifests = globSync("*.json", { cwd: IMAGES }).map((name) => join(IMAGES, name));
   const inPlace = (path: string): Placed => ({ host: path, guest: path });
   const result = await runInTestMachine(
@@ -125,6 +135,8 @@ export async function stockMachineTests(
       memoryMiB: MEMORY_MIB,
       onStdout: (chunk) => {
         stdout += chunk.toString("utf8");
+        // All of them take an hour or more: each is told of as it ends.
+        if (extent === "all") for (const line of newlyTaken()) tell(line);
       },
       onStderr: (chunk) => {
         stderr += chunk.toString("utf8");
@@ -135,8 +147,7 @@ export async function stockMachineTests(
   tell(
     `boot ${(result.bootMs / 1000).toFixed(1)} s, all ${(result.totalMs / 1000).toFixed(1)} s: ${tests.length} programs`,
   );
-  const times = [...stdout.matchAll(/^took (\d+ s): (.+)-[0-9a-f]+$/gm)];
-  tell(times.map(([, took, program]) => `${program} ${took}`).join(", "));
+  tell(taken().join(", "));
   addCargoResults(stdout, outcome);
   outcome.output = `${stdout}${stderr}`;
   // A test ended its process, or none ran at all.
