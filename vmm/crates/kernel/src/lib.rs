@@ -37,4 +37,5 @@ pub use kernel::{
 pub use state::{CaptureError, Files, RestoreError};
 pub use stream::{HostStream, start_reactor};
 pub use task::{Fpu, Task};
+pub use timer::wait_for_timer_thread;
 pub use wait::{Parker, WaitQueue, Wake};

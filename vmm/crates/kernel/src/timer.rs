@@ -28,10 +28,20 @@ type Times = BTreeMap<(u64, u64), Weak<dyn Expire>>;
 struct TimerThread {
     times: Mutex<Times>,
     changed: Condvar,
+    /// Held while one is told, which keeps its process for so long.
+    telling: Mutex<()>,
+}
+
+static THREAD: OnceLock<Option<Arc<TimerThread>>> = OnceLock::new();
+
+/// Waits until the timer thread holds nothing of a process that nobody else holds any more.
+pub fn wait_for_timer_thread() {
+    if let Some(Some(thread)) = THREAD.get() {
+        drop(thread.telling.lock());
+    }
 }
 
 fn timer_thread() -> Option<&'static Arc<TimerThread>> {
-    static THREAD: OnceLock<Option<Arc<TimerThread>>> = OnceLock::new();
     let start = || {
         let thread = Arc::new(TimerThread::default());
         let own = Arc::clone(&thread);
@@ -60,7 +70,9 @@ impl TimerThread {
             let due = times.remove(&(at, id)).and_then(|due| due.upgrade());
             drop(times);
             if let Some(due) = due {
+                let telling = self.telling.lock();
                 due.expire();
+                drop((due, telling));
             }
             times = self.times.lock();
         }

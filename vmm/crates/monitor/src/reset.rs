@@ -16,7 +16,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use vmm_abi::{Errno, PAGE_SIZE};
 use vmm_hypervisor::Machine;
-use vmm_kernel::{ExitStatus, Files, Kernel, OpenFile, RestoreError, ThreadShared};
+use vmm_kernel::{
+    ExitStatus, Files, Kernel, OpenFile, RestoreError, ThreadShared, wait_for_timer_thread,
+};
 use vmm_memory::PageMap;
 use vmm_snapshot::Snapshot;
 
@@ -262,15 +264,10 @@ pub struct Renewed {
     answer: Value,
 }
 
-/// Whether neither the former process nor a file that it had open is there any more. A timer that goes off just now may hold it for a moment.
+/// Whether neither the former process nor a file that it had open is there any more. A timer that goes off just now holds it until it has been told, and
+/// may be the one that takes it apart.
 fn all_gone(former: &Weak<Kernel>) -> Result<(), ResetError> {
-    const TRIES: u32 = 1000;
-    for _ in 0..TRIES {
-        if former.strong_count() == 0 {
-            break;
-        }
-        std::thread::yield_now();
-    }
+    wait_for_timer_thread();
     if former.strong_count() > 0 {
         return Err(ResetError::Left("the former process is still held"));
     }
