@@ -16,12 +16,11 @@ pub struct Limits {
 }
 
 /// What a sandbox gets of processors that others want too.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CpuWeight {
     /// As much as any other.
-    #[default]
     Serving,
-    /// Little, and whoever serves runs first: nobody waits for it yet.
+    /// A sixteenth of that: nobody waits for it yet.
     Waiting,
 }
 

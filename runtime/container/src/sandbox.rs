@@ -318,15 +318,17 @@ impl Sandbox {
 
     /// One that was made to wait is waited for from now on.
     pub fn serve(&self) -> Result<(), SpawnError> {
-        let change = LimitChange {
+        self.change(&LimitChange {
             cpu_weight: Some(CpuWeight::Serving),
             ..LimitChange::default()
-        };
-        self.cgroup
-            .lock()
+        })
+    }
+
+    fn change(&self, change: &LimitChange) -> Result<(), SpawnError> {
+        let cgroup = self.cgroup.lock();
+        Ok(cgroup
             .unwrap_or_else(PoisonError::into_inner)
-            .change(&change)?;
-        Ok(())
+            .change(change)?)
     }
 
     /// Mounts a bundle read-only at /fn of a cell that was made without one, and changes limits. Once per sandbox.
@@ -337,10 +339,7 @@ impl Sandbox {
     ) -> Result<Vec<(&'static str, f64)>, SpawnError> {
         let began = Instant::now();
         if let Some(change) = change {
-            self.cgroup
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .change(&change)?;
+            self.change(&change)?;
         }
         let limit_ms = ms_since(began);
         let tree = bundle::tree_of(bundle).map_err(SpawnError::setup("bundle mount"))?;

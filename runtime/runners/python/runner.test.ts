@@ -335,6 +335,21 @@ def handler(event, context):
   assert.equal((await conversation.invoke()).body.toString(), "[2, 4, 6]");
 });
 
+test("a forked child does not wait for a thread that was sending and is not there", async () => {
+  const answer = await call(`
+import gc, os, signal
+def handler(event, context):
+    wire = next(one for one in gc.get_objects() if type(one).__name__ == "Wire")
+    with wire._lock:
+        child = os.fork()
+        if child == 0:
+            signal.alarm(10)
+            wire.send(b"nobody reads this")
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+`);
+  assert.equal(answer.body.toString(), "0");
+});
+
 test("what cannot be loaded is told at init", async () => {
   const cases: [Record<string, string>, string | undefined, RegExp, string][] = [
     [{ "main.py": "def handler(:\n" }, undefined, /invalid syntax/, "function_init_error"],

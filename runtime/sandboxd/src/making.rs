@@ -121,7 +121,11 @@ impl Daemon {
         let now = Instant::now();
         let [out, err] = making.outputs;
         let create = making.create;
-        let waits = making.waiting.is_some();
+        let cpu_weight = if making.waiting.is_some() {
+            CpuWeight::Waiting
+        } else {
+            CpuWeight::Serving
+        };
         self.sandboxes.insert(
             making.key,
             Entry {
@@ -167,10 +171,7 @@ impl Daemon {
                 tmp_bytes: u64::from(create.tmp_mb).saturating_mul(MIB),
                 cpuset: None,
                 io: None,
-                cpu_weight: match waits {
-                    true => CpuWeight::Waiting,
-                    false => CpuWeight::Serving,
-                },
+                cpu_weight,
             },
             bundle: making.bundle,
             stdio: making.stdio,

@@ -28,7 +28,7 @@ type Times = BTreeMap<(u64, u64), Weak<dyn Expire>>;
 struct TimerThread {
     times: Mutex<Times>,
     changed: Condvar,
-    /// Held while one is told, which keeps its process for so long.
+    /// Held while one is told, and its process with it.
     telling: Mutex<()>,
 }
 
@@ -67,13 +67,14 @@ impl TimerThread {
                 self.changed.wait_for(&mut times, left);
                 continue;
             }
-            let due = times.remove(&(at, id)).and_then(|due| due.upgrade());
+            let due = times.remove(&(at, id));
             drop(times);
-            if let Some(due) = due {
-                let telling = self.telling.lock();
+            let telling = self.telling.lock();
+            // Only now: who has waited for the lock finds nothing held.
+            if let Some(due) = due.and_then(|due| due.upgrade()) {
                 due.expire();
-                drop((due, telling));
             }
+            drop(telling);
             times = self.times.lock();
         }
     }

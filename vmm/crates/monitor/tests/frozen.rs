@@ -11,6 +11,7 @@
 )]
 
 mod guest_programs;
+mod hanging;
 
 use std::collections::BTreeSet;
 use std::fs::File;

@@ -9,6 +9,7 @@
 )]
 
 mod guest_programs;
+mod hanging;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;

@@ -8,6 +8,7 @@
 )]
 
 mod compiled;
+mod hanging;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -28,10 +29,9 @@ fn in_tests(path: &str) -> PathBuf {
 }
 
 fn monitor(folder: &Path, program: &str) -> Command {
-    // Not a bound that a working guest comes near to: it ends one that hangs, so that the test fails.
     let mut command = Command::new("timeout");
     command
-        .args(["-s", "KILL", &compiled::hangs_after_seconds().to_string()])
+        .args(["-s", "KILL", &hanging::hangs_after_seconds().to_string()])
         .args([env!("CARGO_BIN_EXE_cloister-vm"), "run", "--root"])
         .arg(folder)
         .args(["--root", "/", "--memory-mb", &MEMORY_MB.to_string(), "--"])

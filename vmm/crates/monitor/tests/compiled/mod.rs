@@ -8,15 +8,6 @@ use std::process::Command;
 const COMPILE_INTO: &str = "CLOISTER_GUESTS_COMPILE_INTO";
 const COMPILED_IN: &str = "CLOISTER_GUESTS_COMPILED_IN";
 
-/// Seconds; an emulated machine, where every exit of a guest takes up to a hundred times as long, needs more than the default.
-const HANGS_AFTER: &str = "CLOISTER_GUESTS_HANG_AFTER";
-
-/// After how many seconds a guest is taken to hang.
-#[allow(dead_code, reason = "only some of the tests end guests that hang")]
-pub fn hangs_after_seconds() -> u32 {
-    std::env::var(HANGS_AFTER).map_or(300, |seconds| seconds.parse().unwrap())
-}
-
 /// Whether compiling is all that is wanted.
 #[allow(dead_code, reason = "only some of the tests do anything else")]
 pub fn nothing_else() -> bool {

@@ -9,13 +9,12 @@ use std::process::{Child, Command, Stdio};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use crate::hanging::hangs_after_seconds;
+
 /// A machine without a compiler gets the programs from one that has it: there the tests run with the
 /// first variable and only compile, into the folder it names; here with the second, and take them from it.
 const COMPILE_INTO: &str = "CLOISTER_GUESTS_COMPILE_INTO";
 const COMPILED_IN: &str = "CLOISTER_GUESTS_COMPILED_IN";
-
-/// Seconds after which a program hangs; an emulated machine needs more than the default.
-const HANGS_AFTER: &str = "CLOISTER_GUESTS_HANG_AFTER";
 
 /// A folder of vmm/tests: `guests` run on Linux, too; `hostile` do not; `frozen` are frozen and brought back.
 #[derive(Clone, Copy, Debug)]
@@ -234,7 +233,7 @@ fn read_all(mut from: impl Read) -> String {
 
 fn ended(child: &mut Child) -> i32 {
     let hangs_after = Timespec {
-        tv_sec: std::env::var(HANGS_AFTER).map_or(300, |seconds| seconds.parse().unwrap()),
+        tv_sec: hangs_after_seconds().into(),
         tv_nsec: 0,
     };
     let process = pidfd_open(Pid::from_child(child), PidfdFlags::empty()).unwrap();
