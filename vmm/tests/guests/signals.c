@@ -22,15 +22,30 @@ static void skip(int sig, siginfo_t *info, void *context) {
     printf("signal %d trap %ld code %d\n", sig, (long)u->uc_mcontext.gregs[REG_TRAPNO], info->si_code);
     u->uc_mcontext.gregs[REG_RIP] += sig == SIGTRAP ? 0 : 2;
 }
-static void *interrupter(void *arg) {
-    struct timespec t = {0, 30000000};
+static void rest(void) {
+    struct timespec t = {0, 1000000};
     nanosleep(&t, NULL);
-    pthread_kill(*(pthread_t *)arg, SIGUSR1);
+}
+// A signal may come before the other thread sleeps, and then ends no sleep: it is sent until the call is over.
+static volatile int over;
+static void *interrupter(void *arg) {
+    while (!over) {
+        rest();
+        pthread_kill(*(pthread_t *)arg, SIGUSR1);
+    }
     return NULL;
 }
+static void start_interrupter(pthread_t *thread, pthread_t *whom) {
+    over = 0;
+    pthread_create(thread, NULL, interrupter, whom);
+}
+static void stop_interrupter(pthread_t thread) {
+    over = 1;
+    pthread_join(thread, NULL);
+}
+// Lets a restarted read end once it has been interrupted.
 static void *feeder(void *arg) {
-    struct timespec t = {0, 60000000};
-    nanosleep(&t, NULL);
+    for (int until = seen + 2; seen < until;) rest();
     return (void *)(write(*(int *)arg, "x", 1));
 }
 
@@ -75,27 +90,29 @@ int main(void) {
     pthread_t self = pthread_self(), other;
     action = (struct sigaction){.sa_handler = note};
     sigaction(SIGUSR1, &action, NULL);
-    pthread_create(&other, NULL, interrupter, &self);
-    struct timespec long_time = {5, 0}, left;
+    start_interrupter(&other, &self);
+    struct timespec long_time = {500, 0}, left;
     int result = nanosleep(&long_time, &left);
-    printf("sleep %d %d left %d\n", result, errno, left.tv_sec == 4);
-    pthread_join(other, NULL);
+    int sleep_error = errno;
+    stop_interrupter(other);
+    printf("sleep %d %d left %d\n", result, sleep_error, left.tv_sec >= 250 && left.tv_sec <= 500);
     int fds[2];
     char byte;
     pipe(fds);
-    pthread_create(&other, NULL, interrupter, &self);
+    start_interrupter(&other, &self);
     errno = 0;
     result = (int)read(fds[0], &byte, 1);
-    printf("read %d %d\n", result, errno);
-    pthread_join(other, NULL);
+    int read_error = errno;
+    stop_interrupter(other);
+    printf("read %d %d\n", result, read_error);
     action.sa_flags = SA_RESTART;
     sigaction(SIGUSR1, &action, NULL);
     pthread_t writer;
-    pthread_create(&other, NULL, interrupter, &self);
+    start_interrupter(&other, &self);
     pthread_create(&writer, NULL, feeder, &fds[1]);
     result = (int)read(fds[0], &byte, 1);
+    stop_interrupter(other);
     printf("restarted %d %c\n", result, byte);
-    pthread_join(other, NULL);
     pthread_join(writer, NULL);
     signal(SIGUSR1, SIG_IGN);
     raise(SIGUSR1);

@@ -158,23 +158,20 @@ fn numbers() -> HashMap<String, i32> {
 
 /// What the monitor did for one guest, by role.
 fn calls_of(command: &mut Command) -> Vec<(&'static str, Call)> {
-    let (output, calls) = record(command);
+    let recorded = record(command);
+    let calls = recorded.calls;
     // The programs may end as they like, the monitor may not: SIGSYS comes of a call that is not on the list.
     assert_eq!(
-        output.status.signal(),
+        recorded.status.signal(),
         None,
         "said {:?} after {:?}",
-        String::from_utf8_lossy(&output.stderr)
-            .lines()
-            .rev()
-            .take(5)
-            .collect::<Vec<_>>(),
+        recorded.stderr.lines().rev().take(5).collect::<Vec<_>>(),
         calls.last_chunk::<4>()
     );
     let seccomp = i32::try_from(libc::SYS_seccomp).unwrap();
     let first = calls.first().expect("some calls").tid;
     // The first thread installs two filters, the reactor one, before it.
-    let mut installed: HashMap<u32, u32> = HashMap::new();
+    let mut installed: HashMap<i32, u32> = HashMap::new();
     let mut reactor = None;
     let mut after = Vec::new();
     for call in calls {

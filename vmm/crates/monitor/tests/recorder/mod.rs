@@ -1,163 +1,139 @@
-//! Hears every system call of a program that it starts, by seccomp_unotify(2).
+//! Hears every system call of a program that it starts, by ptrace(2) and `SECCOMP_RET_TRACE` (seccomp(2)): unlike a call that seccomp_unotify(2) tells
+//! of, none is ended by a signal before somebody has heard it, so none fails with EINTR that never does so by itself.
 
-use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::{MaybeUninit, zeroed};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::process::CommandExt;
-use std::process::{Command, Output, Stdio};
-
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
-};
+use std::io::{self, Read, Write};
+use std::mem::zeroed;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Command, ExitStatus, Stdio};
 
 /// A system call as it was made.
 #[derive(Clone, Copy, Debug)]
 pub struct Call {
-    pub tid: u32,
+    pub tid: i32,
     pub number: i32,
     pub args: [u64; 6],
 }
 
-/// Where the child hands out its listener: the one call that is not heard.
-const DOOR: libc::c_int = 200;
-const NOTIF_RECV: libc::c_ulong = 0xc050_2100;
-const NOTIF_SEND: libc::c_ulong = 0xc018_2101;
-/// A signal does not end the wait for the answer to a call that has been heard: no call fails with EINTR that never does so by itself (Linux 5.19).
-const WAIT_KILLABLE_RECV: libc::c_ulong = 1 << 5;
+/// What a program did.
+pub struct Recorded {
+    pub status: ExitStatus,
+    pub stderr: String,
+    pub calls: Vec<Call>,
+}
 
 /// Runs a program to its end.
-pub fn record(command: &mut Command) -> (Output, Vec<Call>) {
-    let (inside, outside) = socketpair(
-        AddressFamily::UNIX,
-        SocketType::STREAM,
-        SocketFlags::CLOEXEC,
-        None,
-    )
-    .unwrap();
-    let inside_raw = inside.as_raw_fd();
+#[expect(clippy::zombie_processes, reason = "the tracer reaps it")]
+pub fn record(command: &mut Command) -> Recorded {
+    let (inside, outside) = UnixStream::pair().unwrap();
+    let socket = inside.as_raw_fd();
     // SAFETY: only system calls, on memory of the child's own, happen between fork and exec.
-    unsafe { command.pre_exec(move || listen(inside_raw)) };
-    // The child's exec is heard too, so somebody must answer before spawn returns.
-    let hearing = std::thread::spawn(move || hear(&receive(&outside)));
-    let child = command
+    unsafe { command.pre_exec(move || wait_for_the_tracer(socket)) };
+    // The child's exec is heard too, so somebody must let it go on before spawn returns.
+    let tracing = std::thread::spawn(move || trace(outside));
+    let mut child = command
         .stdin(Stdio::null())
-        .stdout(Stdio::piped())
+        .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
     drop(inside);
-    let output = child.wait_with_output().unwrap();
-    (output, hearing.join().unwrap())
+    let mut stderr = String::new();
+    let mut from = child.stderr.take().unwrap();
+    from.read_to_string(&mut stderr).unwrap();
+    let (status, calls) = tracing.join().unwrap();
+    Recorded {
+        status,
+        stderr,
+        calls,
+    }
 }
 
-/// In the child: everything is told from here on.
-fn listen(socket: libc::c_int) -> io::Result<()> {
-    // offsetof(struct seccomp_data, args[0]); nr is at 0.
-    const FIRST_ARGUMENT: u32 = 16;
-    let load = |at| step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, at);
-    let equal = |value, yes, no| step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, yes, no, value);
-    let answer = |value| step(libc::BPF_RET | libc::BPF_K, 0, 0, value);
-    let mut steps = [
-        load(0),
-        equal(libc::SYS_sendmsg as u32, 0, 3),
-        load(FIRST_ARGUMENT),
-        equal(DOOR as u32, 0, 1),
-        answer(libc::SECCOMP_RET_ALLOW),
-        answer(libc::SECCOMP_RET_USER_NOTIF),
-    ];
+/// In the child: tells who it is, and has every call from here on traced once it is answered.
+fn wait_for_the_tracer(socket: libc::c_int) -> io::Result<()> {
+    let mut steps = [libc::sock_filter {
+        code: (libc::BPF_RET | libc::BPF_K) as u16,
+        jt: 0,
+        jf: 0,
+        k: libc::SECCOMP_RET_TRACE,
+    }];
     let program = libc::sock_fprog {
         len: steps.len() as u16,
         filter: steps.as_mut_ptr(),
     };
-    // SAFETY: the program outlives the call; the numbers are constants.
-    let listener = unsafe {
-        if libc::dup2(socket, DOOR) < 0 || libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        libc::syscall(
-            libc::SYS_seccomp,
-            libc::SECCOMP_SET_MODE_FILTER,
-            libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | WAIT_KILLABLE_RECV,
-            &raw const program,
-        )
+    // SAFETY: number and byte lie on this stack, and the program outlives the calls.
+    let done = unsafe {
+        let pid = libc::getpid();
+        let mut answer = 0_u8;
+        libc::write(socket, (&raw const pid).cast(), 4) == 4
+            && libc::read(socket, (&raw mut answer).cast(), 1) == 1
+            && libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+            && libc::prctl(
+                libc::PR_SET_SECCOMP,
+                libc::SECCOMP_MODE_FILTER,
+                &raw const program,
+            ) == 0
     };
-    if listener < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: both descriptors are open here, and forgotten by exec or left to the program.
-    let (listener, door) = unsafe {
-        (
-            BorrowedFd::borrow_raw(listener as libc::c_int),
-            BorrowedFd::borrow_raw(DOOR),
-        )
-    };
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    let fds = [listener];
-    control.push(SendAncillaryMessage::ScmRights(&fds));
-    sendmsg(
-        door,
-        &[IoSlice::new(b"x")],
-        &mut control,
-        SendFlags::empty(),
-    )?;
-    Ok(())
-}
-
-fn step(code: u32, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
-    libc::sock_filter {
-        code: code as u16,
-        jt,
-        jf,
-        k,
+    match done {
+        true => Ok(()),
+        false => Err(io::Error::last_os_error()),
     }
 }
 
-fn receive(socket: &OwnedFd) -> OwnedFd {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let mut byte = [0];
-    recvmsg(
-        socket,
-        &mut [IoSliceMut::new(&mut byte)],
-        &mut control,
-        RecvFlags::CMSG_CLOEXEC,
-    )
-    .unwrap();
-    let mut fds = control.drain().flat_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(fds) => fds.collect::<Vec<_>>(),
-        _ => Vec::new(),
-    });
-    fds.next().expect("the child's listener")
-}
-
-fn hear(listener: &OwnedFd) -> Vec<Call> {
-    let mut heard = Vec::new();
+/// Until nothing is left of the program: how its first process ended, and its calls in their order.
+fn trace(mut child: UnixStream) -> (ExitStatus, Vec<Call>) {
+    let mut pid = [0; 4];
+    child.read_exact(&mut pid).unwrap();
+    let pid = i32::from_ne_bytes(pid);
+    let options = libc::PTRACE_O_TRACESECCOMP
+        | libc::PTRACE_O_TRACECLONE
+        | libc::PTRACE_O_TRACEFORK
+        | libc::PTRACE_O_TRACEVFORK;
+    // SAFETY: passes numbers alone.
+    let seized = unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, 0, options) };
+    assert_eq!(seized, 0, "{}", io::Error::last_os_error());
+    child.write_all(&[0]).unwrap();
+    let (mut ended, mut calls) = (None, Vec::new());
     loop {
-        let mut wait = [PollFd::from_borrowed_fd(listener.as_fd(), PollFlags::IN)];
-        poll(&mut wait, None).unwrap();
-        if !wait[0].revents().contains(PollFlags::IN) {
-            // Nobody is left whom it could hear.
-            return heard;
+        let mut status = 0;
+        // SAFETY: the status is this function's. Without __WNOTHREAD it would take children of other threads away from them.
+        let tid = unsafe { libc::waitpid(-1, &raw mut status, libc::__WALL | libc::__WNOTHREAD) };
+        if tid < 0 {
+            return (ended.expect("the end of the program"), calls);
         }
-        // SAFETY: zero is a valid value, as the kernel demands one, and both structures outlive the calls.
-        unsafe {
-            let mut call: libc::seccomp_notif = zeroed();
-            if libc::ioctl(listener.as_raw_fd(), NOTIF_RECV as _, &raw mut call) != 0 {
-                // A signal came between: the call is made again.
-                continue;
+        if !libc::WIFSTOPPED(status) {
+            // A traced child of another thread of this process is reaped here.
+            if tid == pid {
+                ended = Some(ExitStatus::from_raw(status));
             }
-            heard.push(Call {
-                tid: call.pid,
-                number: call.data.nr,
-                args: call.data.args,
-            });
-            let mut answer: libc::seccomp_notif_resp = zeroed();
-            answer.id = call.id;
-            answer.flags = libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32;
-            libc::ioctl(listener.as_raw_fd(), NOTIF_SEND as _, &raw mut answer);
+            continue;
         }
+        let signal = match status >> 16 {
+            0 => libc::WSTOPSIG(status),
+            libc::PTRACE_EVENT_SECCOMP => {
+                calls.extend(call_of(tid));
+                0
+            }
+            // A thread begins.
+            _ => 0,
+        };
+        // SAFETY: passes numbers alone. A thread that was killed meanwhile is not there: its end comes next.
+        unsafe { libc::ptrace(libc::PTRACE_CONT, tid, 0, signal) };
+    }
+}
+
+/// The call before which a thread stopped; none if it was killed meanwhile.
+fn call_of(tid: i32) -> Option<Call> {
+    // SAFETY: zero is a valid value, and the kernel writes no more than the length it is told.
+    unsafe {
+        let mut info: libc::ptrace_syscall_info = zeroed();
+        let length = size_of_val(&info);
+        let told = libc::ptrace(libc::PTRACE_GET_SYSCALL_INFO, tid, length, &raw mut info);
+        (told > 0 && info.op == libc::PTRACE_SYSCALL_INFO_SECCOMP).then_some(Call {
+            tid,
+            number: info.u.seccomp.nr as i32,
+            args: info.u.seccomp.args,
+        })
     }
 }
