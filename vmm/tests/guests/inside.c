@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/time.h>
 
 enum { PAGE = 4096, CARRY = 1, PARITY = 4, ZERO = 0x40, SIGN = 0x80, DIRECTION = 0x400, OVERFLOW = 0x800 };
@@ -127,6 +128,27 @@ static void advice(void) {
     value("what is gone", unforked(at, size));
 }
 
+static void limits(char *edge) {
+    struct rlimit all, soft, low;
+    value("prlimit", prlimit(0, RLIMIT_STACK, NULL, &all));
+    value("getrlimit", getrlimit(RLIMIT_STACK, &soft));
+    holds("both say the same", all.rlim_cur == soft.rlim_cur && all.rlim_max == soft.rlim_max);
+    value("of no resource", syscall(SYS_prlimit64, 0, 16, NULL, &all));
+    value("of resource -1", syscall(SYS_prlimit64, 0, -1, NULL, &all));
+    value("to a wild place", syscall(SYS_prlimit64, 0, RLIMIT_STACK, NULL, wild()));
+    value("over the edge of what is mapped", syscall(SYS_prlimit64, 0, RLIMIT_STACK, NULL, edge - 8));
+    value("to nowhere", syscall(SYS_prlimit64, 0, RLIMIT_STACK, NULL, NULL));
+    low = all;
+    low.rlim_cur = 4 << 20;
+    value("lowered", prlimit(0, RLIMIT_STACK, &low, &soft));
+    holds("what it was", soft.rlim_cur == all.rlim_cur && soft.rlim_max == all.rlim_max);
+    value("asked", prlimit(0, RLIMIT_STACK, NULL, &soft));
+    holds("what it is", soft.rlim_cur == low.rlim_cur && soft.rlim_max == all.rlim_max);
+    value("put back", prlimit(0, RLIMIT_STACK, &all, NULL));
+    value("asked", prlimit(0, RLIMIT_STACK, NULL, &soft));
+    holds("what it was", soft.rlim_cur == all.rlim_cur);
+}
+
 static void descriptors(void) {
     value("flags of none", fcntl(900, F_GETFD));
     value("flags of -1", fcntl(-1, F_GETFD));
@@ -205,6 +227,7 @@ int main(void) {
     actions(pages + PAGE);
     capabilities(pages + PAGE);
     advice();
+    limits(pages + PAGE);
     descriptors();
     wakes();
     interrupted();

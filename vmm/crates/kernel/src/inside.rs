@@ -13,16 +13,20 @@ use vmm_abi::inside::{
 use vmm_abi::{Errno, PAGE_SIZE};
 
 use crate::kernel::Identity;
+use crate::limits::{self, ResourceLimits};
 use crate::syscalls;
 
 /// Places on the board.
 const MAPPED: usize = 1;
 const DEFAULTS: usize = 2;
 const DESCRIPTORS: usize = 3;
+const LIMITS_KNOWN: usize = 4;
 const NUMBERS: usize = 8;
 const RESULTS: usize = 32;
 /// Constants that there is room for.
 const CONSTANTS: usize = 12;
+const CURRENT: usize = 64;
+const MAXIMUM: usize = 80;
 const FIRST_BUCKET: usize = 512;
 /// Waiters at futexes are counted by address; some addresses share a count.
 const BUCKETS: usize = WORDS - FIRST_BUCKET;
@@ -44,6 +48,10 @@ global_asm!(
     MAPPED = const CODE_TO_WORDS as usize + 8 * MAPPED,
     DEFAULTS = const CODE_TO_WORDS as usize + 8 * DEFAULTS,
     DESCRIPTORS = const CODE_TO_WORDS as usize + 8 * DESCRIPTORS,
+    LIMITS_KNOWN = const CODE_TO_WORDS as usize + 8 * LIMITS_KNOWN,
+    CURRENT = const 8 * CURRENT,
+    MAXIMUM = const 8 * MAXIMUM,
+    LIMITS = const limits::COUNT,
     FIRST_BUCKET = const 8 * FIRST_BUCKET,
     BUCKETS = const BUCKETS,
     LONGEST = const LONGEST,
@@ -58,7 +66,7 @@ unsafe extern "C" {
 }
 
 /// Calls other than constants that the code serves at times.
-const OTHERS: [u32; 5] = [13, 28, 72, 125, 202];
+const OTHERS: [u32; 6] = [13, 28, 72, 125, 202, 302];
 /// In the number of a span: it is a constant's place.
 const IS_PLACE: u32 = 1 << 31;
 
@@ -126,6 +134,16 @@ impl Board {
         self.put(DEFAULTS, u64::MAX);
         self.unmapped();
         self.put(DESCRIPTORS, 0);
+        for (place, limit) in ResourceLimits::default().all().iter().enumerate() {
+            self.put(CURRENT.saturating_add(place), limit.current);
+            self.put(MAXIMUM.saturating_add(place), limit.maximum);
+        }
+        self.put(LIMITS_KNOWN, 1);
+    }
+
+    /// A limit is about to be another than it was when the process began.
+    pub(crate) fn limits_change(&self) {
+        self.put(LIMITS_KNOWN, 0);
     }
 
     fn word(&self, place: usize) -> Option<&AtomicU64> {

@@ -151,6 +151,36 @@ vmm_inside:
     SPAN_ENDS 125
 2:
 
+// prlimit64(0, resource, NULL, old): limits that are as they were when the process began.
+    cmp eax, 302
+    jne 2f
+    test edi, edi
+    jnz vmm_inside - {STUB}
+    cmp esi, {LIMITS} - 1
+    ja vmm_inside - {STUB}
+    test rdx, rdx
+    jnz vmm_inside - {STUB}
+    test r10, r10
+    jz vmm_inside - {STUB}
+    cmp qword ptr [rip + vmm_inside + {LIMITS_KNOWN}], 1
+    jne vmm_inside - {STUB}
+    mov eax, esi
+    SPAN_BEGINS
+    shl eax, 3
+    add rax, qword ptr [rip + vmm_inside + {ADDRESS}]
+    mov rax, qword ptr [rax + {CURRENT}]
+    mov qword ptr [r10], rax
+    mov eax, esi
+    shl eax, 3
+    add rax, qword ptr [rip + vmm_inside + {ADDRESS}]
+    mov rax, qword ptr [rax + {MAXIMUM}]
+    mov qword ptr [r10 + 8], rax
+    GIVE_FLAGS_BACK_IN_SPAN
+    mov eax, 0
+    jmp rcx
+    SPAN_ENDS 302
+2:
+
 // fcntl of a descriptor beyond all that were ever open.
     cmp eax, 72
     jne vmm_inside - {STUB}

@@ -103,6 +103,7 @@ pub fn setrlimit(task: &mut Task, args: Args) -> SysResult {
 }
 
 fn set_limit(task: &Task, resource: i32, wanted: Rlimit) -> Result<(), Errno> {
+    task.kernel.board.limits_change();
     task.kernel.limits.lock().set(resource, wanted)?;
     if resource.unsigned_abs() == libc::RLIMIT_NOFILE {
         let limit = usize::try_from(wanted.current).unwrap_or(usize::MAX);
