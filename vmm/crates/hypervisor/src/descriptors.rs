@@ -57,6 +57,8 @@ pub(crate) fn first_change(area: &SystemArea, index: u64) -> Option<u64> {
 
 /// Where the touching code lies in the stub page.
 pub(crate) const TOUCHING_CODE: u64 = STUB_PAGE + 16;
+/// The `syscall` that it ends with.
+pub(crate) const TOUCHING_END: u64 = TOUCHING_CODE + 8;
 
 /// Addresses and bytes. The stub is `out SYSCALL_PORT, al; hlt`; further on lies the touching code,
 /// `1: lodsq; mov al, [rax]; dec edx; jnz 1b; syscall`. The rest are traps up to where code may be laid.

@@ -21,12 +21,16 @@ const _: () = assert!(CODE_BEHIND_STUB + MOST_CODE_BYTES as u64 <= PAGE_SIZE);
 
 /// The code of one machine, if it has any.
 #[derive(Debug, Default)]
-pub(crate) struct Inside(OnceLock<InsideCode>);
+pub(crate) struct Inside {
+    code: OnceLock<InsideCode>,
+    /// Whether `syscall` does, once somebody has found out.
+    pub(crate) stays_in_user_code: OnceLock<bool>,
+}
 
 impl Inside {
     pub(crate) fn lay(&self, area: &SystemArea, code: InsideCode) -> Result<(), HypervisorError> {
         let bytes = code.bytes;
-        if bytes.len() > MOST_CODE_BYTES || self.0.set(code).is_err() {
+        if bytes.len() > MOST_CODE_BYTES || self.code.set(code).is_err() {
             return Err(HypervisorError::Stopped(
                 "code for system calls does not fit, or is there already".into(),
             ));
@@ -41,14 +45,14 @@ impl Inside {
     pub(crate) fn may_serve(&self, rax: u64) -> bool {
         // The number is an `int`: the upper half of the register does not count.
         let number = rax as u32;
-        self.0
+        self.code
             .get()
             .is_some_and(|code| code.numbers.contains(&number))
     }
 
     /// Whether a thread that stopped there is in the midst of the code. If so rax becomes what it was at the `syscall`; all else still is.
     pub(crate) fn step_back(&self, registers: &mut Registers) -> bool {
-        let Some(code) = self.0.get() else {
+        let Some(code) = self.code.get() else {
             return false;
         };
         let Some(offset) = registers

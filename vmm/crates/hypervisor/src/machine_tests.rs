@@ -520,3 +520,42 @@ fn segment_bases_that_the_guest_changed_are_found_and_left_to_nobody_else() {
     while vcpu.run(&mut registers).unwrap() == Exit::Interrupted {}
     assert_eq!(registers.rax, 0x7000);
 }
+
+#[test]
+fn whoever_jumps_to_the_stub_changes_nothing() {
+    // mov eax, 39; lea rcx, [rip + 2]; jmp rsi; mov eax, 1; syscall
+    let mut guest = guest(&[
+        0xb8, 39, 0, 0, 0, 0x48, 0x8d, 0x0d, 2, 0, 0, 0, 0xff, 0xe6, 0xb8, 1, 0, 0, 0, 0x0f, 0x05,
+    ]);
+    guest
+        .machine
+        .lay_inside(InsideCode {
+            // mov rdx, cs; jmp rcx
+            bytes: &[0x48, 0x8c, 0xca, 0xff, 0xe1, 0xcc, 0xcc, 0xcc],
+            numbers: vec![39],
+            spans: Vec::new(),
+        })
+        .unwrap();
+    guest.registers.rsi = WINDOW_BYTES;
+    // QEMU's processor does not know the I/O bitmap of a task that is in use.
+    if guest.run() != Exit::Syscall {
+        return;
+    }
+    assert_eq!((guest.registers.rax, guest.registers.rip), (39, CODE + 14));
+    guest.vcpu.serve_inside(true).unwrap();
+    let mut registers = Registers {
+        rip: CODE + 14,
+        ..Registers::default()
+    };
+    // Where `syscall` stays in user code it is served at CPL 3, and the guest runs on into what was never written; else it leaves.
+    let exit = loop {
+        match guest.vcpu.run(&mut registers).unwrap() {
+            Exit::Interrupted => {}
+            exit => break exit,
+        }
+    };
+    match exit {
+        Exit::Syscall => assert_eq!(registers.rax, 1),
+        _ => assert_eq!(registers.rdx & 3, 3),
+    }
+}

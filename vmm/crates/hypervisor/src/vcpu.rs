@@ -6,7 +6,7 @@ use kvm_bindings::{Msrs, kvm_msr_entry, kvm_regs, kvm_sregs, kvm_xsave};
 use kvm_ioctls::{SyncReg, VcpuExit, VcpuFd};
 use vmm_abi::{Errno, Fault, Registers};
 
-use crate::descriptors::{self, FAULT_PORT, SYSCALL_PORT, has_error_code, vector_at};
+use crate::descriptors::{self, FAULT_PORT, SYSCALL_PORT, TOUCHING_END, has_error_code, vector_at};
 use crate::error::kvm;
 use crate::inside::{INSIDE_CODE, Inside};
 use crate::machine::set_entry;
@@ -77,11 +77,16 @@ pub struct Vcpu {
 enum Entry {
     /// To the stub, and out.
     Stub,
-    /// As above, although a call was made that may be served inside, and `syscall` stays in user code.
+    /// As above, although the stub was left from user code for a call that may be served inside.
     StubForNow,
     /// To the code inside.
     Inside,
+    /// To the stub, because `syscall` changes to CPL 0: the code inside must never run there.
+    StubForGood,
 }
+
+/// How often the host may want its attention while it finds out where `syscall` goes.
+const MOST_INTERRUPTED: usize = 64;
 
 impl Vcpu {
     /// `sregs` are those just set: KVM fills the shared registers only when it leaves the guest.
@@ -104,21 +109,49 @@ impl Vcpu {
         }
     }
 
-    /// Whether calls that can be are to be served inside, from the next run on ([`crate::Machine::lay_inside`]). Nobody is told of those.
+    /// Whether calls that can be are to be served inside, from the next run on ([`crate::Machine::lay_inside`]). Nobody is told of those. It may forget a kick,
+    /// so it comes before it is looked for what a kick was for.
     ///
     /// # Errors
-    /// [`HypervisorError::Kvm`] when KVM refuses.
+    /// [`HypervisorError`] when the machine is unusable.
     pub fn serve_inside(&mut self, allowed: bool) -> Result<(), HypervisorError> {
-        let (from, to, address) = if allowed {
-            (Entry::StubForNow, Entry::Inside, INSIDE_CODE)
-        } else {
-            (Entry::Inside, Entry::StubForNow, STUB_PAGE)
-        };
-        if self.entry == from {
-            set_entry(&self.fd, address)?;
-            self.entry = to;
+        match (self.entry, allowed) {
+            (Entry::StubForNow, true) => {
+                self.entry = Entry::StubForGood;
+                if self.stays_in_user_code()? {
+                    set_entry(&self.fd, INSIDE_CODE)?;
+                    self.entry = Entry::Inside;
+                }
+            }
+            (Entry::Inside, false) => {
+                set_entry(&self.fd, STUB_PAGE)?;
+                self.entry = Entry::StubForNow;
+            }
+            _ => {}
         }
         Ok(())
+    }
+
+    /// Whether `syscall` does, by one of the stub page's own: a guest can come to the stub by a jump, too.
+    fn stays_in_user_code(&mut self) -> Result<bool, HypervisorError> {
+        if let Some(stays) = self.inside.stays_in_user_code.get() {
+            return Ok(*stays);
+        }
+        let mut registers = Registers {
+            rip: TOUCHING_END,
+            ..Registers::default()
+        };
+        for _ in 0..MOST_INTERRUPTED {
+            match self.run(&mut registers)? {
+                Exit::Interrupted => {}
+                Exit::Syscall => {
+                    let stays = self.user_mode();
+                    return Ok(*self.inside.stays_in_user_code.get_or_init(|| stays));
+                }
+                Exit::Fault(_) | Exit::PageUnavailable => break,
+            }
+        }
+        Ok(false)
     }
 
     /// Where a kick of the thread that runs it is to be noted; the page lives as long as this vCPU.

@@ -189,6 +189,10 @@ impl Threads {
         task.slept = Duration::ZERO;
         let mut left = Instant::now();
         loop {
+            if let Cpu::Bound(vcpu) = cpu {
+                // Whoever traces is to see all calls.
+                vcpu.serve_inside(trace.mark.load(Ordering::Relaxed) == 0)?;
+            }
             task.before_guest(cpu);
             if task.is_over() {
                 return Ok(());
@@ -196,8 +200,6 @@ impl Threads {
             let Cpu::Bound(vcpu) = cpu else {
                 return Err(HypervisorError::Stopped("no virtual CPU is bound".into()));
             };
-            // Whoever traces is to see all calls.
-            vcpu.serve_inside(trace.mark.load(Ordering::Relaxed) == 0)?;
             let entered = Instant::now();
             let slept = std::mem::take(&mut task.slept);
             counters.served(entered.duration_since(left).saturating_sub(slept));
