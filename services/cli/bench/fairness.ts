@@ -3,6 +3,7 @@ import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
+import { setTimeout } from "node:timers/promises";
 import { Pool } from "undici";
 import { z } from "zod";
 import { PROJECT_ROOT } from "#embedded/unprivileged";
@@ -14,8 +15,8 @@ import { Api } from "../http/api.ts";
 const PAUSE_MS = 20;
 /** The flood is at its height by then, ms. */
 const RISE_MS = 1000;
-/** Calls before any is counted: sandboxes start and code is compiled. */
-const WARM_UP_CALLS = 20;
+/** A flood beforehand that does not count, ms: sandboxes start, and a service that began a moment ago compiles its code, which takes so many calls. */
+const WARM_UP_MS = 6000;
 const HELLO = "examples/hello/index.mjs";
 
 export interface FairnessOptions {
@@ -67,7 +68,6 @@ export async function benchFairness(options: FairnessOptions): Promise<FairnessR
       guests.push(await guest(admin, name));
     const [loud, quiet] = guests as [Guest, Guest];
     const ask = (): Promise<number> => timed(pool, quiet.key);
-    for (let n = 0; n < WARM_UP_CALLS; n++) await ask();
     const alone: number[] = [];
     const beside: number[] = [];
     const total: Counts = { answered: 0, refused: 0, failed: 0 };
@@ -80,28 +80,35 @@ export async function benchFairness(options: FairnessOptions): Promise<FairnessR
           (ms) => into.push(ms),
           () => failures++,
         );
-        await pause(PAUSE_MS);
+        await pause(PAUSE_MS, signal);
       }
     };
-    for (let round = 1; round <= rounds && !signal.aborted; round++) {
-      onProgress(`round ${round} of ${rounds}: alone, then beside ${calls} calls at once`);
-      await measure(alone);
+    const beginFlood = (): ChildProcess => {
       flood = fork(
         join(import.meta.dirname, "flood-process.ts"),
         [admin.url, "/f/hello/", String(calls)],
         { execArgv: ["--disable-warning=ExperimentalWarning"] },
       );
       flood.send(loud.key);
-      await pause(RISE_MS);
-      const before = await countsOf(flood);
+      return flood;
+    };
+    onProgress(`warm-up: ${calls} calls at once`);
+    const warming = beginFlood();
+    await Promise.all([ask(), pause(WARM_UP_MS, signal)]);
+    await end(warming);
+    for (let round = 1; round <= rounds && !signal.aborted; round++) {
+      onProgress(`round ${round} of ${rounds}: alone, then beside ${calls} calls at once`);
+      await measure(alone);
+      const flooding = beginFlood();
+      await pause(RISE_MS, signal);
+      const before = await countsOf(flooding);
       const beganMs = performance.now();
       await measure(beside);
-      const after = await countsOf(flood);
+      const after = await countsOf(flooding);
       floodedMs += performance.now() - beganMs;
       for (const key of ["answered", "refused", "failed"] as const)
         total[key] += after[key] - before[key];
-      await end(flood);
-      flood = undefined;
+      await end(flooding);
     }
     const [a, b] = [distribution(alone, 0), distribution(beside, failures)];
     const meanMs = beside.reduce((sum, ms) => sum + ms, 0) / Math.max(1, beside.length);
@@ -124,7 +131,9 @@ export async function benchFairness(options: FairnessOptions): Promise<FairnessR
   }
 }
 
-const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
+/** Ends early when the run is to end. */
+const pause = (ms: number, signal: AbortSignal): Promise<void> =>
+  setTimeout(ms, undefined, { signal }).catch(() => {});
 
 const ratio = (a: number | null, b: number | null): number | null =>
   a === null || b === null ? null : Math.round((a / b) * 100) / 100;

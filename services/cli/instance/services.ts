@@ -14,6 +14,11 @@ import type { Running, ServiceSpec, StartHooks } from "./supervised.ts";
 export const SERVICE_USER = "cloister";
 const DATABASE_USER = "cloister-db";
 const NODE = `${APP}/node_modules/node-24/bin/node`;
+/**
+ * The young generation in pieces of 8 MB instead of 16: a service under load copies some 12 MB in each collection else, and stands still for 12 ms each
+ * second, 20 at times, which is the p99 of a call that has nothing to do with the load. So it is 4 ms twice as often, for 2 % more processor time.
+ */
+const SERVICE_FLAGS = ["--disable-warning=ExperimentalWarning", "--max-semi-space-size=8"];
 const READY = /"ready":\s*true/;
 const START_BOUND_MS = 30_000;
 /** The gateway waits for its callers, the worker for its invocations; both bound that themselves, this is the last word, ms. */
@@ -178,7 +183,7 @@ async function nodeService(
 ): Promise<Running> {
   const child = spawnAs({
     user: SERVICE_USER,
-    argv: [NODE, "--disable-warning=ExperimentalWarning", `${APP}/services/${name}/main.ts`],
+    argv: [NODE, ...SERVICE_FLAGS, `${APP}/services/${name}/main.ts`],
     // A killed supervisor leaves nobody to drain for.
     pdeathsig: "KILL",
     ...options,
