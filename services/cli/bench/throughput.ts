@@ -17,8 +17,6 @@ import { perRequest, processTimes } from "./process-time.ts";
 
 /** Paths take turns of this length, so that both meet the same weather, s. */
 const TURN_S = 2;
-/** Turns that do not count: connections open, code is compiled, sandboxes become as many as the rate needs. */
-const WARM_UP_TURNS = 1;
 const CONNECTIONS = 100;
 /** Under way at once at most; what is due beyond is dropped. */
 const MOST_AT_ONCE = 400;
@@ -30,7 +28,7 @@ export interface ThroughputReport {
   ratePerSecond?: number;
   callers?: number;
   turnSeconds: number;
-  warmUpTurns: number;
+  warmUpSeconds: number;
   paths: PathThroughput[];
 }
 
@@ -63,6 +61,8 @@ export type Load = { ratePerSecond: number } | { callers: number };
 
 export interface ThroughputOptions {
   seconds: number;
+  /** Of each path, before anything counts: connections open, sandboxes become as many as are needed, and services and sandboxes compile their code. */
+  warmUpSeconds: number;
   load: Load;
   paths: readonly Path[];
   /** A service that runs; one of its own when absent. */
@@ -81,19 +81,27 @@ export async function benchThroughput(options: ThroughputOptions): Promise<Throu
     const paths = options.paths.map((path) => new Measured(path, service, pool));
     for (const path of paths) await path.prepare();
     const turns = Math.max(1, Math.ceil(options.seconds / TURN_S));
-    for (let turn = 0; turn < turns + WARM_UP_TURNS && !options.signal.aborted; turn++)
+    const warmUpTurns = Math.ceil(options.warmUpSeconds / TURN_S);
+    for (let turn = 0; turn < turns + warmUpTurns && !options.signal.aborted; turn++)
       for (let index = 0; index < paths.length; index++) {
         const one = paths[(index + turn) % paths.length] as Measured;
         if (one.reason !== undefined || options.signal.aborted) continue;
-        options.onProgress(`turn ${turn + 1} of ${turns + WARM_UP_TURNS}: ${one.path}`);
-        const left = options.seconds - (turn - WARM_UP_TURNS) * TURN_S;
-        await one.turn(options, Math.min(TURN_S, left), turn >= WARM_UP_TURNS);
+        const counts = turn >= warmUpTurns;
+        options.onProgress(
+          counts
+            ? `turn ${turn - warmUpTurns + 1} of ${turns}: ${one.path}`
+            : `warm-up, turn ${turn + 1} of ${warmUpTurns}: ${one.path}`,
+        );
+        const left = counts
+          ? options.seconds - (turn - warmUpTurns) * TURN_S
+          : options.warmUpSeconds - turn * TURN_S;
+        await one.turn(options, Math.min(TURN_S, left), counts);
       }
     return {
       host: hostFacts(),
       ...options.load,
       turnSeconds: TURN_S,
-      warmUpTurns: WARM_UP_TURNS,
+      warmUpSeconds: options.warmUpSeconds,
       paths: paths.map((one) => one.report()),
     };
   } finally {

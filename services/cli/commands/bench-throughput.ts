@@ -5,6 +5,7 @@ import { ms, printJson, table } from "../terminal/table.ts";
 
 interface ThroughputCommandOptions {
   seconds: number;
+  warmUp: number;
   rate: number;
   callers?: number;
   path?: "container" | "microvm";
@@ -26,11 +27,12 @@ export const registerThroughput = (bench: Command): void => {
     .description(
       "warm calls of examples/hello through HTTP and the queue, paths in turns: at a constant rate (what is due while 400 are under way is dropped and counted), or by callers who each ask again when they have their answer",
     )
+    .option("--seconds <n>", "for each path, in turns of 2 s", between(1, 600), 10)
     .option(
-      "--seconds <n>",
-      "for each path, after one turn of 2 s that does not count",
-      between(1, 600),
-      10,
+      "--warm-up <n>",
+      "seconds for each path before anything counts, in which code is compiled",
+      between(0, 600),
+      20,
     )
     .option("--rate <n>", "calls due each second", between(1, 50_000), 1000)
     .addOption(
@@ -53,6 +55,7 @@ async function throughput(options: ThroughputCommandOptions): Promise<void> {
   for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => abort.abort());
   const report = await benchThroughput({
     seconds: options.seconds,
+    warmUpSeconds: options.warmUp,
     load:
       options.callers === undefined
         ? { ratePerSecond: options.rate }

@@ -106,7 +106,7 @@ describe("compare", { timeout: 300_000 }, () => {
 
   test("bench throughput sends what is due, to both paths, and tells what became of it", async () => {
     const { code, stdout, stderr } = await run(
-      ...["bench", "throughput", "--seconds", "1", "--rate", "40", "--json"],
+      ...["bench", "throughput", "--warm-up", "1", "--seconds", "1", "--rate", "40", "--json"],
       ...["--data-dir", instance.dataDirectory],
     );
     assert.equal(code, 0, stderr);
