@@ -144,9 +144,18 @@ static void interrupts(void) {
     munmap(code, 4096);
 }
 
+// With no register that leads to memory of this program, but the stack pointer.
+static __attribute__((noinline)) void run_alone(uint64_t code) {
+    static uint64_t stack;
+    __asm__ volatile("subq $256, %%rsp; pushq %%rbp; movq %%rsp, %1; xorl %%ebp, %%ebp; xorl %%ecx, %%ecx; xorl %%edi, %%edi; movl $8, %%esi; xorl %%r8d, %%r8d\n"
+                     "xorl %%r9d, %%r9d; xorl %%r10d, %%r10d; xorl %%r11d, %%r11d; xorl %%r12d, %%r12d; xorl %%r13d, %%r13d; xorl %%r14d, %%r14d\n"
+                     "xorl %%r15d, %%r15d; movl $1, %%edx; callq *%%rbx; movq %1, %%rsp; popq %%rbp; addq $256, %%rsp; cld"
+                     : "+b"(code), "+m"(stack) : "a"(-1L) : "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "memory", "cc");
+}
+
 static void holes(void) {
     volatile char *at[] = {(char *)8, (char *)4096, (char *)STUB_PAGE + 4096, (char *)STUB_PAGE + 8192, (char *)STUB_PAGE + 3 * 4096,
-                           (char *)STUB_PAGE + 5 * 4096, (char *)STUB_PAGE + (64 << 20) - 1, (char *)STUB_PAGE + (64 << 20), (char *)0xfee00000, (char *)0xfec00000, (char *)0xa0000,
+                           (char *)STUB_PAGE + 6 * 4096, (char *)STUB_PAGE + (64 << 20) - 1, (char *)STUB_PAGE + (64 << 20), (char *)0xfee00000, (char *)0xfec00000, (char *)0xa0000,
                            (char *)0xe0000000, (char *)(1ULL << 40), (char *)((1ULL << 47) - 8), (char *)(1ULL << 47), (char *)(1ULL << 63), (char *)-8};
     for (unsigned i = 0; i < sizeof at / sizeof *at; i++) {
         volatile char *place = at[i];
@@ -160,8 +169,17 @@ static void holes(void) {
     // The stub page itself may be read and run, never written.
     MUST(FAULTS(*(volatile char *)STUB_PAGE = 1) == SIGSEGV);
     MUST(FAULTS(__asm__ volatile("lock incq (%0)" ::"r"(STUB_PAGE) : "memory")) == SIGSEGV);
-    // It holds a system call as well, so with the number of none; after that it traps.
-    for (int offset = 2; offset < 4096; offset++)
+    // So may what the code in it reads.
+    MUST(FAULTS(*(volatile char *)STUB_PAGE) == 0 && FAULTS(*(volatile char *)(STUB_PAGE + 4 * 4096)) == 0);
+    for (int page = 4; page < 6; page++) {
+        MUST(FAULTS(*(volatile char *)(STUB_PAGE + page * 4096) = 1) == SIGSEGV);
+        MUST(FAULTS(((void (*)(void))(STUB_PAGE + page * 4096))()) == SIGSEGV);
+    }
+    // It holds a system call as well, so with the number of none. Behind that lies code that a program may run from anywhere, to no other end than its own.
+    for (int offset = 64; offset < 64 + 2048; offset++)
+        FAULTS(run_alone(STUB_PAGE + offset));
+    // The rest traps.
+    for (int offset = 2; offset < 4096; offset = offset == 63 ? 64 + 2048 : offset + 1)
         MUST(FAULTS(__asm__ volatile("callq *%0" ::"r"(STUB_PAGE + offset), "a"(-1L), "S"(8L), "d"(1L) : "memory", "rcx", "r11", "cc")) != 0);
     MUST(syscall(SYS_mprotect, STUB_PAGE, 4096L, 7L) == -1 && syscall(SYS_munmap, STUB_PAGE, 4096L) == -1);
     MUST(syscall(SYS_write, 1, STUB_PAGE + 4096, 8L) == -1 && errno == EFAULT);

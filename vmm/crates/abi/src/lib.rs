@@ -1,6 +1,7 @@
 //! Layouts and numbers of the Linux x86-64 system-call interface. No logic lives here.
 
 mod errno;
+pub mod inside;
 mod layout;
 mod numbers;
 mod registers;

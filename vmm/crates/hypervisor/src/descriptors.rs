@@ -4,6 +4,7 @@
 use kvm_bindings::{kvm_dtable, kvm_segment, kvm_sregs};
 use vmm_abi::PAGE_SIZE;
 
+use crate::inside::INSIDE_CODE;
 use crate::system_area::{IDT_PAGE, STUB_PAGE, SystemArea, TOP_TABLE, VCPU_PAGES, VECTOR_PAGE};
 
 /// The one port that user code may write: what `syscall` leads to does so.
@@ -39,6 +40,7 @@ const TASK_LIMIT: u64 = TASK_BYTES + IO_MAP_BYTES - 1;
 
 /// Writes stub, entry points and interrupt descriptor table.
 pub(crate) fn write_shared(area: &SystemArea) {
+    area.write(STUB_PAGE, &[0xcc; PAGE_SIZE as usize]);
     for (address, bytes) in shared() {
         area.write(address, &bytes);
     }
@@ -57,9 +59,9 @@ pub(crate) fn first_change(area: &SystemArea, index: u64) -> Option<u64> {
 pub(crate) const TOUCHING_CODE: u64 = STUB_PAGE + 16;
 
 /// Addresses and bytes. The stub is `out SYSCALL_PORT, al; hlt`; further on lies the touching code,
-/// `1: lodsq; mov al, [rax]; dec edx; jnz 1b; syscall`. The rest are traps up to the end of the page.
+/// `1: lodsq; mov al, [rax]; dec edx; jnz 1b; syscall`. The rest are traps up to where code may be laid.
 fn shared() -> [(u64, Vec<u8>); 3] {
-    let mut stub = vec![0xcc; PAGE_SIZE as usize];
+    let mut stub = vec![0xcc; (INSIDE_CODE - STUB_PAGE) as usize];
     let code = [0xe6, SYSCALL_PORT as u8, 0xf4];
     stub.splice(..code.len(), code);
     let touching = [0x48, 0xad, 0x8a, 0x00, 0xff, 0xca, 0x75, 0xf8, 0x0f, 0x05];

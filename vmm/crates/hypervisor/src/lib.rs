@@ -3,13 +3,14 @@
 //!
 //! Guest physical addresses equal guest virtual ones. Addresses below [`WINDOW_BYTES`] are the
 //! guest's memory; above lie the few pages of the system area (stub, descriptor tables, guest page
-//! tables), of which the guest may run the stub page alone, and read that and the list of pages to touch.
+//! tables), of which the guest may run the stub page alone, and read that, the words of the code in it and the list of pages to touch.
 
 mod bound;
 mod descriptors;
 mod error;
 mod exit;
 mod host_facts;
+mod inside;
 mod kick;
 mod machine;
 mod paging;
@@ -21,6 +22,7 @@ pub use bound::BoundVcpu;
 pub use error::HypervisorError;
 pub use exit::Exit;
 pub use host_facts::{HostFacts, processor_id};
+pub use inside::Words;
 pub use kick::{Kicker, install_kick_handler};
 pub use machine::{Machine, VcpuPlace};
 pub use touching::Touches;

@@ -8,12 +8,14 @@ use kvm_bindings::{
 };
 use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
 use parking_lot::Mutex;
+use vmm_abi::inside::InsideCode;
 use vmm_memory::Mapper;
 use vmm_sys_util::ioctl::ioctl_with_ref;
 use vmm_sys_util::ioctl_iow_nr;
 
 use crate::descriptors;
 use crate::error::kvm;
+use crate::inside::{Inside, Words};
 use crate::paging::Paging;
 use crate::system_area::{MAX_VCPUS, STUB_PAGE, SystemArea};
 use crate::{FpuState, HostFacts, HypervisorError, Vcpu};
@@ -39,6 +41,7 @@ pub struct Machine {
     pub(crate) area: Arc<SystemArea>,
     pub(crate) paging: Arc<Paging>,
     cpuid: kvm_bindings::CpuId,
+    inside: Arc<Inside>,
     pool: Mutex<Pool>,
 }
 
@@ -131,8 +134,24 @@ impl Machine {
             area,
             paging,
             cpuid,
+            inside: Arc::default(),
             pool,
         })
+    }
+
+    /// Lays code that serves system calls within the guest; once. Virtual CPUs that are allowed to ([`Vcpu::serve_inside`]) use it where `syscall`
+    /// stays in user code. What it reads are the [`Machine::words`], which must be right before guest code runs.
+    ///
+    /// # Errors
+    /// [`HypervisorError::Stopped`] for code that does not fit, and a second time.
+    pub fn lay_inside(&self, code: InsideCode) -> Result<(), HypervisorError> {
+        self.inside.lay(&self.area, code)
+    }
+
+    /// What code within the guest reads.
+    #[must_use]
+    pub fn words(&self) -> Words {
+        Words::of(&self.area)
     }
 
     /// What follows changes of guest memory.
@@ -183,7 +202,8 @@ impl Machine {
         let fd = self.vm.create_vcpu(index).map_err(kvm("KVM_CREATE_VCPU"))?;
         let sregs = self.prepare(&fd, index)?;
         zero_counter_offset(&fd);
-        Ok(Vcpu::new(fd, Arc::clone(&self.area), index, sregs))
+        let (area, inside) = (Arc::clone(&self.area), Arc::clone(&self.inside));
+        Ok(Vcpu::new(fd, area, inside, index, sregs))
     }
 
     /// [`Machine::reserve_vcpu`] and [`Machine::take`] in one.
@@ -257,26 +277,39 @@ impl Machine {
             }
             fd.set_xcrs(&xcrs).map_err(kvm("KVM_SET_XCRS"))?;
         }
-        let entry = |index, data| kvm_msr_entry {
-            index,
-            data,
-            ..Default::default()
-        };
-        let list = [
-            entry(MSR_STAR, descriptors::STAR),
-            entry(MSR_LSTAR, STUB_PAGE),
-            entry(MSR_SYSCALL_MASK, descriptors::SYSCALL_MASK),
-        ];
-        let msrs = Msrs::from_entries(&list)
-            .map_err(|_| HypervisorError::Stopped("a list of three MSRs was refused".into()))?;
-        let count = fd.set_msrs(&msrs).map_err(kvm("KVM_SET_MSRS"))?;
-        if count != list.len() {
-            return Err(HypervisorError::Stopped(format!(
-                "KVM takes only {count} of 3 MSRs"
-            )));
-        }
+        set_msrs(
+            fd,
+            &[
+                (MSR_STAR, descriptors::STAR),
+                (MSR_LSTAR, STUB_PAGE),
+                (MSR_SYSCALL_MASK, descriptors::SYSCALL_MASK),
+            ],
+        )?;
         Ok(sregs)
     }
+}
+
+/// Has `syscall` lead to an address of the stub page.
+pub(crate) fn set_entry(fd: &VcpuFd, address: u64) -> Result<(), HypervisorError> {
+    set_msrs(fd, &[(MSR_LSTAR, address)])
+}
+
+fn set_msrs(fd: &VcpuFd, list: &[(u32, u64)]) -> Result<(), HypervisorError> {
+    let entries = list.iter().map(|(index, data)| kvm_msr_entry {
+        index: *index,
+        data: *data,
+        ..Default::default()
+    });
+    let msrs = Msrs::from_entries(&entries.collect::<Vec<_>>())
+        .map_err(|_| HypervisorError::Stopped("a list of MSRs was refused".into()))?;
+    let count = fd.set_msrs(&msrs).map_err(kvm("KVM_SET_MSRS"))?;
+    if count != list.len() {
+        return Err(HypervisorError::Stopped(format!(
+            "KVM takes only {count} of {} MSRs",
+            list.len()
+        )));
+    }
+    Ok(())
 }
 
 /// CPUID 8000_0007, EDX bit 8 (Intel SDM volume 3, 18.17.1).

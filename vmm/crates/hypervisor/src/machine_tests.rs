@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use vmm_abi::inside::{InsideCode, InsideSpan};
 use vmm_abi::{Errno, Fault, Prot, Registers};
 use vmm_memory::{AddressSpace, Backing, Charge, Kind, Limits, MapRequest, Place, Window};
 
@@ -342,6 +343,98 @@ fn kicks_at_any_moment_lose_and_double_nothing() {
     over.store(true, Ordering::Relaxed);
     other.join().unwrap();
     assert!(guest.interrupted > 0);
+}
+
+/// 1: mov eax, 39; syscall; mov rbx, rax; mov eax, 1; syscall; jmp 1b
+const TWO_CALLS: &[u8] = &[
+    0xb8, 39, 0, 0, 0, 0x0f, 0x05, 0x48, 0x89, 0xc3, 0xb8, 1, 0, 0, 0, 0x0f, 0x05, 0xeb, 0xed,
+];
+
+/// A guest whose call 39 is served inside, by what is at rdi, as soon as it has left once.
+fn served_inside() -> Guest {
+    let mut guest = guest(TWO_CALLS);
+    guest
+        .machine
+        .lay_inside(InsideCode {
+            // cmp eax, 39; jne 1f; mov rax, [rdi]; jmp rcx; 1: jmp to the stub
+            bytes: &[
+                0x83, 0xf8, 39, 0x75, 5, 0x48, 0x8b, 0x07, 0xff, 0xe1, 0xeb, 0xb4, 0xcc, 0xcc,
+                0xcc, 0xcc,
+            ],
+            numbers: vec![39],
+            spans: vec![InsideSpan {
+                start: 8,
+                end: 10,
+                number: 39,
+            }],
+        })
+        .unwrap();
+    map(&guest.memory, DATA, Prot::RW);
+    guest.memory.write(DATA, &4711u64.to_le_bytes()).unwrap();
+    guest.registers.rdi = DATA;
+    let start = guest.registers;
+    assert_eq!(guest.run(), Exit::Syscall);
+    assert_eq!((guest.registers.rax, guest.registers.rip), (39, CODE + 7));
+    guest.registers = start;
+    guest
+}
+const DATA: u64 = 0x7f_0000_0000;
+
+/// Runs to the second call; answers what the first one did, and whether it left.
+fn first_call(guest: &mut Guest) -> (u64, bool) {
+    assert_eq!(guest.run(), Exit::Syscall);
+    let left = guest.registers.rax == 39;
+    if left {
+        assert_eq!(guest.registers.rip, CODE + 7);
+        guest.registers.rax = 4711;
+        assert_eq!(guest.run(), Exit::Syscall);
+    }
+    assert_eq!((guest.registers.rax, guest.registers.rip), (1, CODE + 17));
+    (guest.registers.rbx, left)
+}
+
+#[test]
+fn a_call_that_is_served_inside_does_not_leave_while_that_is_allowed() {
+    let mut guest = served_inside();
+    assert_eq!(first_call(&mut guest), (4711, true), "nobody allowed it");
+    guest.vcpu.serve_inside(true).unwrap();
+    // Where `syscall` changes to CPL 0 all leave.
+    let (answer, leaves) = first_call(&mut guest);
+    assert_eq!(answer, 4711);
+    guest.vcpu.serve_inside(false).unwrap();
+    assert_eq!(first_call(&mut guest), (4711, true));
+    guest.vcpu.serve_inside(true).unwrap();
+    assert_eq!(first_call(&mut guest), (4711, leaves));
+    // What it cannot reach is for whoever serves outside.
+    guest.memory.protect(DATA, 4096, Prot::empty()).unwrap();
+    assert_eq!(first_call(&mut guest), (4711, true));
+    guest.memory.protect(DATA, 4096, Prot::RW).unwrap();
+    assert_eq!(first_call(&mut guest), (4711, leaves));
+}
+
+#[test]
+fn kicks_lose_no_call_that_is_served_inside() {
+    let mut guest = served_inside();
+    let kicker = guest.vcpu.kicker();
+    let over = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&over);
+    let other = std::thread::spawn(move || {
+        let mut pause = 0u32;
+        while !seen.load(Ordering::Relaxed) {
+            pause = (pause + 977) % 20_011;
+            for _ in 0..pause {
+                std::hint::spin_loop();
+            }
+            kicker.kick();
+        }
+    });
+    for round in 0..3_000u64 {
+        guest.vcpu.serve_inside(true).unwrap();
+        guest.registers.rbx = round;
+        assert_eq!(first_call(&mut guest).0, 4711);
+    }
+    over.store(true, Ordering::Relaxed);
+    other.join().unwrap();
 }
 
 #[test]

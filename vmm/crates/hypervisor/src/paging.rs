@@ -13,6 +13,7 @@ use vmm_memory::{Mapper, Vma};
 use crate::WINDOW_BYTES;
 use crate::system_area::{
     IDT_PAGE, LIST_PAGE, MAPPED_BYTES, STUB_PAGE, SYSTEM_BASE, SYSTEM_BYTES, SystemArea, TOP_TABLE,
+    VCPU_PAGES, WORDS,
 };
 
 const PRESENT: u64 = 1;
@@ -80,13 +81,14 @@ impl Paging {
         paging.add_slot(0, SYSTEM_BASE, SYSTEM_SLOT_BYTES, host)?;
         let mut page = SYSTEM_BASE;
         while page < SYSTEM_BASE.saturating_add(MAPPED_BYTES) {
-            // Only the stub page and the list are the guest's to see. The descriptor tables and stacks are written
+            // Only the stub page, the words and the list are the guest's to see. The descriptor tables and stacks are written
             // by the processor; the entry points are run by it.
             let flags = match page {
                 STUB_PAGE => USER,
                 LIST_PAGE => USER | NO_EXECUTE,
+                page if (WORDS..VCPU_PAGES).contains(&page) => USER | NO_EXECUTE,
                 IDT_PAGE => NO_EXECUTE,
-                page if page >= crate::system_area::VCPU_PAGES => WRITE | NO_EXECUTE,
+                page if page >= VCPU_PAGES => WRITE | NO_EXECUTE,
                 _ => 0,
             };
             let table = paging.table_of(page)?;

@@ -2,7 +2,7 @@ use std::io;
 use std::ptr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use vmm_abi::{Errno, PAGE_SIZE};
+use vmm_abi::{Errno, PAGE_SIZE, inside};
 
 use crate::{HypervisorError, WINDOW_BYTES};
 
@@ -20,8 +20,10 @@ pub(crate) const IDT_PAGE: u64 = SYSTEM_BASE + PAGE_SIZE;
 pub(crate) const VECTOR_PAGE: u64 = SYSTEM_BASE + 2 * PAGE_SIZE;
 /// The top-level page table.
 pub(crate) const TOP_TABLE: u64 = SYSTEM_BASE + 3 * PAGE_SIZE;
+/// What the code in the stub page reads; the guest may, too.
+pub(crate) const WORDS: u64 = SYSTEM_BASE + 4 * PAGE_SIZE;
 /// Two pages per vCPU: descriptor table with task state, and exception stack.
-pub(crate) const VCPU_PAGES: u64 = SYSTEM_BASE + 4 * PAGE_SIZE;
+pub(crate) const VCPU_PAGES: u64 = WORDS + (inside::WORDS as u64) * 8;
 /// Most vCPUs of one machine.
 pub(crate) const MAX_VCPUS: u64 = 256;
 /// Addresses that the touching code of the stub page is to read from; the guest may read the page, too.

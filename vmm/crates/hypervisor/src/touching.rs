@@ -80,6 +80,8 @@ impl Machine {
         appear: &dyn Fn(Fault) -> bool,
     ) -> Result<(), HypervisorError> {
         let mut vcpu = self.take_vcpu()?;
+        // What it ends with is no system call.
+        vcpu.serve_inside(false)?;
         let mut failed = 0usize;
         for part in addresses.chunks(LISTED) {
             for (place, address) in (0u64..).zip(part) {

@@ -8,6 +8,8 @@ use vmm_abi::{Errno, Fault, Registers};
 
 use crate::descriptors::{self, FAULT_PORT, SYSCALL_PORT, has_error_code, vector_at};
 use crate::error::kvm;
+use crate::inside::{INSIDE_CODE, Inside};
+use crate::machine::set_entry;
 use crate::system_area::{STUB_PAGE, SystemArea};
 use crate::{Exit, HypervisorError};
 
@@ -65,16 +67,58 @@ impl FpuState {
 pub struct Vcpu {
     fd: VcpuFd,
     area: Arc<SystemArea>,
+    inside: Arc<Inside>,
+    entry: Entry,
     index: u64,
+}
+
+/// Where `syscall` leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Entry {
+    /// To the stub, and out.
+    Stub,
+    /// As above, although a call was made that may be served inside, and `syscall` stays in user code.
+    StubForNow,
+    /// To the code inside.
+    Inside,
 }
 
 impl Vcpu {
     /// `sregs` are those just set: KVM fills the shared registers only when it leaves the guest.
-    pub(crate) fn new(mut fd: VcpuFd, area: Arc<SystemArea>, index: u64, sregs: kvm_sregs) -> Self {
+    pub(crate) fn new(
+        mut fd: VcpuFd,
+        area: Arc<SystemArea>,
+        inside: Arc<Inside>,
+        index: u64,
+        sregs: kvm_sregs,
+    ) -> Self {
         fd.sync_regs_mut().sregs = sregs;
         fd.set_sync_valid_reg(SyncReg::Register);
         fd.set_sync_valid_reg(SyncReg::SystemRegister);
-        Self { fd, area, index }
+        Self {
+            fd,
+            area,
+            inside,
+            entry: Entry::Stub,
+            index,
+        }
+    }
+
+    /// Whether calls that can be are to be served inside, from the next run on ([`crate::Machine::lay_inside`]). Nobody is told of those.
+    ///
+    /// # Errors
+    /// [`HypervisorError::Kvm`] when KVM refuses.
+    pub fn serve_inside(&mut self, allowed: bool) -> Result<(), HypervisorError> {
+        let (from, to, address) = if allowed {
+            (Entry::StubForNow, Entry::Inside, INSIDE_CODE)
+        } else {
+            (Entry::Inside, Entry::StubForNow, STUB_PAGE)
+        };
+        if self.entry == from {
+            set_entry(&self.fd, address)?;
+            self.entry = to;
+        }
+        Ok(())
     }
 
     /// Where a kick of the thread that runs it is to be noted; the page lives as long as this vCPU.
@@ -148,7 +192,7 @@ impl Vcpu {
     ) -> Result<Exit, HypervisorError> {
         self.forget_exception()?;
         self.store(registers);
-        if registers.rip == STUB_PAGE {
+        if registers.rip == STUB_PAGE || self.inside.step_back(registers) {
             return Ok(finish_syscall(registers));
         }
         if self.user_mode() {
@@ -259,9 +303,25 @@ impl Vcpu {
         match left {
             // KVM may or may not have stepped over the `out` yet.
             Left::Out(SYSCALL_PORT) if (STUB_PAGE..=STUB_PAGE + 2).contains(&registers.rip) => {
+                if self.entry == Entry::Stub
+                    && self.user_mode()
+                    && self.inside.may_serve(registers.rax)
+                {
+                    self.entry = Entry::StubForNow;
+                }
                 Ok(finish_syscall(registers))
             }
-            Left::Out(FAULT_PORT) => self.fault(registers).map(Exit::Fault),
+            Left::Out(FAULT_PORT) => {
+                let fault = self.fault(registers)?;
+                // An argument of a call that was being served inside cannot be reached there: whoever serves it outside finds out why. Of other
+                // exceptions rip may be that of what comes next.
+                if matches!(fault.vector, Fault::PAGE_FAULT | Fault::GENERAL_PROTECTION)
+                    && self.inside.step_back(registers)
+                {
+                    return Ok(finish_syscall(registers));
+                }
+                Ok(Exit::Fault(fault))
+            }
             // A program's own access to the one port that its task state opens: as to any other.
             Left::Out(_) | Left::In if self.user_mode() => {
                 self.complete_access()?;

@@ -10,6 +10,7 @@ use vmm_memory::AddressSpace;
 
 use vmm_snapshot::LockState;
 
+use crate::inside::Board;
 use crate::locks::{Locks, Range};
 use crate::vfs::{DirEntry, Node};
 use crate::wait::WaitQueue;
@@ -332,12 +333,20 @@ impl OpenFile {
 pub struct FdTable {
     slots: Vec<Option<(Arc<OpenFile>, bool)>>,
     limit: Option<usize>,
+    board: Board,
 }
 
 /// Most descriptors (RLIMIT_NOFILE).
 pub const MAX_FDS: usize = 4096;
 
 impl FdTable {
+    pub(crate) fn new(board: Board) -> Self {
+        Self {
+            board,
+            ..Self::default()
+        }
+    }
+
     /// The description behind a descriptor.
     ///
     /// # Errors
@@ -414,6 +423,7 @@ impl FdTable {
         }
         if self.slots.len() <= index {
             self.slots.resize_with(index.saturating_add(1), || None);
+            self.board.descriptors(self.slots.len());
         }
         if let Some(slot) = self.slots.get_mut(index) {
             *slot = Some((open, cloexec));

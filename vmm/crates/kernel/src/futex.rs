@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use vmm_abi::Errno;
 use vmm_memory::AddressSpace;
 
+use crate::inside::Board;
 use crate::wait::{Parker, Wake};
 
 /// Wakes a waiter whatever bits it waits for.
@@ -32,8 +33,12 @@ impl Waiter {
 /// All waiters of a process, by address.
 #[derive(Debug, Default)]
 pub struct FutexTable {
-    queues: Mutex<HashMap<u64, VecDeque<Arc<Waiter>>>>,
+    queues: Mutex<Queues>,
+    /// Told of each waiter before it looks at its word, and when it is out of its queue.
+    board: Board,
 }
+
+type Queues = HashMap<u64, VecDeque<Arc<Waiter>>>;
 
 fn word(memory: &AddressSpace, address: u64) -> Result<u32, Errno> {
     if address % 4 != 0 {
@@ -43,6 +48,13 @@ fn word(memory: &AddressSpace, address: u64) -> Result<u32, Errno> {
 }
 
 impl FutexTable {
+    pub(crate) fn new(board: Board) -> Self {
+        Self {
+            board,
+            ..Self::default()
+        }
+    }
+
     /// Queues a waiter when the word still holds `expected`. The lock makes this one step to all
     /// wakes, which come after the store they tell of.
     ///
@@ -57,8 +69,11 @@ impl FutexTable {
         parker: &Arc<Parker>,
     ) -> Result<Arc<Waiter>, Errno> {
         let mut queues = self.queues.lock();
-        if word(memory, address)? != expected {
-            return Err(Errno::EAGAIN);
+        self.board.waits(address);
+        let found = word(memory, address);
+        if found != Ok(expected) {
+            self.board.waited(address, 1);
+            return Err(found.err().unwrap_or(Errno::EAGAIN));
         }
         let woken = AtomicBool::new(false);
         let waiter = Arc::new(Waiter {
@@ -80,8 +95,11 @@ impl FutexTable {
         if waiter.woken() {
             return false;
         }
-        queues.retain(|_, queue| {
+        queues.retain(|address, queue| {
+            let before = queue.len();
             queue.retain(|other| !Arc::ptr_eq(other, waiter));
+            let gone = before.saturating_sub(queue.len());
+            self.board.waited(*address, gone as u64);
             !queue.is_empty()
         });
         true
@@ -89,15 +107,10 @@ impl FutexTable {
 
     /// Wakes at most `count` waiters that share a bit with `bits`; answers how many.
     pub fn wake(&self, address: u64, count: u64, bits: u32) -> u64 {
-        Self::wake_locked(&mut self.queues.lock(), address, count, bits)
+        self.wake_locked(&mut self.queues.lock(), address, count, bits)
     }
 
-    fn wake_locked(
-        queues: &mut HashMap<u64, VecDeque<Arc<Waiter>>>,
-        address: u64,
-        count: u64,
-        bits: u32,
-    ) -> u64 {
+    fn wake_locked(&self, queues: &mut Queues, address: u64, count: u64, bits: u32) -> u64 {
         let Some(queue) = queues.get_mut(&address) else {
             return 0;
         };
@@ -114,6 +127,7 @@ impl FutexTable {
         if queue.is_empty() {
             queues.remove(&address);
         }
+        self.board.waited(address, woken);
         woken
     }
 
@@ -137,7 +151,7 @@ impl FutexTable {
         if expected.is_some_and(|expected| expected != value) {
             return Err(Errno::EAGAIN);
         }
-        let woken = Self::wake_locked(&mut queues, from, wake, ANY);
+        let woken = self.wake_locked(&mut queues, from, wake, ANY);
         if from == to {
             return Ok(woken);
         }
@@ -146,6 +160,8 @@ impl FutexTable {
             while (moved.len() as u64) < requeue
                 && let Some(waiter) = queue.pop_front()
             {
+                self.board.waits(to);
+                self.board.waited(from, 1);
                 moved.push_back(waiter);
             }
             if queue.is_empty() {

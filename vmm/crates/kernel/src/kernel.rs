@@ -11,6 +11,7 @@ use vmm_snapshot::ThreadState;
 use crate::file::FdTable;
 use crate::freeze::Freezer;
 use crate::futex::FutexTable;
+use crate::inside::Board;
 use crate::limits::ResourceLimits;
 use crate::loader::GuestClock;
 use crate::locks::Locks;
@@ -142,6 +143,8 @@ pub struct Kernel {
     pub started_ns: AtomicU64,
     /// Processor time of a former monitor that ran this process, nanoseconds, less what this one had used before (modulo 2^64).
     pub processor_ns: AtomicU64,
+    /// What guest code is told.
+    pub(crate) board: Board,
     /// What [`Kernel::trace_mark`] reads; it may be changed from outside at any time.
     pub trace: OnceLock<TraceSlots>,
     /// Makes all threads stand still.
@@ -180,16 +183,18 @@ impl Kernel {
             .map_or(0, |slots| slots.mark.load(Ordering::Relaxed))
     }
 
-    /// A process without program, files or threads. `vfs` gets a reference back, for /proc.
+    /// A process without program, files or threads. `vfs` gets a reference back, for /proc. Of a former process with the same board nothing runs any more.
     pub fn new(
         memory: Arc<AddressSpace>,
         identity: Identity,
+        board: Board,
         vfs: impl FnOnce(Weak<Kernel>) -> Vfs,
     ) -> Arc<Self> {
+        board.begin(&identity);
         Arc::new_cyclic(|me| Self {
             memory,
             vfs: vfs(Weak::clone(me)),
-            files: Mutex::new(FdTable::default()),
+            files: Mutex::new(FdTable::new(board.clone())),
             cwd: Mutex::new(b"/".to_vec()),
             locks: Arc::default(),
             umask: Mutex::new(0o022),
@@ -198,8 +203,8 @@ impl Kernel {
                 ..Threads::default()
             }),
             identity,
-            actions: Mutex::new(Actions::default()),
-            futexes: FutexTable::default(),
+            actions: Mutex::new(Actions::new(board.clone())),
+            futexes: FutexTable::new(board.clone()),
             limits: Mutex::default(),
             alarms: Mutex::default(),
             network: Arc::default(),
@@ -210,6 +215,7 @@ impl Kernel {
             clock: OnceLock::new(),
             started_ns: crate::clock::monotonic_ns().into(),
             processor_ns: AtomicU64::new(0),
+            board,
             trace: OnceLock::new(),
             freezer: Freezer::default(),
             spawner: OnceLock::new(),

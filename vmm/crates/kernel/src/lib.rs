@@ -12,6 +12,7 @@ mod fault;
 mod file;
 mod freeze;
 mod futex;
+mod inside;
 mod kernel;
 mod limits;
 pub mod loader;
@@ -31,6 +32,7 @@ mod wait;
 pub use args::{Args, Ret, SysResult};
 pub use file::{FdTable, File, OpenFile};
 pub use freeze::StillError;
+pub use inside::{Board, BoardWords, code as inside_code};
 pub use kernel::{
     ExitStatus, Identity, Kernel, MAX_THREADS, NewThread, Spawner, ThreadShared, TraceSlots,
 };

@@ -7,7 +7,7 @@ use crate::kernel::MAX_THREADS;
 use crate::loader::STACK_BYTES;
 
 /// How many there are (RLIM_NLIMITS).
-const COUNT: usize = 16;
+pub(crate) const COUNT: usize = 16;
 const INFINITE: u64 = u64::MAX;
 
 /// The limits of a process, by RLIMIT_* number.

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use vmm_abi::*;
 
+use crate::inside::Board;
+
 /// Signals are numbered from 1 to this.
 pub const LAST_SIGNAL: i32 = 64;
 /// Handler values that are no addresses.
@@ -134,18 +136,20 @@ impl Pending {
 pub struct Actions {
     table: Vec<SigAction>,
     pub pending: Pending,
-}
-
-impl Default for Actions {
-    fn default() -> Self {
-        Self {
-            table: vec![SigAction::default(); 65],
-            pending: Pending::default(),
-        }
-    }
+    board: Board,
 }
 
 impl Actions {
+    /// All of them the default.
+    #[must_use]
+    pub fn new(board: Board) -> Self {
+        Self {
+            table: vec![SigAction::default(); 65],
+            pending: Pending::default(),
+            board,
+        }
+    }
+
     /// The action of a signal.
     ///
     /// # Errors
@@ -170,10 +174,13 @@ impl Actions {
             .ok()
             .filter(|n| *n > 0)
             .ok_or(Errno::EINVAL)?;
-        *self.table.get_mut(index).ok_or(Errno::EINVAL)? = SigAction {
+        let action = SigAction {
             mask: action.mask & !unblockable(),
             ..action
         };
+        *self.table.get_mut(index).ok_or(Errno::EINVAL)? = action;
+        let is_default = action == SigAction::default();
+        self.board.default_action(signal, is_default);
         if self.is_ignored(signal) {
             self.pending.discard(signal);
         }
@@ -223,7 +230,7 @@ mod tests {
 
     #[test]
     fn wild_signal_numbers_are_refused() {
-        let mut actions = Actions::default();
+        let mut actions = Actions::new(Board::default());
         for signal in [i32::MIN, -1, 0, 65, i32::MAX, SIGKILL, SIGSTOP] {
             assert_eq!(
                 actions.set(signal, SigAction::default()),

@@ -18,7 +18,7 @@ use vmm_abi::{Errno, Prot, Registers, SIGKILL};
 use vmm_kernel::loader;
 use vmm_kernel::syscalls::{Arg, ROWS};
 use vmm_kernel::vfs::{HostNode, TmpLimits, Vfs, dev_tree, proc_tree, sys_tree, tmp_trees};
-use vmm_kernel::{ExitStatus, Fpu, Identity, Kernel, NewThread, Spawner, Task};
+use vmm_kernel::{Board, ExitStatus, Fpu, Identity, Kernel, NewThread, Spawner, Task};
 use vmm_memory::{
     AddressSpace, Backing, Charge, Kind, Limits, MapRequest, NoMapper, Place, Window,
 };
@@ -88,7 +88,7 @@ fn process(source: &Path) -> Arc<Kernel> {
         memory_bytes: 64 << 20,
         cpus: 1,
     };
-    let kernel = Kernel::new(Arc::new(memory), identity, |kernel| {
+    let kernel = Kernel::new(Arc::new(memory), identity, Board::default(), |kernel| {
         let mut vfs = Vfs::new(root);
         vfs.mount("/dev", dev_tree());
         vfs.mount("/proc", proc_tree(&kernel, 1));

@@ -20,7 +20,7 @@ use crate::command::Options;
 use crate::confine;
 use crate::counters::Counters;
 use crate::order::{self, Hints, Ordered, Stream};
-use crate::process::Ground;
+use crate::process::{self, Ground};
 use crate::report::Totals;
 use crate::reset::{Origin, ResetError, Resets};
 use crate::runner::{self, Threads};
@@ -367,8 +367,10 @@ fn prepare(options: &Options) -> Result<Empty, GuestError> {
     let streams = open_streams(options)?;
     let ticks_khz = machine.guest_ticks_khz()?;
     let failed = |errno| GuestError::Given("the guest's clock".into(), errno);
+    let board = process::board(&machine, &identity)?;
     let ground = Ground {
         memory,
+        board,
         identity,
         root,
         binds,

@@ -1,4 +1,5 @@
 use std::io;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -174,6 +175,7 @@ impl Threads {
         // A guest whose pages the host cannot give, however often it is asked, gets a signal.
         const PATIENCE: u32 = 16;
         let counters = self.totals.counters;
+        let trace = counters.trace();
         let mut unavailable = 0u32;
         if task.take_interrupted() {
             // What a restored thread waits for needs no virtual CPU: most of them never need one.
@@ -194,6 +196,8 @@ impl Threads {
             let Cpu::Bound(vcpu) = cpu else {
                 return Err(HypervisorError::Stopped("no virtual CPU is bound".into()));
             };
+            // Whoever traces is to see all calls.
+            vcpu.serve_inside(trace.mark.load(Ordering::Relaxed) == 0)?;
             let entered = Instant::now();
             let slept = std::mem::take(&mut task.slept);
             counters.served(entered.duration_since(left).saturating_sub(slept));

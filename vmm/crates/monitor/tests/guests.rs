@@ -139,6 +139,22 @@ fn calls(vm: &Said) -> BTreeSet<String> {
     counts.keys().cloned().collect()
 }
 
+/// Programs that call what may be served within the guest.
+const SERVED_INSIDE: [&str; 5] = [
+    "identity",
+    "inside",
+    "process",
+    "refused_privileges",
+    "refused_processes",
+];
+
+fn traced_calls(program: &Program) -> BTreeSet<String> {
+    let folder = TempDir::new().unwrap();
+    let provided = Source::of_environment().provide(Kind::Guests, program, folder.path());
+    assert!(provided.is_some(), "it was there before");
+    calls(&run_in_vm(folder.path(), &["--strace"], program))
+}
+
 fn outcomes() -> Option<&'static [Outcome]> {
     OUTCOMES.as_deref()
 }
@@ -185,10 +201,16 @@ fn every_call_of_the_table_has_a_case() {
         .iter()
         .flat_map(|outcome| outcome.calls.iter().map(String::as_str))
         .collect();
+    // What a guest serves by itself is not counted, but while somebody traces it serves nothing.
+    let traced: BTreeSet<String> = outcomes
+        .iter()
+        .filter(|outcome| SERVED_INSIDE.contains(&outcome.program.name.as_str()))
+        .flat_map(|outcome| traced_calls(&outcome.program))
+        .collect();
     let missing: Vec<&str> = ROWS
         .iter()
         .map(|row| row.name)
-        .filter(|name| !called.contains(name))
+        .filter(|name| !called.contains(name) && !traced.contains(*name))
         .collect();
     assert!(missing.is_empty(), "no program calls {missing:?}");
 }

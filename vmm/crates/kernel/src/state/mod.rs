@@ -14,6 +14,7 @@ use vmm_snapshot::{ProcessState, ThreadState};
 
 pub use self::files::Files;
 use crate::kernel::{Kernel, ThreadShared};
+use crate::limits::ResourceLimits;
 use crate::loader::GuestClock;
 use crate::signal::LAST_SIGNAL;
 use crate::timer::Alarm;
@@ -168,6 +169,9 @@ impl Kernel {
             actions.pending.push(*info).map_err(signals)?;
         }
         drop(actions);
+        if process.limits != ResourceLimits::default().all() {
+            self.board.limits_change();
+        }
         *self.limits.lock() = process
             .limits
             .as_slice()

@@ -4,6 +4,7 @@ use vmm_abi::*;
 
 use super::paths::node_at;
 use crate::args::{Args, DONE, SysResult};
+use crate::kernel::Identity;
 use crate::task::Task;
 
 /// EPERM: no other process and no other program runs in the sandbox.
@@ -12,7 +13,7 @@ pub fn refuse(_task: &mut Task, _args: Args) -> SysResult {
 }
 
 /// ENOSYS, which C libraries take as a sign to use the older call.
-pub fn absent(_task: &mut Task, _args: Args) -> SysResult {
+pub fn absent(_identity: &Identity) -> Result<u64, Errno> {
     Err(Errno::ENOSYS)
 }
 

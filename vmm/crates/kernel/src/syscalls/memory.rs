@@ -24,6 +24,20 @@ const KNOWN_FLAGS: u32 = MAP_SHARED_VALIDATE
 
 /// mmap(2)
 pub fn mmap(task: &mut Task, args: Args) -> SysResult {
+    let fixed = args.flags(3) & (MAP_FIXED | MAP_FIXED_NOREPLACE) != 0;
+    if fixed {
+        // It may take away what is there and then fail.
+        task.kernel.board.unmapped();
+    }
+    let start = map(task, args)?;
+    // Elsewhere nobody but the caller, once it has the answer, knows of it, so that nobody unmaps it meanwhile.
+    if !fixed {
+        task.kernel.board.mapped(start, args.word(1));
+    }
+    Ok(start.into())
+}
+
+fn map(task: &mut Task, args: Args) -> Result<u64, Errno> {
     let (address, len, flags) = (args.word(0), args.word(1), args.flags(3));
     let prot = Task::protection(args.flags(2))?;
     let offset = args.word(5);
@@ -72,7 +86,7 @@ pub fn mmap(task: &mut Task, args: Args) -> SysResult {
         },
     };
     if flags & MAP_ANONYMOUS != 0 {
-        return memory.map(&request).map(Into::into);
+        return memory.map(&request);
     }
     if offset % PAGE_SIZE != 0 {
         return Err(Errno::EINVAL);
@@ -82,7 +96,7 @@ pub fn mmap(task: &mut Task, args: Args) -> SysResult {
         return Err(Errno::EOPNOTSUPP);
     }
     if open.file.is_zero() {
-        return memory.map(&request).map(Into::into);
+        return memory.map(&request);
     }
     let fd = open.file.host_fd().ok_or(Errno::ENODEV)?;
     let allowed = if shared && !open.writable() {
@@ -109,11 +123,12 @@ pub fn mmap(task: &mut Task, args: Args) -> SysResult {
         },
         ..request
     };
-    memory.map(&request).map(Into::into)
+    memory.map(&request)
 }
 
 /// munmap(2)
 pub fn munmap(task: &mut Task, args: Args) -> SysResult {
+    task.kernel.board.unmapped();
     task.memory().unmap(args.word(0), args.word(1))?;
     DONE
 }
@@ -133,6 +148,7 @@ pub fn mremap(task: &mut Task, args: Args) -> SysResult {
     }
     let target = (flags & MREMAP_FIXED != 0).then(|| args.word(4));
     let may_move = flags & MREMAP_MAYMOVE != 0;
+    task.kernel.board.unmapped();
     task.memory()
         .remap(args.word(0), args.word(1), args.word(2), target, may_move)
         .map(Into::into)

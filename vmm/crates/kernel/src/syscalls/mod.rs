@@ -29,6 +29,7 @@ use std::io::Write;
 use vmm_abi::Errno;
 
 use crate::args::{Args, Ret, SysResult};
+use crate::kernel::Identity;
 use crate::task::{Fpu, Task};
 
 pub(crate) use open::named_file;
@@ -44,6 +45,8 @@ pub const PLAIN_TRACE: u64 = u64::MAX;
 #[derive(Clone, Copy)]
 pub enum Handler {
     Plain(fn(&mut Task, Args) -> SysResult),
+    /// The result is always the same in a process, and there is no other effect.
+    Constant(fn(&Identity) -> Result<u64, Errno>),
     WithFpu(fn(&mut Task, Args, &mut dyn Fpu) -> SysResult),
 }
 
@@ -63,8 +66,20 @@ pub(crate) fn dispatch(task: &mut Task, number: u64, args: Args, fpu: &mut dyn F
     };
     match row.handler {
         Handler::Plain(handler) => handler(task, args),
+        Handler::Constant(handler) => handler(&task.kernel.identity).map(Ret::from),
         Handler::WithFpu(handler) => handler(task, args, fpu),
     }
+}
+
+/// Numbers of the calls whose result is always the same in a process, and that have no other effect, with what they leave in rax.
+pub fn constants(identity: &Identity) -> impl Iterator<Item = (u16, u64)> {
+    ROWS.iter().filter_map(|row| match row.handler {
+        Handler::Constant(handler) => {
+            let rax = handler(identity).unwrap_or_else(|errno| errno.to_rax());
+            Some((row.number, rax))
+        }
+        Handler::Plain(_) | Handler::WithFpu(_) => None,
+    })
 }
 
 /// Writes one finished call, in the manner of strace(1).

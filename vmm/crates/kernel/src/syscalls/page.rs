@@ -1,5 +1,6 @@
 use std::fmt::Write as _;
 
+use super::Handler;
 use super::table::{Level, ROWS};
 
 const HEAD: &str = "\
@@ -11,6 +12,9 @@ when this page and the table disagree. A call that is not listed answers ENOSYS.
 - **full**: all that Linux documents and that means anything in a sandbox of one process.
 - **partial**: the note says what is missing; what is missing is refused.
 - **fixed**: always the same answer.
+
+Where `syscall` does not change to CPL 0 (vmm/README.md, \"Kinds of KVM\") the calls marked * are answered without leaving the guest while
+nobody traces them; they are not counted then.
 
 The last column names the host calls a guest can lead the monitor to by that call, beside
 `process_vm_readv` and `process_vm_writev` on itself, by which all arguments are read and written.
@@ -30,9 +34,13 @@ pub fn page() -> String {
             Level::Fixed => "fixed",
         };
         let host = row.host.join(", ");
+        let mark = match row.handler {
+            Handler::Constant(_) => "*",
+            Handler::Plain(_) | Handler::WithFpu(_) => "",
+        };
         let _ = writeln!(
             text,
-            "| {} | {} | {level} | {} | {host} |",
+            "| {} | {}{mark} | {level} | {} | {host} |",
             row.number, row.name, row.note
         );
     }

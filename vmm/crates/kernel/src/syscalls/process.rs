@@ -6,18 +6,19 @@ use vmm_abi::*;
 
 use crate::args::{Args, DONE, SysResult};
 use crate::clock;
+use crate::kernel::Identity;
 use crate::signal::LAST_SIGNAL;
 use crate::task::Task;
 use crate::vfs::random;
 
-/// getpid(2)
-pub fn getpid(task: &mut Task, _args: Args) -> SysResult {
-    Ok(u64::from(task.kernel.identity.pid.unsigned_abs()).into())
+/// getpid(2), getpgrp(2)
+pub fn getpid(identity: &Identity) -> Result<u64, Errno> {
+    Ok(u64::from(identity.pid.unsigned_abs()))
 }
 
 /// getuid(2), getgid(2), geteuid(2), getegid(2), getppid(2)
-pub fn root_id(_task: &mut Task, _args: Args) -> SysResult {
-    DONE
+pub fn root_id(_identity: &Identity) -> Result<u64, Errno> {
+    Ok(0)
 }
 
 /// uname(2): six fields of 65 bytes.
@@ -102,6 +103,7 @@ pub fn setrlimit(task: &mut Task, args: Args) -> SysResult {
 }
 
 fn set_limit(task: &Task, resource: i32, wanted: Rlimit) -> Result<(), Errno> {
+    task.kernel.board.limits_change();
     task.kernel.limits.lock().set(resource, wanted)?;
     if resource.unsigned_abs() == libc::RLIMIT_NOFILE {
         let limit = usize::try_from(wanted.current).unwrap_or(usize::MAX);

@@ -8,6 +8,9 @@ use vmm_memory::AddressSpace;
 use super::{DirEntry, Node};
 use crate::file::File;
 
+/// What C libraries read at once. Linux says 1024; with this each text of a start is one read.
+const BLOCK_BYTES: i64 = 8192;
+
 /// Bytes of a file at the time it is opened.
 pub type Contents = Arc<dyn Fn() -> Result<Vec<u8>, Errno> + Send + Sync>;
 
@@ -52,7 +55,7 @@ impl Node for TextNode {
             ino: self.ino,
             nlink: 1,
             mode: self.mode,
-            blksize: 1024,
+            blksize: BLOCK_BYTES,
             ..Stat::default()
         })
     }
