@@ -37,6 +37,7 @@ import { LostJobs } from "./invoke/lost-jobs.ts";
 import { GatewayMetrics } from "./metrics.ts";
 import { requestProblem } from "./middleware/problems.ts";
 import { Admissions } from "./quota/admissions.ts";
+import { RefusalPace } from "./quota/refusal-pace.ts";
 import { ReplyServer } from "./reply/reply-server.ts";
 import { createGatewayServer } from "./server.ts";
 
@@ -236,6 +237,7 @@ export class GatewayService {
       calls: this.#calls,
       dispatcher: this.#dispatcher,
       admissions: this.#admissions,
+      refusals: new RefusalPace(),
       replyTo,
       queueWaitMs,
       draining,

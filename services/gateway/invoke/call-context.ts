@@ -4,6 +4,7 @@ import type { ErrorCode } from "#errors/catalogue";
 import type { Tracing } from "#telemetry/tracing";
 import type { Dispatcher } from "../dispatch/dispatcher.ts";
 import type { Admissions } from "../quota/admissions.ts";
+import type { RefusalPace } from "../quota/refusal-pace.ts";
 import type { Calls, WaitingCall } from "./calls.ts";
 
 export interface CallOutcome {
@@ -25,6 +26,7 @@ export interface CallContext {
   calls: Pick<Calls<WaitingCall>, "add" | "remove">;
   dispatcher: Pick<Dispatcher, "submit" | "taken" | "answered" | "done">;
   admissions: Pick<Admissions, "enter" | "admit" | "refuseKnown">;
+  refusals: Pick<RefusalPace, "inTurn">;
   /** Where workers bring the answers. */
   replyTo: string;
   /** Longest wait for a worker, ms. */

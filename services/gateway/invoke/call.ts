@@ -166,7 +166,9 @@ export class Call implements CallHandler, TakenCall {
     if (this.#finished) return;
     const error = asCloisterError(cause, this.#context.onProblem);
     this.#finish(error);
-    this.#answer(error);
+    if (error.code === "quota_exceeded" && this.#target && !this.#context.draining())
+      this.#context.refusals.inTurn(this.#target.tenantId, () => this.#answer(error));
+    else this.#answer(error);
   }
 
   /** An answer that cannot be sent may turn out so after it is whole. */

@@ -55,7 +55,8 @@ static inline void catch_faults(void) {
 }
 
 /* The signal that a statement causes, 0 for none. */
-#define FAULTS(...) (fault_signal = 0, sigsetjmp(after_fault, 1) == 0 ? ((void)({ __VA_ARGS__; }), 0) : fault_signal)
+#define FAULTS(...) FAULTS_WITH(1, __VA_ARGS__)
+#define FAULTS_WITH(save_mask, ...) (fault_signal = 0, sigsetjmp(after_fault, save_mask) == 0 ? ((void)({ __VA_ARGS__; }), 0) : fault_signal)
 
 /* Ends at once: the C library's own way out may not survive what was done to it. */
 static inline int still_here(void) {

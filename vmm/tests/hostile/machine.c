@@ -1,6 +1,9 @@
 // What only a kernel may do to a processor, and what no program should: instructions, ports, holes in memory.
 #include "hostile.h"
-#include <ucontext.h>
+
+// Nothing here changes the mask of signals, so none is saved: a fault costs no system call.
+#undef FAULTS
+#define FAULTS(...) FAULTS_WITH(0, __VA_ARGS__)
 
 // By which the stub page leaves.
 #define STUB_PORT 0x50
@@ -8,24 +11,12 @@
 #define PRIVILEGED(text) MUST(FAULTS(__asm__ volatile(text ::: "memory", "rax", "rcx", "rdx", "rbx")) != 0)
 #define ANY(text) FAULTS(__asm__ volatile(text ::: "memory", "rax", "rcx", "rdx", "rbx"))
 
-// Steps over an instruction of one byte: quicker than to jump out.
-static volatile long stepped_over;
-static void step_over(int number, siginfo_t *info, void *context) {
-    (void)number, (void)info;
-    stepped_over++;
-    ((ucontext_t *)context)->uc_mcontext.gregs[REG_RIP]++;
-}
-
 static void ports(void) {
-    struct sigaction action = {.sa_sigaction = step_over, .sa_flags = SA_SIGINFO}, before;
-    sigaction(SIGSEGV, &action, &before);
     for (int port = 0; port < 65536; port++) {
         if (port == STUB_PORT) continue;
-        long faults = stepped_over;
-        __asm__ volatile("outb %%al, %%dx; inb %%dx, %%al" ::"a"(0), "d"(port));
-        MUST(stepped_over == faults + 2);
+        MUST(FAULTS(__asm__ volatile("outb %%al, %%dx" ::"a"(0), "d"(port))) == SIGSEGV);
+        MUST(FAULTS(__asm__ volatile("inb %%dx, %%al" ::"a"(0), "d"(port))) == SIGSEGV);
     }
-    sigaction(SIGSEGV, &before, NULL);
     // The processor lets these through.
     MUST(FAULTS(__asm__ volatile("outb %%al, %%dx" ::"a"(0), "d"(STUB_PORT))) == SIGSEGV);
     MUST(FAULTS(__asm__ volatile("inb %%dx, %%al" ::"a"(0), "d"(STUB_PORT))) == SIGSEGV);
