@@ -41,9 +41,12 @@ fn compile(compiler: &str, source: &Path, link: &[&str], program: &Path) {
             "-o",
         ],
     };
+    // rustc names its parts by source and folder: two links of one source at once would meet in one.
+    let folder = tempfile::tempdir_in(program.parent().unwrap()).unwrap();
+    let made = folder.path().join("made");
     let output = Command::new(compiler)
         .args(options)
-        .arg(program)
+        .arg(&made)
         .arg(source)
         .args(link)
         .output()
@@ -53,4 +56,5 @@ fn compile(compiler: &str, source: &Path, link: &[&str], program: &Path) {
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
+    std::fs::rename(made, program).unwrap();
 }
