@@ -22,7 +22,7 @@ export const registerBenchFairness = (bench: Command): void => {
     bench
       .command("fairness")
       .description(
-        "how long a tenant's few calls take alone and beside another tenant's flood, in turn, against a running service",
+        "how long a tenant's few calls take alone and beside another tenant's flood, in turn, after a flood of 6 s that does not count, against a running service",
       )
       .option("--seconds <n>", "of each part of each round", within(600), 5)
       .option("--rounds <n>", "alone and beside the flood so many times", within(100), 3)

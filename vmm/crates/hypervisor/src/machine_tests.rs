@@ -303,24 +303,42 @@ fn a_large_reserve_is_reached_wherever_it_is_touched_first() {
     assert_eq!(write(&unmap, third + 8), page_fault(third + 8, 6));
 }
 
+/// Kicks of the thread that runs a guest, from another one, until they end.
+struct Kicks {
+    over: Arc<AtomicBool>,
+    kicking: std::thread::JoinHandle<()>,
+}
+
+impl Kicks {
+    fn begin(guest: &Guest) -> Self {
+        let kicker = guest.vcpu.kicker();
+        let over = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&over);
+        let kicking = std::thread::spawn(move || {
+            // Pauses of ever different length, so that kicks come at any point of the way in and out.
+            let mut pause = 0u32;
+            while !seen.load(Ordering::Relaxed) {
+                pause = pause.wrapping_add(977) % 20_011;
+                for _ in 0..pause {
+                    std::hint::spin_loop();
+                }
+                kicker.kick();
+            }
+        });
+        Self { over, kicking }
+    }
+
+    fn end(self) {
+        self.over.store(true, Ordering::Relaxed);
+        self.kicking.join().unwrap();
+    }
+}
+
 #[test]
 fn kicks_at_any_moment_lose_and_double_nothing() {
     // 0: mov eax, 7; syscall; 7: mov [rdi], al
     let mut guest = guest(&[0xb8, 7, 0, 0, 0, 0x0f, 0x05, 0x88, 0x07]);
-    let kicker = guest.vcpu.kicker();
-    let over = Arc::new(AtomicBool::new(false));
-    let seen = Arc::clone(&over);
-    let other = std::thread::spawn(move || {
-        // Pauses of ever different length, so that kicks come at any point of the way in and out.
-        let mut pause = 0u32;
-        while !seen.load(Ordering::Relaxed) {
-            pause = (pause + 977) % 20_011;
-            for _ in 0..pause {
-                std::hint::spin_loop();
-            }
-            kicker.kick();
-        }
-    });
+    let kicks = Kicks::begin(&guest);
     // On processors that take turns a kick seldom finds the guest at work, so more rounds until one has.
     let mut rounds = 0u64;
     while rounds < 3_000 || (guest.interrupted == 0 && rounds < 100_000) {
@@ -340,8 +358,7 @@ fn kicks_at_any_moment_lose_and_double_nothing() {
         assert_eq!((registers.rax, registers.rip), (round, CODE + 7));
         assert_eq!(registers.rsp, round);
     }
-    over.store(true, Ordering::Relaxed);
-    other.join().unwrap();
+    kicks.end();
     assert!(guest.interrupted > 0);
 }
 
@@ -415,26 +432,13 @@ fn a_call_that_is_served_inside_does_not_leave_while_that_is_allowed() {
 #[test]
 fn kicks_lose_no_call_that_is_served_inside() {
     let mut guest = served_inside();
-    let kicker = guest.vcpu.kicker();
-    let over = Arc::new(AtomicBool::new(false));
-    let seen = Arc::clone(&over);
-    let other = std::thread::spawn(move || {
-        let mut pause = 0u32;
-        while !seen.load(Ordering::Relaxed) {
-            pause = (pause + 977) % 20_011;
-            for _ in 0..pause {
-                std::hint::spin_loop();
-            }
-            kicker.kick();
-        }
-    });
+    let kicks = Kicks::begin(&guest);
     for round in 0..3_000u64 {
         guest.vcpu.serve_inside(true).unwrap();
         guest.registers.rbx = round;
         assert_eq!(first_call(&mut guest).0, 4711);
     }
-    over.store(true, Ordering::Relaxed);
-    other.join().unwrap();
+    kicks.end();
 }
 
 #[test]
