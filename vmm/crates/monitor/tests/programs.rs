@@ -258,10 +258,11 @@ fn every_program_is_run() {
     assert_eq!(there, run);
 }
 
-fn compare_rust(link: &[&str]) {
+/// What the compiler makes of the program, on the host and in the micro-VM.
+fn compare_compiled(compiler: &str, source: &str, link: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
-    let source = in_project("vmm/tests/programs/rust/main.rs");
-    let built = compiled::program("rustc", &source, link, &folder.path().join("main"));
+    let source = in_project("vmm/tests/programs").join(source);
+    let built = compiled::program(compiler, &source, link, &folder.path().join("main"));
     if built {
         compare("node24", folder.path(), &["/fn/main"], None);
     }
@@ -269,10 +270,19 @@ fn compare_rust(link: &[&str]) {
 
 #[test]
 fn rust_static() {
-    compare_rust(&["-C", "target-feature=+crt-static"]);
+    compare_compiled(
+        "rustc",
+        "rust/main.rs",
+        &["-C", "target-feature=+crt-static"],
+    );
 }
 
 #[test]
 fn rust_dynamic() {
-    compare_rust(&[]);
+    compare_compiled("rustc", "rust/main.rs", &[]);
+}
+
+#[test]
+fn go_static() {
+    compare_compiled("go", "go/main.go", &[]);
 }

@@ -32,6 +32,7 @@ pub fn program(compiler: &str, source: &Path, link: &[&str], wanted: &Path) -> b
 fn compile(compiler: &str, source: &Path, link: &[&str], program: &Path) {
     let options: &[&str] = match compiler {
         "rustc" => &["--edition", "2024", "-O", "-D", "warnings", "-o"],
+        "go" => &["build", "-o"],
         _ => &[
             "-O1",
             "-Wall",
@@ -44,17 +45,34 @@ fn compile(compiler: &str, source: &Path, link: &[&str], program: &Path) {
     // rustc names its parts by source and folder: two links of one source at once would meet in one.
     let folder = tempfile::tempdir_in(program.parent().unwrap()).unwrap();
     let made = folder.path().join("made");
-    let output = Command::new(compiler)
+    let output = command(compiler)
         .args(options)
         .arg(&made)
         .arg(source)
         .args(link)
         .output()
-        .expect("the compiler is installed");
+        .unwrap_or_else(|error| panic!("{compiler}: {error}; install it"));
     assert!(
         output.status.success(),
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
     std::fs::rename(made, program).unwrap();
+}
+
+fn command(compiler: &str) -> Command {
+    if compiler != "go" {
+        return Command::new(compiler);
+    }
+    // Where its own archive is unpacked to, which not every PATH has.
+    let path = std::env::var("PATH").unwrap_or_default();
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", "exec go \"$@\"", "go"])
+        .env("PATH", format!("{path}:/usr/local/go/bin:/usr/lib/go/bin"))
+        // Static, of the standard library and the toolchain that are there.
+        .env("CGO_ENABLED", "0")
+        .env("GOTOOLCHAIN", "local")
+        .env("GOPROXY", "off");
+    command
 }
