@@ -10,6 +10,7 @@
     reason = "a failed step of a test is to end it; not everything of the shared modules is used"
 )]
 
+mod compiled;
 mod guest_programs;
 mod hanging;
 
@@ -22,7 +23,8 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use guest_programs::{Kind, Program, Source};
+use compiled::Made;
+use guest_programs::{Kind, Program};
 use serde_json::Value;
 use vmm_snapshot::{Snapshot, TRAILER_BYTES, Trailer, decode};
 
@@ -130,7 +132,7 @@ fn restored_an_hour_later(folder: &Path, file: &File) -> String {
 /// The folder that a program is in, and what it is to say; `None` when this run only compiles.
 fn provided(name: &str, is_static: bool) -> Option<(tempfile::TempDir, String)> {
     let folder = tempfile::tempdir().unwrap();
-    let source = Source::of_environment();
+    let source = Made::of_environment();
     let name = name.to_owned();
     let program = Program { name, is_static };
     source.provide(Kind::Frozen, &program, folder.path())?;

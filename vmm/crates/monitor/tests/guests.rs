@@ -8,6 +8,7 @@
     reason = "a failed step of a test is to end it"
 )]
 
+mod compiled;
 mod guest_programs;
 mod hanging;
 
@@ -15,7 +16,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use guest_programs::{Kind, Program, Said, Source, run_here, run_in_vm};
+use compiled::Made;
+use guest_programs::{Kind, Program, Said, run_here, run_in_vm};
 use tempfile::TempDir;
 use vmm_kernel::syscalls::ROWS;
 
@@ -50,7 +52,7 @@ struct Outcome {
 
 /// Every program has run once for all tests; `None` when this run only compiles.
 static OUTCOMES: LazyLock<Option<Vec<Outcome>>> = LazyLock::new(|| {
-    let source = Source::of_environment();
+    let source = Made::of_environment();
     let list: Vec<Program> = source
         .programs(Kind::Guests)
         .into_iter()
@@ -75,7 +77,7 @@ static OUTCOMES: LazyLock<Option<Vec<Outcome>>> = LazyLock::new(|| {
     outcomes.into_iter().collect()
 });
 
-fn outcome(source: &Source, program: &Program) -> Option<Outcome> {
+fn outcome(source: &Made, program: &Program) -> Option<Outcome> {
     let folder = TempDir::new().unwrap();
     let path = source.provide(Kind::Guests, program, folder.path())?;
     let expected = match source.expectation(Kind::Guests, program) {
@@ -150,7 +152,7 @@ const SERVED_INSIDE: [&str; 5] = [
 
 fn traced_calls(program: &Program) -> BTreeSet<String> {
     let folder = TempDir::new().unwrap();
-    let provided = Source::of_environment().provide(Kind::Guests, program, folder.path());
+    let provided = Made::of_environment().provide(Kind::Guests, program, folder.path());
     assert!(provided.is_some(), "it was there before");
     calls(&run_in_vm(folder.path(), &["--strace"], program))
 }
@@ -222,7 +224,7 @@ fn hostile(name: &str, options: &[&str]) -> Option<Said> {
         name: name.into(),
         is_static: false,
     };
-    Source::of_environment().provide(Kind::Hostile, &program, folder.path())?;
+    Made::of_environment().provide(Kind::Hostile, &program, folder.path())?;
     Some(run_in_vm(folder.path(), options, &program))
 }
 

@@ -168,7 +168,10 @@ const NODE: &[&str] = &["/usr/bin/node", "--disable-warning=ExperimentalWarning"
 const PYTHON: &[&str] = &["/usr/bin/python3.11", "-I", "-B", "-X", "utf8"];
 
 fn run(image: &str, file: &str) {
-    if compiled::nothing_else() {
+    if matches!(
+        compiled::Made::of_environment(),
+        compiled::Made::ForOthers(_)
+    ) {
         return;
     }
     let (language, interpreter) = if image.starts_with("node") {

@@ -1,6 +1,6 @@
 //! Programs for guests, compiled as the tests run, or before on another machine.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// A machine without a compiler gets the programs from one that has it: there the tests run with the
@@ -8,25 +8,49 @@ use std::process::Command;
 const COMPILE_INTO: &str = "CLOISTER_GUESTS_COMPILE_INTO";
 const COMPILED_IN: &str = "CLOISTER_GUESTS_COMPILED_IN";
 
-/// Whether compiling is all that is wanted.
-#[allow(dead_code, reason = "only some of the tests do anything else")]
-pub fn nothing_else() -> bool {
-    std::env::var_os(COMPILE_INTO).is_some()
+/// Where the programs are that a test runs.
+#[derive(Debug)]
+pub enum Made {
+    /// Nowhere yet: they are compiled as the test runs.
+    Here,
+    /// Nowhere yet, and they are for another machine: nothing runs.
+    ForOthers(PathBuf),
+    /// In this folder: another machine has compiled them.
+    Before(PathBuf),
+}
+
+impl Made {
+    pub fn of_environment() -> Self {
+        let folder = |name| std::env::var_os(name).map(PathBuf::from);
+        match (folder(COMPILED_IN), folder(COMPILE_INTO)) {
+            (Some(made), _) => Self::Before(made),
+            (None, Some(into)) => Self::ForOthers(into),
+            (None, None) => Self::Here,
+        }
+    }
 }
 
 /// Puts the program to where it is wanted; false when compiling is all that is.
+#[allow(dead_code, reason = "some of the tests have their own compilers")]
 pub fn program(compiler: &str, source: &Path, link: &[&str], wanted: &Path) -> bool {
     let name = source.file_name().unwrap().to_str().unwrap();
     let stored = format!("{compiler}-{name}{}", link.concat());
-    if let Some(made) = std::env::var_os(COMPILED_IN) {
-        std::fs::copy(Path::new(&made).join(stored), wanted).unwrap();
-    } else if let Some(into) = std::env::var_os(COMPILE_INTO) {
-        compile(compiler, source, link, &Path::new(&into).join(stored));
-        return false;
-    } else {
-        compile(compiler, source, link, wanted);
+    match Made::of_environment() {
+        Made::Before(folder) => copy(&folder.join(stored), wanted),
+        Made::ForOthers(into) => {
+            compile(compiler, source, link, &into.join(stored));
+            return false;
+        }
+        Made::Here => compile(compiler, source, link, wanted),
     }
     true
+}
+
+/// In a process of its own: a descriptor of this one that may write to the program goes to whatever another thread starts meanwhile,
+/// until that executes, and for so long Linux does not execute the program (ETXTBSY).
+pub fn copy(from: &Path, to: &Path) {
+    let status = Command::new("cp").arg(from).arg(to).status().unwrap();
+    assert!(status.success(), "{} is not copied", from.display());
 }
 
 fn compile(compiler: &str, source: &Path, link: &[&str], program: &Path) {
@@ -51,7 +75,7 @@ fn compile(compiler: &str, source: &Path, link: &[&str], program: &Path) {
         .arg(source)
         .args(link)
         .output()
-        .unwrap_or_else(|error| panic!("{compiler}: {error}; install it"));
+        .expect("the compiler is installed");
     assert!(
         output.status.success(),
         "{}",

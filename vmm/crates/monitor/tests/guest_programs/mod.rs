@@ -9,12 +9,8 @@ use std::process::{Child, Command, Stdio};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use crate::compiled::{Made, copy};
 use crate::hanging::hangs_after_seconds;
-
-/// A machine without a compiler gets the programs from one that has it: there the tests run with the
-/// first variable and only compile, into the folder it names; here with the second, and take them from it.
-const COMPILE_INTO: &str = "CLOISTER_GUESTS_COMPILE_INTO";
-const COMPILED_IN: &str = "CLOISTER_GUESTS_COMPILED_IN";
 
 /// A folder of vmm/tests: `guests` run on Linux, too; `hostile` do not; `frozen` are frozen and brought back.
 #[derive(Clone, Copy, Debug)]
@@ -55,31 +51,11 @@ impl Program {
     }
 }
 
-/// Programs to run, or to compile for another machine.
-#[derive(Debug)]
-pub enum Source {
-    /// Compiled here, of the C files in vmm/tests.
-    Here,
-    /// The same, for another machine: nothing runs.
-    ForOthers(PathBuf),
-    /// Another machine has compiled them.
-    Made(PathBuf),
-}
-
-impl Source {
-    pub fn of_environment() -> Self {
-        let folder = |name| std::env::var_os(name).map(PathBuf::from);
-        match (folder(COMPILED_IN), folder(COMPILE_INTO)) {
-            (Some(made), _) => Self::Made(made),
-            (None, Some(into)) => Self::ForOthers(into),
-            (None, None) => Self::Here,
-        }
-    }
-
+impl Made {
     /// All programs of a folder, both ways. None is named anywhere, so that none can be forgotten.
     pub fn programs(&self, kind: Kind) -> Vec<Program> {
         let mut list: Vec<Program> = match self {
-            Self::Made(folder) => names(folder)
+            Self::Before(folder) => names(folder)
                 .filter_map(|name| {
                     let name = name.strip_prefix(kind.folder())?.strip_prefix('-')?;
                     // An expectation has an extension, a program has none.
@@ -123,7 +99,7 @@ impl Source {
                 }
                 return None;
             }
-            Self::Made(made) => {
+            Self::Before(made) => {
                 copy(&made.join(program.stored(kind)), &target);
             }
         }
@@ -133,7 +109,7 @@ impl Source {
     /// What it is to print where that is not for Linux to say.
     pub fn expectation(&self, kind: Kind, program: &Program) -> Option<String> {
         let path = match self {
-            Self::Made(made) => made.join(format!("{}.expected", program.stored(kind))),
+            Self::Before(made) => made.join(format!("{}.expected", program.stored(kind))),
             Self::Here | Self::ForOthers(_) => {
                 sources(kind).join(format!("{}.expected", program.name))
             }
@@ -166,13 +142,6 @@ fn compile(kind: Kind, program: &Program, target: &Path) {
         .expect("a C compiler is installed");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{}: {said}", program.title());
-}
-
-/// In a process of its own: a descriptor of this one that may write to the program goes to whatever another thread starts meanwhile,
-/// until that executes, and for so long Linux does not execute the program (ETXTBSY).
-fn copy(from: &Path, to: &Path) {
-    let status = Command::new("cp").arg(from).arg(to).status().unwrap();
-    assert!(status.success(), "{} is not copied", from.display());
 }
 
 /// How a run ended, and what it printed.
