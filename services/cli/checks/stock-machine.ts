@@ -1,10 +1,11 @@
 import { globSync } from "node:fs";
+import { availableParallelism } from "node:os";
 import { basename, dirname, join } from "node:path";
 import { PROJECT_ROOT } from "#embedded/unprivileged";
 import type { Placed } from "#testvm/job";
-import { runInTestMachine } from "#testvm/machine";
+import { type MachineResult, runInTestMachine } from "#testvm/machine";
 import { addCargoResults } from "./cargo-results.ts";
-import { compileGuestPrograms } from "./guest-programs.ts";
+import { compileGuestPrograms, type GuestPrograms } from "./guest-programs.ts";
 import { type Outcome, runProgram } from "./run-check.ts";
 
 /** What cargo tells of a program it built (cargo-build(1), --message-format=json). */
@@ -15,7 +16,7 @@ interface Built {
   crateFolder: string;
 }
 
-/** For all test programs together, seconds: they are emulated, about ten times slower than here, and run beside others. */
+/** For the test programs of one machine together, seconds: they are emulated, about ten times slower than here, and run beside others. */
 const BOUND_SECONDS: Record<Extent, number> = { chosen: 900, all: 4 * 3600 };
 /**
  * Longer than a guest that works takes there, seconds: `hostile/machine.c` and `exhaustion.c` leave the guest 139,000 and 290,000 times, at up to a millisecond
@@ -40,6 +41,11 @@ const OUTSIDE = /^host_calls-[0-9a-f]+$/;
 const ONLY_IF_ALL =
   /^(guests|hostile|programs|snapshots|resets|hostile_resets|uniqueness)-[0-9a-f]+$/;
 
+/** Those that take longest there, longest first: where all run, each has a machine of its own, as many at once as there are processors. */
+const LONGEST = ["programs", "hostile", "resets", "guests", "hostile_resets"];
+/** Machines at once, whose memory the host must have. */
+const MACHINES_AT_ONCE = 4;
+
 export type Extent = "chosen" | "all";
 
 /** $1, $2, ...: a folder and the test program to start in it. A program that fails does not keep the next ones from running. Says how long each took. */
@@ -55,8 +61,8 @@ exit $code
 `;
 
 /**
- * Runs the Rust tests of crates in the test machine, which has cgroup v2 alone and stock KVM: the programs cargo has built here, in one boot. What they
- * read below runtime/ and the images they find at the same paths.
+ * Runs the Rust tests of crates in the test machine, which has cgroup v2 alone and stock KVM: the programs cargo has built here, in one boot or, if all are
+ * wanted, in several. What they read below runtime/ and the images they find at the same paths.
  */
 export async function stockMachineTests(
   crates: readonly string[],
@@ -85,7 +91,60 @@ export async function stockMachineTests(
   const guests = await compileGuestPrograms(tests.map(({ executable }) => executable));
   if ("failure" in guests) return { ...outcome, failed: 1, output: guests.failure };
   using programs = guests;
+  outcome.output = "";
 
+  const waiting = extent === "all" ? batches(tests) : [tests];
+  const failure = new AbortController();
+  const machine = async () => {
+    for (let batch = waiting.shift(); batch; batch = waiting.shift()) {
+      const told = await runBatch(batch, { built, programs, extent, tell, signal: failure.signal });
+      outcome.output += told.printed;
+      const before = outcome.passed + outcome.failed;
+      const failedBefore = outcome.failed;
+      addCargoResults(told.stdout, outcome);
+      // A test ended its process, or none ran at all.
+      const said = outcome.failed > failedBefore;
+      if ((told.exitCode !== 0 && !said) || outcome.passed + outcome.failed === before) {
+        outcome.failed += 1;
+      }
+    }
+  };
+  const machines = Math.min(waiting.length, availableParallelism(), MACHINES_AT_ONCE);
+  const ended = await Promise.allSettled(
+    Array.from({ length: machines }, () =>
+      machine().catch((error: unknown) => {
+        failure.abort(error);
+        throw error;
+      }),
+    ),
+  );
+  for (const one of ended) if (one.status === "rejected") throw failure.signal.reason;
+  return outcome;
+}
+
+/** What runs in one boot each, in the order in which they are to begin. */
+export function batches<Test extends { executable: string }>(tests: readonly Test[]): Test[][] {
+  const place = ({ executable }: Test) =>
+    LONGEST.indexOf(basename(executable).replace(/-[0-9a-f]+$/, ""));
+  const alone = tests.filter((test) => place(test) >= 0).sort((a, b) => place(a) - place(b));
+  const others = tests.filter((test) => place(test) < 0);
+  return [...alone.map((test) => [test]), ...(others.length > 0 ? [others] : [])];
+}
+
+interface Surroundings {
+  /** Everything cargo built: tests run some of it. */
+  built: readonly Built[];
+  programs: GuestPrograms;
+  extent: Extent;
+  tell: (line: string) => void;
+  signal: AbortSignal;
+}
+
+/** One boot: test programs one after another. */
+async function runBatch(
+  tests: readonly Built[],
+  { built, programs, extent, tell, signal }: Surroundings,
+): Promise<MachineResult & { stdout: string; printed: string }> {
   // Apart, so that a line of one is never cut by the other.
   let stdout = "";
   let stderr = "";
@@ -133,26 +192,21 @@ export async function stockMachineTests(
       memoryMiB: MEMORY_MIB,
       onStdout: (chunk) => {
         stdout += chunk.toString("utf8");
-        // All of them take an hour or more: each is told of as it ends.
+        // All of them take half an hour or more: each is told of as it ends.
         if (extent === "all") for (const line of newlyTaken()) tell(line);
       },
       onStderr: (chunk) => {
         stderr += chunk.toString("utf8");
       },
       tell,
+      signal,
     },
   );
-  tell(
-    `boot ${(result.bootMs / 1000).toFixed(1)} s, all ${(result.totalMs / 1000).toFixed(1)} s: ${tests.length} programs`,
-  );
-  tell(taken().join(", "));
-  addCargoResults(stdout, outcome);
-  outcome.output = `${stdout}${stderr}`;
-  // A test ended its process, or none ran at all.
-  if ((result.exitCode !== 0 && outcome.failed === 0) || outcome.passed + outcome.failed === 0) {
-    outcome.failed += 1;
-  }
-  return outcome;
+  const seconds = (ms: number) => (ms / 1000).toFixed(1);
+  const size = tests.length === 1 ? "1 program" : `${tests.length} programs`;
+  tell(`boot ${seconds(result.bootMs)} s, all ${seconds(result.totalMs)} s: ${size}`);
+  if (extent === "chosen") tell(taken().join(", "));
+  return { ...result, stdout, printed: `${stdout}${stderr}` };
 }
 
 function parseArtifact(line: string): Built[] {
