@@ -1,15 +1,12 @@
 import { existsSync } from "node:fs";
 import { cpus } from "node:os";
 import { z } from "zod";
-import { distribution, type Interval, ratioInterval } from "#report/statistics";
 import { type ServingSandbox, wholeAnswer } from "../../worker/sandbox/index.ts";
 import { type HostFacts, hostFacts } from "../host/facts.ts";
 import { type Ground, layGround, type Measured } from "./ground.ts";
+import { figures, PATHS, type Path, type Timed, type WorkloadReport } from "./overhead-figures.ts";
 import { processLauncher } from "./own-modes.ts";
 import { type Mode, type Outcome, type Rounds, runRounds, WARM_UP_ROUNDS } from "./rounds.ts";
-
-const PATHS = ["process", "container", "microvm"] as const;
-type Path = (typeof PATHS)[number];
 
 interface Workload {
   name: string;
@@ -28,37 +25,21 @@ const WORKLOADS: readonly Workload[] = [
   ),
   { name: "startup", image: NODE },
 ];
-export const WORKLOAD_NAMES: readonly string[] = WORKLOADS.map(({ name }) => name);
+/**
+ * How often a sandbox is measured before each path gets a new one. The speed of a process depends on where chance put its stack, heap and pages, and on its
+ * hash seed: bare processes of the same Python differ by 1.1 % (standard deviation of 28), so two that stay could tell no percent of isolation, however
+ * often they are asked.
+ */
+export const ROUNDS_OF_A_SANDBOX = 2;
+/** Calls of a new sandbox that do not count: code is being compiled. */
+const CALLS_BEFORE = 3;
 
-export interface WorkloadReport {
-  name: string;
-  n: number;
-  failures: Record<Path, number>;
-  /** Medians, ms; null when nothing succeeded. */
-  process_ms: number | null;
-  container_ms: number | null;
-  microvm_ms: number | null;
-  /** Of medians, to the bare process. */
-  container_ratio: number | null;
-  microvm_ratio: number | null;
-  /** Where those lie with 95 %, by bootstrap; null for fewer than 5 rounds. */
-  container_interval: Interval | null;
-  microvm_interval: Interval | null;
-  /** Of what least met other work of the machine: the shortest times, or the tenth percentile of slices of some 2 ms where the function tells them. */
-  container_least_ratio: number | null;
-  microvm_least_ratio: number | null;
-  /** Those themselves, ms. */
-  process_least_ms: number | null;
-  container_least_ms: number | null;
-  microvm_least_ms: number | null;
-  /** Of the micro-VM, each time on average; page faults of its monitor, guest memory included. Absent for starts, and where nobody counts. */
-  exits?: Record<string, number>;
-  page_faults?: number;
-}
+export const WORKLOAD_NAMES: readonly string[] = WORKLOADS.map(({ name }) => name);
 
 export interface OverheadReport {
   host: HostFacts;
   warmUpRounds: number;
+  roundsOfASandbox: number;
   workloads: WorkloadReport[];
   unavailable: { path: string; reason: string }[];
   /** The first failure of each workload and path that had one. */
@@ -70,7 +51,7 @@ export interface OverheadOptions extends Rounds {
   workloads?: string[];
 }
 
-/** The same functions on each path, in sandboxes that stay; a start is a fresh one each time. */
+/** The same functions on each path, in sandboxes that stay for some rounds; a start is a fresh one each time. */
 export async function benchOverhead(options: OverheadOptions): Promise<OverheadReport> {
   const workloads = WORKLOADS.filter(({ name }) => options.workloads?.includes(name) ?? true);
   const kvm = existsSync("/dev/kvm");
@@ -100,14 +81,19 @@ export async function benchOverhead(options: OverheadOptions): Promise<OverheadR
   }
   const of = (workload: Workload, path: Path): Timed => {
     const at = measured.findIndex((one) => one.workload === workload && one.path === path);
-    const { times, failures } = outcomes[at] ?? { times: [], failures: [] };
-    return { times, failures, slicesMs: measured[at]?.slicesMs ?? [] };
+    const { times, rounds, failures } = outcomes[at] ?? { times: [], rounds: [], failures: [] };
+    return { times, rounds, failures, slicesMs: measured[at]?.slicesMs ?? new Map() };
   };
   return {
     host: hostFacts(),
     warmUpRounds: WARM_UP_ROUNDS,
+    roundsOfASandbox: ROUNDS_OF_A_SANDBOX,
     workloads: workloads.map((workload) => ({
-      ...figures(workload.name, (path) => of(workload, path)),
+      ...figures(
+        workload.name,
+        (path) => of(workload, path),
+        workload.ask === undefined ? 1 : ROUNDS_OF_A_SANDBOX,
+      ),
       ...measured.find((one) => one.workload === workload && one.path === "microvm")?.work(),
     })),
     unavailable: kvm ? [] : [{ path: "microvm", reason: "/dev/kvm is not there" }],
@@ -120,51 +106,6 @@ export async function benchOverhead(options: OverheadOptions): Promise<OverheadR
   };
 }
 
-/** Runs of one workload on one path, and the slices that its function told of. */
-type Timed = Pick<Outcome, "times" | "failures"> & { slicesMs: readonly number[] };
-
-/** Times and ratios of one workload. */
-export function figures(
-  name: string,
-  of: (path: Path) => Timed,
-): Omit<WorkloadReport, "exits" | "page_faults"> {
-  const intervalOf = (path: Path): Interval | null =>
-    ratioInterval(of(path).times, of("process").times);
-  const [process, container, microvm] = PATHS.map((path) => {
-    const { times, failures, slicesMs } = of(path);
-    const all = distribution(times, failures.length);
-    return { ...all, least_ms: slicesMs.length > 0 ? tenth(slicesMs) : all.min_ms };
-  }) as [Distributed, Distributed, Distributed];
-  const ratio = (part: number | null, whole: number | null): number | null =>
-    part === null || !whole ? null : Math.round((part / whole) * 10_000) / 10_000;
-  return {
-    name,
-    n: process.n,
-    failures: {
-      process: process.failures,
-      container: container.failures,
-      microvm: microvm.failures,
-    },
-    process_ms: process.p50_ms,
-    container_ms: container.p50_ms,
-    microvm_ms: microvm.p50_ms,
-    container_ratio: ratio(container.p50_ms, process.p50_ms),
-    microvm_ratio: ratio(microvm.p50_ms, process.p50_ms),
-    container_interval: intervalOf("container"),
-    microvm_interval: intervalOf("microvm"),
-    process_least_ms: process.least_ms,
-    container_least_ms: container.least_ms,
-    microvm_least_ms: microvm.least_ms,
-    container_least_ratio: ratio(container.least_ms, process.least_ms),
-    microvm_least_ratio: ratio(microvm.least_ms, process.least_ms),
-  };
-}
-type Distributed = ReturnType<typeof distribution> & { least_ms: number | null };
-
-/** The tenth percentile, by nearest rank. */
-const tenth = (values: readonly number[]): number | null =>
-  values.toSorted((a, b) => a - b)[Math.ceil(values.length / 10) - 1] ?? null;
-
 /** What a function answers; times of slices where it only computes. */
 const answerSchema = z.object({
   answer: z.unknown(),
@@ -176,6 +117,7 @@ class Home {
   readonly #ground: Ground;
   readonly #path: Path;
   #serving: ServingSandbox | undefined;
+  #set: number | undefined;
 
   constructor(ground: Ground, path: Path) {
     this.#ground = ground;
@@ -199,8 +141,11 @@ class Home {
     return assigned.initialise(ground.init);
   }
 
-  /** The one that stays. */
-  async serving(): Promise<ServingSandbox> {
+  /** The one that stays for this round and its neighbours. */
+  async serving(round: number): Promise<ServingSandbox> {
+    const set = Math.floor(round / ROUNDS_OF_A_SANDBOX);
+    if (set !== this.#set) await this.close();
+    this.#set = set;
     if (!this.#serving?.alive) this.#serving = await this.fresh();
     return this.#serving;
   }
@@ -226,8 +171,11 @@ class Measurement implements Mode {
   #serving: ServingSandbox | undefined;
   #began: ReturnType<ServingSandbox["work"]> | undefined;
   /** Of all rounds that count. */
-  readonly slicesMs: number[] = [];
+  readonly slicesMs = new Map<number, readonly number[]>();
   #newSlices: number[] = [];
+  #warm: ServingSandbox | undefined;
+  #round = 0;
+  /** That count. */
   #rounds = 0;
   #exits: Record<string, number> = {};
   #pageFaults: number | undefined = 0;
@@ -240,10 +188,17 @@ class Measurement implements Mode {
     this.#found = found;
   }
 
-  async before(): Promise<void> {
-    if (this.workload.ask === undefined) return;
-    this.#serving = await this.#home.serving();
-    this.#began = this.#serving.work();
+  async before(round: number): Promise<void> {
+    const { ask } = this.workload;
+    if (ask === undefined) return;
+    this.#round = round;
+    this.#newSlices = [];
+    const serving = await this.#home.serving(round);
+    if (serving !== this.#warm)
+      for (let call = 0; call < CALLS_BEFORE; call++) await this.#answer(serving, ask);
+    this.#warm = serving;
+    this.#serving = serving;
+    this.#began = serving.work();
   }
 
   async measured(): Promise<void> {
@@ -253,13 +208,18 @@ class Measurement implements Mode {
       return;
     }
     if (!this.#serving) throw new Error("there is no sandbox");
-    const { status, body } = await wholeAnswer(this.#serving, { path: ask, timeoutMs: 60_000 });
+    this.#newSlices = await this.#answer(this.#serving, ask);
+  }
+
+  /** Slices that the function told of; throws when it found what others have not. */
+  async #answer(serving: ServingSandbox, path: string): Promise<number[]> {
+    const { status, body } = await wholeAnswer(serving, { path, timeoutMs: 60_000 });
     if (status !== 200) throw new Error(`answered ${status} ${body.toString("utf8", 0, 200)}`);
     const { answer, slicesMs } = answerSchema.parse(JSON.parse(body.toString("utf8")));
     const text = JSON.stringify(answer);
     this.#found.text ??= text;
     if (text !== this.#found.text) throw new Error(`found ${text}, not ${this.#found.text}`);
-    this.#newSlices = slicesMs;
+    return slicesMs;
   }
 
   async after(): Promise<void> {
@@ -269,9 +229,10 @@ class Measurement implements Mode {
       const { exits, pageFaults } = this.#serving.workSince(this.#began);
       this.#serving = undefined;
       this.#began = undefined;
-      // As with times, the first rounds do not count: code is still being compiled.
-      if (this.#rounds++ < WARM_UP_ROUNDS) return;
-      this.slicesMs.push(...this.#newSlices);
+      // As with times, the first rounds do not count.
+      if (this.#round < 0) return;
+      this.#rounds++;
+      if (this.#newSlices.length > 0) this.slicesMs.set(this.#round, this.#newSlices);
       for (const [reason, count] of Object.entries(exits ?? {}))
         this.#exits[reason] = (this.#exits[reason] ?? 0) + count;
       this.#pageFaults =
@@ -289,8 +250,8 @@ class Measurement implements Mode {
 
   /** Exits and page faults, each time on average. */
   work(): Pick<WorkloadReport, "exits" | "page_faults"> {
-    const rounds = this.#rounds - WARM_UP_ROUNDS;
-    if (rounds <= 0) return {};
+    const rounds = this.#rounds;
+    if (rounds === 0) return {};
     const average = (sum: number): number => Math.round((sum / rounds) * 10) / 10;
     const exits = Object.entries(this.#exits).map(([reason, sum]) => [reason, average(sum)]);
     return {

@@ -15,8 +15,8 @@ export interface RunFacts extends Partial<ProcessFacts> {
 /** One thing that is measured again and again. Only `measured` is timed. */
 export interface Mode {
   name: string;
-  /** Makes ready what a service would have ready before the request comes. */
-  before?(): Promise<void>;
+  /** Makes ready what a service would have ready before the request comes. Rounds that do not count have numbers below 0. */
+  before?(round: number): Promise<void>;
   /** What is timed; throws when it did not do what it should. */
   measured(): Promise<void>;
   /** What can be told of the run that was just measured, besides its time. */
@@ -39,6 +39,8 @@ export interface Rounds {
 /** What came of one mode: a time in ms for each success, a text for each failure. */
 export interface Outcome {
   times: number[];
+  /** The round of each of them, from 0. */
+  rounds: number[];
   failures: string[];
   facts: RunFacts[];
 }
@@ -48,23 +50,30 @@ export interface Outcome {
  * neighbour. Closes the modes. Outcomes are in the order of the modes.
  */
 export async function runRounds(modes: readonly Mode[], options: Rounds): Promise<Outcome[]> {
-  const outcomes: Outcome[] = modes.map(() => ({ times: [], failures: [], facts: [] }));
+  const outcomes: Outcome[] = modes.map(() => ({
+    times: [],
+    rounds: [],
+    failures: [],
+    facts: [],
+  }));
   try {
-    const rounds = options.rounds + WARM_UP_ROUNDS;
-    for (let round = 0; round < rounds && !options.signal.aborted; round++) {
+    const all = options.rounds + WARM_UP_ROUNDS;
+    for (let begun = 0; begun < all && !options.signal.aborted; begun++) {
+      const round = begun - WARM_UP_ROUNDS;
       for (let index = 0; index < modes.length && !options.signal.aborted; index++) {
-        const at = (index + round) % modes.length;
+        const at = (index + begun) % modes.length;
         const [mode, outcome] = [modes[at], outcomes[at]];
         if (!mode || !outcome) continue;
-        const result = await once(mode);
-        if (round < WARM_UP_ROUNDS) continue;
+        const result = await once(mode, round);
+        if (round < 0) continue;
         if (typeof result === "string") outcome.failures.push(result);
         else {
           outcome.times.push(result.ms);
+          outcome.rounds.push(round);
           if (result.facts) outcome.facts.push(result.facts);
         }
       }
-      options.onRound(round + 1, rounds);
+      options.onRound(begun + 1, all);
     }
   } finally {
     for (const mode of modes) await mode.close?.().catch(() => {});
@@ -73,9 +82,12 @@ export async function runRounds(modes: readonly Mode[], options: Rounds): Promis
 }
 
 /** Time of one measurement, or why it failed. */
-async function once(mode: Mode): Promise<{ ms: number; facts: RunFacts | undefined } | string> {
+async function once(
+  mode: Mode,
+  round: number,
+): Promise<{ ms: number; facts: RunFacts | undefined } | string> {
   try {
-    await mode.before?.();
+    await mode.before?.(round);
     const began = performance.now();
     await mode.measured();
     const took = performance.now() - began;

@@ -1,6 +1,6 @@
 import { type Command, InvalidArgumentError, Option } from "commander";
 import type { Path } from "#contracts/function";
-import type { Distribution } from "#report/statistics";
+import type { Distribution, Interval } from "#report/statistics";
 import type { HelloRuntime } from "../bench/ground.ts";
 import type { Rounds } from "../bench/rounds.ts";
 import { EXIT, Failure } from "../failure.ts";
@@ -295,8 +295,10 @@ async function overhead(options: OverheadCommandOptions): Promise<void> {
       ratio === null ? "-" : `${ratio < 1 ? "" : "+"}${((ratio - 1) * 100).toFixed(1)} %`;
     const titles = [
       ...["n", "failures", "process", "container", "over", "of least"],
-      ...["microvm", "over", "95 %", "of least", "exits", "page faults"],
+      ...["microvm", "over", "95 %", "of least", "95 %", "exits", "page faults"],
     ];
+    const between = (found: Interval | null): string =>
+      found ? `${over(found.low)} to ${over(found.high)}` : "-";
     const rows = report.workloads.map((one) => [
       one.name,
       String(one.n),
@@ -307,16 +309,15 @@ async function overhead(options: OverheadCommandOptions): Promise<void> {
       over(one.container_least_ratio),
       ms(one.microvm_ms ?? undefined),
       over(one.microvm_ratio),
-      one.microvm_interval
-        ? `${over(one.microvm_interval.low)} to ${over(one.microvm_interval.high)}`
-        : "-",
+      between(one.microvm_interval),
       over(one.microvm_least_ratio),
+      between(one.microvm_least_interval),
       one.exits ? String(Object.values(one.exits).reduce((sum, count) => sum + count, 0)) : "-",
       String(one.page_faults ?? "-"),
     ]);
     process.stdout.write(table([{ title: "WORKLOAD (ms)" }, ...titles.map(right)], rows));
     process.stdout.write(
-      "\nMedians; over: beyond the bare process, of medians; of least: of what least met other work of the machine. Exits and page faults: of the micro-VM, each time.\n",
+      `\nMedians; over: beyond the bare process in the same round, the median of all; each path has a new sandbox every ${report.roundsOfASandbox} rounds, and 95 % is by bootstrap over those. Of least: of what least met other work of the machine. Exits and page faults: of the micro-VM, each time.\n`,
     );
     for (const { path, reason } of report.unavailable) process.stdout.write(`${path}: ${reason}\n`);
     writeFailures(report.firstFailures);

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { distribution } from "#report/statistics";
 import type { BootReport, ModeReport } from "../bench/boot.ts";
-import { figures } from "../bench/overhead.ts";
+import { figures } from "../bench/overhead-figures.ts";
 import { hostFacts } from "../host/facts.ts";
 import { textbookRows, textbookTable } from "./textbook.ts";
 import { textbookPage } from "./textbook-page.ts";
@@ -23,12 +23,17 @@ function rowsOf(modes: ModeReport[], kvm = true) {
   const boot = { host: hostFacts(), modes } as unknown as BootReport;
   const times = { process: [10, 10], container: [11, 11], microvm: [60, 60] };
   const syscalls = {
-    ...figures("syscalls", (path) => ({ times: times[path], failures: [], slicesMs: [] })),
+    ...figures(
+      "syscalls",
+      (path) => ({ times: times[path], rounds: [0, 1], failures: [], slicesMs: new Map() }),
+      1,
+    ),
     exits: { syscall: 5000 },
   };
   const overhead = {
     host: hostFacts(),
     warmUpRounds: 3,
+    roundsOfASandbox: 2,
     workloads: [syscalls],
     unavailable: [],
     firstFailures: {},

@@ -5,6 +5,9 @@ import {
   medianInterval,
   medianRatio,
   mediansByName,
+  type Pair,
+  pairedInterval,
+  pairedRatio,
   ratioInterval,
 } from "./statistics.ts";
 
@@ -70,6 +73,32 @@ test("the interval of a ratio holds it; equal samples give one around 1; too few
   assert.equal(medianRatio([3], [2]), 1.5);
   assert.equal(medianRatio([], [2]), null);
   assert.equal(medianRatio([3], [0]), null);
+});
+
+test("a pair's ratio knows nothing of a pace that both share", () => {
+  const paces = [1, 1.7, 1, 1.7, 1.7, 1];
+  const pairs = paces.map((pace): Pair => [101 * pace, 100 * pace]);
+  assert.equal(pairedRatio(pairs), 1.01);
+  assert.deepEqual(pairedInterval(pairs.map((pair) => [pair])), { low: 1.01, high: 1.01 });
+  assert.equal(pairedRatio([[1, 0]]), null);
+  assert.equal(pairedInterval([...pairs.slice(0, 4).map((pair) => [pair]), []]), null);
+});
+
+test("where what belongs together is alike, intervals over groups hold the true ratio and those over pairs do not", () => {
+  let [held, apart] = [0, 0];
+  for (let n = 0; n < 40; n++) {
+    // Twenty groups, each with a ratio of its own around 2, which all of its five pairs have but for a little.
+    const own = sample(20, 20, n * 7919);
+    const groups = own.map((ratio, at) =>
+      sample(5, ratio, n * 31 + at).map((value): Pair => [value + (ratio - value) * 0.9, 10]),
+    );
+    const holds = (found: ReturnType<typeof pairedInterval>): boolean =>
+      found !== null && found.low <= 2 && found.high >= 2;
+    if (holds(pairedInterval(groups))) held++;
+    if (holds(pairedInterval(groups.flat().map((pair) => [pair])))) apart++;
+  }
+  assert.ok(held >= 34, `${held} of 40`);
+  assert.ok(apart < held - 6, `${apart} of 40`);
 });
 
 test("the same data give the same interval", () => {

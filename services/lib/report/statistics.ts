@@ -89,6 +89,33 @@ export function medianRatio(part: readonly number[], whole: readonly number[]): 
   return above === null || !below ? null : Math.round((above / below) * 10_000) / 10_000;
 }
 
+/** Two values of the same round: of what is compared, and of what it is compared with. */
+export type Pair = readonly [part: number, whole: number];
+
+/** Median of the pairs' ratios. The pace of a machine that changes between rounds is in both of a pair, and so is in none of them. Null of none. */
+export function pairedRatio(pairs: readonly Pair[]): number | null {
+  const found = median(ratiosOf(pairs));
+  return found === null ? null : Math.round(found * 10_000) / 10_000;
+}
+
+/**
+ * Of that median. What belongs together is drawn again together (the cluster bootstrap; Davison and Hinkley 1997, 3.8): pairs of the same two processes say
+ * as little about other processes as one such pair does. Null for fewer than `LEAST_VALUES` groups that hold a pair.
+ */
+export function pairedInterval(groups: readonly (readonly Pair[])[]): Interval | null {
+  const ratios = groups.map(ratiosOf).filter((group) => group.length > 0);
+  if (ratios.length < LEAST_VALUES) return null;
+  const random = generator(SEED);
+  const resampled = (): number => {
+    const drawn = ratios.flatMap(() => ratios[Math.floor(random() * ratios.length)] ?? []);
+    return percentile(Float64Array.from(drawn).sort(), 0.5) as number;
+  };
+  return interval(Float64Array.from({ length: RESAMPLES }, resampled));
+}
+
+const ratiosOf = (pairs: readonly Pair[]): number[] =>
+  pairs.filter(([, whole]) => whole > 0).map(([part, whole]) => part / whole);
+
 function interval(estimates: Float64Array): Interval {
   estimates.sort();
   const tail = (1 - CONFIDENCE) / 2;
