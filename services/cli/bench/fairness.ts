@@ -6,8 +6,9 @@ import { join } from "node:path";
 import { setTimeout } from "node:timers/promises";
 import { Pool } from "undici";
 import { z } from "zod";
+import type { Path } from "#contracts/function";
 import { PROJECT_ROOT } from "#embedded/unprivileged";
-import { type Distribution, distribution } from "#report/statistics";
+import { ascending, type Distribution, distribution, percentile } from "#report/statistics";
 import { type HostFacts, hostFacts } from "../host/facts.ts";
 import { Api } from "../http/api.ts";
 
@@ -27,6 +28,8 @@ export interface FairnessOptions {
   rounds: number;
   /** The flood's calls at once. */
   calls: number;
+  /** Where the flood's functions run; with several, a round has a part beside each. The quiet tenant's runs in a container. */
+  isolations: readonly Path[];
   signal: AbortSignal;
   onProgress(text: string): void;
 }
@@ -34,9 +37,17 @@ export interface FairnessOptions {
 export interface FairnessReport {
   host: HostFacts;
   calls: number;
-  /** The quiet tenant without the flood, and beside it. */
+  /** The quiet tenant without a flood. */
   alone: Distribution;
+  alone_phases: Phases;
+  floods: FloodReport[];
+}
+
+export interface FloodReport {
+  isolation: Path;
+  /** The quiet tenant beside this flood. */
   beside: Distribution;
+  beside_phases: Phases;
   /** p99 beside the flood, of p99 alone. */
   p99_ratio: number | null;
   p50_ratio: number | null;
@@ -45,8 +56,14 @@ export interface FairnessReport {
   flood_answers_per_quiet_call: number;
 }
 
+/** Phases that follow each other in a call, in the words of `Server-Timing`. */
+const IN_TURN: ReadonlySet<string> = new Set(["admit", "queue", "place", "acquire", "handler"]);
+/** What a call's time went to, each phase by itself, ms; `other` is what none of them holds: the client, the answer's way back. */
+export type Phases = Record<string, { p50_ms: number; p99_ms: number }>;
+
 interface Guest {
   tenant: string;
+  api: Api;
   key: string;
 }
 
@@ -56,79 +73,150 @@ interface Counts {
   failed: number;
 }
 
+interface Timed {
+  ms: number;
+  /** `Server-Timing`. */
+  timing: string;
+}
+
+/** What the quiet tenant's calls took; each phase's times are in no order. */
+class Sample {
+  readonly times: number[] = [];
+  failures = 0;
+  readonly #phases = new Map<string, number[]>();
+
+  add({ ms, timing }: Timed): void {
+    this.times.push(ms);
+    let other = ms;
+    for (const [, name = "", text] of timing.matchAll(/(\w+);dur=([\d.]+)/g)) {
+      if (!IN_TURN.has(name)) continue;
+      const part = Number(text);
+      other -= part;
+      this.#note(name, part);
+    }
+    this.#note("other", other);
+  }
+
+  get distribution(): Distribution {
+    return distribution(this.times, this.failures);
+  }
+
+  get phases(): Phases {
+    const told: Phases = {};
+    for (const [name, all] of this.#phases) {
+      const sorted = ascending(all);
+      const at = (part: number): number =>
+        Math.round((percentile(sorted, part) as number) * 1000) / 1000;
+      told[name] = { p50_ms: at(0.5), p99_ms: at(0.99) };
+    }
+    return told;
+  }
+
+  #note(name: string, ms: number): void {
+    const all = this.#phases.get(name);
+    if (all) all.push(ms);
+    else this.#phases.set(name, [ms]);
+  }
+}
+
+/** One kind of flood: its function, and what there was beside it. */
+interface Flood {
+  readonly isolation: Path;
+  readonly path: string;
+  readonly beside: Sample;
+  readonly total: Counts;
+  ms: number;
+}
+
 /** How long a tenant's few calls take alone and beside another tenant's flood, in turn, against a running service. Two tenants are made for it and deleted. */
 export async function benchFairness(options: FairnessOptions): Promise<FairnessReport> {
-  const { admin, seconds, rounds, calls, signal, onProgress } = options;
+  const { admin, seconds, rounds, calls, isolations, signal, onProgress } = options;
   const run = randomBytes(3).toString("hex");
   const guests: Guest[] = [];
-  let flood: ChildProcess | undefined;
+  let flooding: ChildProcess | undefined;
   const pool = new Pool(admin.url, { connections: 1, pipelining: 1 });
   try {
     for (const name of [`bench-flood-${run}`, `bench-quiet-${run}`])
       guests.push(await guest(admin, name));
     const [loud, quiet] = guests as [Guest, Guest];
-    const ask = (): Promise<number> => timed(pool, quiet.key);
-    const alone: number[] = [];
-    const beside: number[] = [];
-    const total: Counts = { answered: 0, refused: 0, failed: 0 };
-    let floodedMs = 0;
-    let failures = 0;
-    const measure = async (into: number[]): Promise<void> => {
+    await deployHello(quiet, "hello", "container");
+    const floods: Flood[] = [];
+    for (const isolation of isolations) {
+      const name = `hello-${isolation}`;
+      await deployHello(loud, name, isolation);
+      const total = { answered: 0, refused: 0, failed: 0 };
+      floods.push({ isolation, path: `/f/${name}/`, beside: new Sample(), total, ms: 0 });
+    }
+    const alone = new Sample();
+    const measure = async (into: Sample): Promise<void> => {
       const endMs = performance.now() + seconds * 1000;
       while (performance.now() < endMs && !signal.aborted) {
-        await ask().then(
-          (ms) => into.push(ms),
-          () => failures++,
+        await timed(pool, quiet.key).then(
+          (call) => into.add(call),
+          () => into.failures++,
         );
         await pause(PAUSE_MS, signal);
       }
     };
-    const beginFlood = (): ChildProcess => {
-      flood = fork(
+    const begin = ({ path }: Flood): ChildProcess => {
+      flooding = fork(
         join(import.meta.dirname, "flood-process.ts"),
-        [admin.url, "/f/hello/", String(calls)],
+        [admin.url, path, String(calls)],
         { execArgv: ["--disable-warning=ExperimentalWarning"] },
       );
-      flood.send(loud.key);
-      return flood;
+      flooding.send(loud.key);
+      return flooding;
     };
-    onProgress(`warm-up: ${calls} calls at once`);
-    const warming = beginFlood();
-    await Promise.all([ask(), pause(WARM_UP_MS, signal)]);
-    await end(warming);
+    for (const flood of floods) {
+      onProgress(`warm-up: ${calls} calls at once, ${flood.isolation}`);
+      const warming = begin(flood);
+      await Promise.all([timed(pool, quiet.key), pause(WARM_UP_MS, signal)]);
+      await end(warming);
+    }
     for (let round = 1; round <= rounds && !signal.aborted; round++) {
       onProgress(`round ${round} of ${rounds}: alone, then beside ${calls} calls at once`);
       await measure(alone);
-      const flooding = beginFlood();
-      await pause(RISE_MS, signal);
-      const before = await countsOf(flooding);
-      const beganMs = performance.now();
-      await measure(beside);
-      const after = await countsOf(flooding);
-      floodedMs += performance.now() - beganMs;
-      for (const key of ["answered", "refused", "failed"] as const)
-        total[key] += after[key] - before[key];
-      await end(flooding);
+      for (const flood of floods) {
+        const child = begin(flood);
+        await pause(RISE_MS, signal);
+        const before = await countsOf(child);
+        const beganMs = performance.now();
+        await measure(flood.beside);
+        const after = await countsOf(child);
+        flood.ms += performance.now() - beganMs;
+        for (const key of ["answered", "refused", "failed"] as const)
+          flood.total[key] += after[key] - before[key];
+        await end(child);
+      }
     }
-    const [a, b] = [distribution(alone, 0), distribution(beside, failures)];
-    const meanMs = beside.reduce((sum, ms) => sum + ms, 0) / Math.max(1, beside.length);
-    const rate = total.answered / Math.max(1, floodedMs);
     return {
       host: hostFacts(),
       calls,
-      alone: a,
-      beside: b,
-      p99_ratio: ratio(b.p99_ms, a.p99_ms),
-      p50_ratio: ratio(b.p50_ms, a.p50_ms),
-      flood: { ...total, rps: Math.round(rate * 1000) },
-      flood_answers_per_quiet_call: Math.round(rate * meanMs * 10) / 10,
+      alone: alone.distribution,
+      alone_phases: alone.phases,
+      floods: floods.map((flood) => reportOf(flood, alone.distribution)),
     };
   } finally {
-    if (flood) await end(flood);
+    if (flooding) await end(flooding);
     await pool.destroy();
     for (const { tenant } of guests)
       await admin.send("DELETE", `/admin/v1/tenants/${tenant}?force=true`).catch(() => {});
   }
+}
+
+function reportOf({ isolation, beside, total, ms }: Flood, alone: Distribution): FloodReport {
+  const { distribution: b, phases, times } = beside;
+  const meanMs = times.reduce((sum, one) => sum + one, 0) / Math.max(1, times.length);
+  const rate = total.answered / Math.max(1, ms);
+  return {
+    isolation,
+    beside: b,
+    beside_phases: phases,
+    p99_ratio: ratio(b.p99_ms, alone.p99_ms),
+    p50_ratio: ratio(b.p50_ms, alone.p50_ms),
+    flood: { ...total, rps: Math.round(rate * 1000) },
+    flood_answers_per_quiet_call: Math.round(rate * meanMs * 10) / 10,
+  };
 }
 
 /** Ends early when the run is to end. */
@@ -140,13 +228,13 @@ const ratio = (a: number | null, b: number | null): number | null =>
 
 const idSchema = z.object({ id: z.string() });
 const keySchema = z.object({ key: z.string() });
+const json = (body: object): RequestInit => ({
+  body: JSON.stringify(body),
+  headers: { "content-type": "application/json" },
+});
 
-/** A trusted tenant with a key and examples/hello, so that both use what is there in containers and micro-VMs alike. */
+/** A trusted tenant with a key, which no quota limits. */
 async function guest(admin: Api, name: string): Promise<Guest> {
-  const json = (body: object): RequestInit => ({
-    body: JSON.stringify(body),
-    headers: { "content-type": "application/json" },
-  });
   const { id } = await admin.json(
     "POST",
     "/admin/v1/tenants",
@@ -159,28 +247,28 @@ async function guest(admin: Api, name: string): Promise<Guest> {
     keySchema,
     json({ name: "bench", scopes: ["invoke", "deploy", "read"] }),
   );
-  const files = { "index.mjs": readFileSync(join(PROJECT_ROOT, HELLO), "utf8") };
-  const own = new Api({ url: admin.url, key });
-  await own.json(
-    "POST",
-    "/v1/functions",
-    z.object({ version: z.number() }),
-    json({ name: "hello", isolation: "container", files }),
-  );
-  return { tenant: id, key };
+  return { tenant: id, key, api: new Api({ url: admin.url, key }) };
 }
 
-/** Time of one call, ms; rejects unless it was served. */
-async function timed(pool: Pool, key: string): Promise<number> {
+/** examples/hello, where it is wanted. */
+async function deployHello({ api }: Guest, name: string, isolation: Path): Promise<void> {
+  const files = { "index.mjs": readFileSync(join(PROJECT_ROOT, HELLO), "utf8") };
+  const version = z.object({ version: z.number() });
+  await api.json("POST", "/v1/functions", version, json({ name, isolation, files }));
+}
+
+/** Time of one call, ms, and what its answer tells of it; rejects unless it was served. */
+async function timed(pool: Pool, key: string): Promise<Timed> {
   const beganMs = performance.now();
-  const { statusCode, body } = await pool.request({
+  const { statusCode, headers, body } = await pool.request({
     method: "GET",
     path: "/f/hello/",
     headers: { authorization: `Bearer ${key}` },
   });
   await body.dump();
   if (statusCode !== 200) throw new Error(`answered ${statusCode}`);
-  return performance.now() - beganMs;
+  const ms = performance.now() - beganMs;
+  return { ms, timing: String(headers["server-timing"]) };
 }
 
 async function countsOf(flood: ChildProcess): Promise<Counts> {
