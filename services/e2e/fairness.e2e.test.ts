@@ -96,3 +96,69 @@ describe("fairness between tenants", { timeout: 240_000 }, () => {
     }
   });
 });
+
+/** Calls of a flood that wait in the gateway while another tenant calls too. */
+async function heldCalls({ url }: Instance): Promise<number> {
+  const text = await (await fetch(`${url}/metrics`)).text();
+  return Number(/^cloister_gateway_held_calls (\d+)$/m.exec(text)?.[1]);
+}
+
+/** A flood that fills the processors, told by where its calls are and never by time. */
+describe("fairness on busy processors", { timeout: 240_000 }, () => {
+  const callers = 24;
+  let instance: Instance;
+  let loud: Target;
+  let quiet: Target;
+
+  before(async () => {
+    instance = await startInstance({ env: { CLOISTER_PREPARED: "" } });
+    loud = await tenantOf(instance, "loud");
+    quiet = await tenantOf(instance, "quiet");
+    const files = {
+      "index.mjs": `export default { async fetch(request) {
+        const [kind, ms] = new URL(request.url).pathname.slice(1).split("/");
+        if (kind === "sleeps") await new Promise((done) => setTimeout(done, Number(ms)));
+        else for (let turns = 0; turns < Number(ms) * 20_000; turns++) Math.sqrt(turns);
+        return new Response("done");
+      } };`,
+    };
+    for (const isolation of ["container", "microvm"])
+      await deploy(loud, { name: isolation, isolation, memoryMb: 128, files });
+    await deploy(quiet, { name: "few", isolation: "container", memoryMb: 128, files });
+  });
+  after(() => instance?.stop());
+
+  /** How many of a flood's calls were held at moments of its second half, beside another tenant's calls, in ascending order. */
+  async function heldOf(name: string, path: string, calls: number): Promise<number[]> {
+    let left = calls;
+    const held: number[] = [];
+    const flood = Array.from({ length: callers }, async () => {
+      while (left-- > 0) {
+        const response = await call(loud, name, path);
+        assert.equal(response.status, 200, await response.text());
+      }
+    });
+    while (left > 0) {
+      const response = await call(quiet, "few", "/sleeps/1");
+      assert.equal(response.status, 200, await response.text());
+      if (left >= calls / 2) continue;
+      const now = await heldCalls(instance);
+      if (left > 0) held.push(now);
+    }
+    await Promise.all(flood);
+    assert.ok(held.length > 0);
+    return held.sort((a, b) => a - b);
+  }
+
+  for (const name of ["container", "microvm"]) {
+    test(`calls that wait for a processor are held back: ${name}`, async () => {
+      const held = await heldOf(name, "/computes/20", 400);
+      assert.ok((held.at(-1) ?? 0) >= callers / 2, `of ${callers} were held: ${held}`);
+    });
+
+    test(`calls that sleep are not: ${name}`, async () => {
+      const held = await heldOf(name, "/sleeps/200", 300);
+      assert.ok((held[0] ?? callers) < callers / 2, `of ${callers} were held: ${held}`);
+    });
+  }
+});

@@ -140,7 +140,7 @@ export class MeasuredCall implements CallHandler, TakenCall, OpenCall {
   }
 
   onEnd(trailer: Record<string, unknown>): void {
-    this.#delivery.recorded();
+    this.#delivery.whole(trailer);
     const tookMs = performance.now() - this.#beganMs;
     const head = this.#head;
     const measured = measuredRunSchema.safeParse(trailer.measured);

@@ -175,20 +175,22 @@ test("a flood waits in turn with others: a few of its calls are served before an
   assert.ok(last < 16, `the five calls were served after ${last - 4} of the flood's 40`);
 });
 
-test("while another tenant's call is under way a flood has fewer at the nodes, and as many as before when it has ended", async () => {
+/** Ends an answer that was under way for so many ms, all of which was waiting. */
+type Waited = (served: Parameters<Behaviour>[0], ms: number) => void;
+
+async function fewerBesideAnother(waited: Waited): Promise<void> {
   const worker = await node("node_shared", { concurrency: 60, processors: 12 });
   const quietOver = Promise.withResolvers<void>();
   const quietCame = Promise.withResolvers<void>();
   let holding = false;
   const held: (() => void)[] = [];
-  // Nothing of its time is a function's work, as told by its answers' phases: all of it is waiting.
   worker.behaviours.set("/flood", async (served) => {
+    const beganMs = performance.now();
     await new Promise<void>((resolve) => {
       if (holding) held.push(resolve);
       else setTimeout(resolve, 5);
     });
-    served.reply.head(headOf(200, [], { phases: { handler_ms: 0 } }));
-    served.reply.end({ handlerMs: 0 });
+    waited(served, performance.now() - beganMs);
   });
   worker.behaviours.set("/quiet", async (served) => {
     quietCame.resolve();
@@ -229,7 +231,28 @@ test("while another tenant's call is under way a flood has fewer at the nodes, a
   await Promise.all(flood);
   // One for each processor, or one for each second, and what little of an answer's own time counts as work.
   assert.ok(alone >= 12 && after >= 12 && beside >= 6 && beside <= 9, `${[alone, beside, after]}`);
-});
+
+  // It is known still when all of it has ended and it comes again.
+  holding = true;
+  const again = Array.from({ length: callers }, () => rig.fetch("/f/any/flood"));
+  const anew = await atNode();
+  holding = false;
+  for (const letGo of held.splice(0)) letGo();
+  for (const response of await Promise.all(again)) assert.equal(response.status, 200);
+  assert.ok(anew >= 6 && anew <= 15, `${anew}`);
+}
+
+test("while another tenant's call is under way a flood of calls that wait for their functions has fewer at the nodes, and as many as before when it has ended", () =>
+  fewerBesideAnother(({ reply }) => {
+    reply.head(headOf(200, [], { phases: { handler_ms: 0 } }));
+    reply.end({ handlerMs: 0 });
+  }));
+
+test("so has a flood of calls whose functions wait for a processor", () =>
+  fewerBesideAnother(({ reply }, ms) => {
+    reply.head(headOf(200, [], { phases: { handler_ms: ms } }));
+    reply.end({ handlerMs: ms, stalled: 1 });
+  }));
 
 test("what waits is bounded: a tenant's calls over it are a 429, all tenants' a 503, and both say when to come again", async () => {
   const begin = Promise.withResolvers<void>();

@@ -32,6 +32,8 @@ export interface Passage {
   sentMs: number;
   /** How long it waited at the node; unknown for one that needed a start. */
   waitedMs: number | undefined;
+  /** The share of the rest of its time in which its sandbox waited for a processor. */
+  stalled: number;
 }
 
 /** The nodes that can serve a demand, and what waits for room at one of them. Demands that the same nodes serve share it. */
@@ -60,6 +62,8 @@ const MIXED_MS = 30_000;
 const SLACK_PER_PROCESSOR = 1;
 /** With more calls at a node for each of its processors, one that comes later waits there in any case. */
 const CROWD_PER_PROCESSOR = 8;
+/** Tenants without calls at nodes of whom it is still known what theirs do. */
+const FLOWS_KNOWN = 1000;
 const DEMANDS_KNOWN = 5000;
 const VERSIONS_KNOWN = 10_000;
 
@@ -78,6 +82,8 @@ export class Dispatcher {
   /** By what the caller wishes. */
   readonly #demands = new WeakMap<CallTarget, Map<Path | undefined, Demand>>();
   readonly #flows = new Map<string, TenantFlow>();
+  /** Those with no call at a node, in the order in which they ended: a flood that is held back has none at times, and is to be known still. */
+  readonly #idle = new Map<string, TenantFlow>();
   /** Where a version was served last. */
   readonly #lastAt = new Map<string, string>();
   #latestTenant: string | undefined;
@@ -115,6 +121,7 @@ export class Dispatcher {
       queued: undefined,
       sentMs: 0,
       waitedMs: undefined,
+      stalled: 0,
     };
     const room = group.waiting.of(tenantId) === 0 ? this.#roomFor(group, passage, now) : undefined;
     if (room) {
@@ -140,6 +147,11 @@ export class Dispatcher {
     if (start === "warm" || start === "reset")
       passage.waitedMs = performance.now() - passage.sentMs - (phases.handler_ms ?? 0);
     if (this.#rooms.size > 1) this.#remember(passage.ticket.job.versionId, passage.room);
+  }
+
+  /** Its worker has told which share of its time its sandbox waited for a processor, from 0 to 1. */
+  stalled(passage: Passage, share: number): void {
+    passage.stalled = share;
   }
 
   /** It has ended, in whatever way. */
@@ -294,15 +306,23 @@ export class Dispatcher {
 
   /** Whether another call of the tenant would only make others wait longer. */
   #standsInTheWay({ rooms }: NodeGroup, tenant: string, now: number): boolean {
-    const flow = this.#flows.get(tenant);
+    const active = this.#flows.get(tenant);
+    const flow = active ?? this.#knownFlow(tenant, now);
     if (!flow) return false;
+    const tenants = this.#flows.size + (active ? 0 : 1);
     let processors = 0;
     let mixed = now - this.#mixedMs < MIXED_MS;
     for (const { node } of rooms) {
       processors += node.beat.processors;
       mixed ||= node.beat.tenants > 1;
     }
-    return mixed && flow.full(Math.max(1, (SLACK_PER_PROCESSOR * processors) / this.#flows.size));
+    return mixed && flow.full(Math.max(1, (SLACK_PER_PROCESSOR * processors) / tenants));
+  }
+
+  /** What was known of a tenant that has no call at a node. */
+  #knownFlow(tenant: string, now: number): TenantFlow | undefined {
+    const flow = this.#idle.get(tenant);
+    return flow && now - flow.idleMs < MIXED_MS ? flow : undefined;
   }
 
   #send(passage: Passage, room: NodeRoom<Passage>, now: number): void {
@@ -314,7 +334,8 @@ export class Dispatcher {
     room.add(passage, job.tenantId);
     let flow = this.#flows.get(job.tenantId);
     if (!flow) {
-      flow = new TenantFlow();
+      flow = this.#knownFlow(job.tenantId, now) ?? new TenantFlow();
+      this.#idle.delete(job.tenantId);
       this.#flows.set(job.tenantId, flow);
     }
     flow.underWay++;
@@ -333,8 +354,14 @@ export class Dispatcher {
     if (!flow) return;
     flow.underWay--;
     if (passage.waitedMs !== undefined)
-      flow.ended(performance.now() - passage.sentMs, passage.waitedMs);
-    if (flow.underWay === 0) this.#flows.delete(tenantId);
+      flow.ended(performance.now() - passage.sentMs, passage.waitedMs, passage.stalled);
+    if (flow.underWay > 0) return;
+    this.#flows.delete(tenantId);
+    flow.idleMs = performance.now();
+    this.#idle.set(tenantId, flow);
+    if (this.#idle.size <= FLOWS_KNOWN) return;
+    const longest = this.#idle.keys().next().value;
+    if (longest !== undefined) this.#idle.delete(longest);
   }
 
   /** Gives what waits to nodes with room. Groups that share nodes begin in turn. */

@@ -8,22 +8,29 @@ const MEMORY = 0.98;
 export class TenantFlow {
   /** Calls at nodes. */
   underWay = 0;
+  /** When the last of them ended, as long as there is none. */
+  idleMs = 0;
   #workedMs = 0;
   #totalMs = 0;
 
-  /** A call has ended that was at its node for `totalMs`, of which it waited `waitedMs`. */
-  ended(totalMs: number, waitedMs: number): void {
+  /**
+   * A call has ended that was at its node for `totalMs`, of which it waited `waitedMs` until its function had it, and then for a processor the share
+   * `stalled` of the rest. Without that share a flood would seem to work the more of its time, the more of its calls are let in and take the
+   * processors from each other.
+   */
+  ended(totalMs: number, waitedMs: number, stalled = 0): void {
     this.#totalMs = this.#totalMs * MEMORY + totalMs;
-    this.#workedMs = this.#workedMs * MEMORY + Math.max(0, totalMs - waitedMs);
+    const workedMs = Math.max(0, totalMs - waitedMs) * (1 - stalled);
+    this.#workedMs = this.#workedMs * MEMORY + workedMs;
   }
 
-  /** Calls that work at once, on average; all, as long as nothing is known. */
-  get atWork(): number {
-    return this.#totalMs === 0 ? this.underWay : (this.underWay * this.#workedMs) / this.#totalMs;
+  /** The share of its calls' time at nodes in which they work; all of it, as long as nothing is known. */
+  get working(): number {
+    return this.#totalMs === 0 ? 1 : this.#workedMs / this.#totalMs;
   }
 
-  /** Whether `slack` calls wait at the nodes already. */
+  /** Whether with one more under way more than `slack` calls would wait at the nodes, on average. One may always be under way. */
   full(slack: number): boolean {
-    return this.underWay >= Math.max(1, this.atWork + slack);
+    return this.underWay > 0 && (this.underWay + 1) * (1 - this.working) > slack;
   }
 }

@@ -24,7 +24,7 @@ export interface OpenCall extends WaitingCall {
 /** What a call needs of its gateway. */
 export interface CallContext {
   calls: Pick<Calls<WaitingCall>, "add" | "remove">;
-  dispatcher: Pick<Dispatcher, "submit" | "taken" | "answered" | "done">;
+  dispatcher: Pick<Dispatcher, "submit" | "taken" | "answered" | "stalled" | "done">;
   admissions: Pick<Admissions, "enter" | "admit" | "refuseKnown">;
   refusals: Pick<RefusalPace, "inTurn">;
   /** Where workers bring the answers. */

@@ -232,8 +232,8 @@ export class Call implements CallHandler, TakenCall {
     else this.#writer.data(bytes);
   }
 
-  onEnd(): void {
-    this.#delivery.recorded();
+  onEnd(trailer: Record<string, unknown>): void {
+    this.#delivery.whole(trailer);
     if (this.#finished) return;
     this.#finish(undefined);
     this.#writer.end();

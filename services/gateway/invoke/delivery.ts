@@ -107,6 +107,13 @@ export class Delivery {
     this.#unrecorded = undefined;
   }
 
+  /** The same, of an answer that is whole. */
+  whole({ stalled }: Record<string, unknown>): void {
+    this.recorded();
+    if (this.#passage && typeof stalled === "number" && stalled >= 0 && stalled <= 1)
+      this.#context.dispatcher.stalled(this.#passage, stalled);
+  }
+
   /** The connection to its worker is gone. A caller that has gone before waits for nothing, its record does. */
   down(): void {
     if (this.#ended) this.#recordLoss();

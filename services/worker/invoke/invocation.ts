@@ -78,6 +78,7 @@ export class Invocation implements AnswerHandler, CallerHandler {
   #work: InvocationOutcome["work"] = {};
   readonly #spans: InvocationSpans | undefined;
   #measured: MeasuredRun | undefined;
+  #stalled: number | undefined;
 
   constructor(context: InvocationContext, job: InvocationJob) {
     this.#context = context;
@@ -338,6 +339,7 @@ export class Invocation implements AnswerHandler, CallerHandler {
       this.#phases.reply_ms = sinceMs(this.#headAt);
       this.#reply?.end({
         ...(handlerMs === undefined ? {} : { handlerMs }),
+        ...(this.#stalled === undefined ? {} : { stalled: this.#stalled }),
         // The head has told the phases, but for the last one; only a comparison shows that.
         ...(this.#job.compare ? { phases: this.#phases } : {}),
         ...(this.#measured ? { measured: this.#measured } : {}),
@@ -498,6 +500,7 @@ export class Invocation implements AnswerHandler, CallerHandler {
   #meter(lease: Lease): void {
     const { sandbox } = lease;
     this.#cpuMs = sandbox.cpuDeltaMs();
+    this.#stalled = sandbox.processorWait(this.#cpuMs);
     this.#memoryPeakBytes ??= sandbox.memoryPeakBytes();
     if (this.#workBefore) this.#work = sandbox.workSince(this.#workBefore);
     if (this.#job.compare)

@@ -2,6 +2,7 @@ import { closeSync, openSync, readFileSync, readSync } from "node:fs";
 import { dirname, join } from "node:path";
 import type { MachineWork } from "#contracts/invocation";
 import { type CountersReading, MachineCounters } from "./machine-counters.ts";
+import { ProcessorWait, schedulingOf } from "./processor-wait.ts";
 
 /** A kernel file that sandboxd's create reply names. */
 export interface StatFile {
@@ -38,6 +39,9 @@ export class SandboxMeter {
   readonly #pid: number | undefined;
   readonly #statFile: string | undefined;
   #faults: OpenStat | undefined;
+  #scheduling: OpenStat | undefined;
+  /** How much of its calls' time it waits for a processor. */
+  readonly processorWait = new ProcessorWait(() => schedulingOf(this.#scheduling?.text()));
   /** Page faults when they were last read. */
   #lastFaults: number | undefined;
 
@@ -56,10 +60,11 @@ export class SandboxMeter {
     try {
       const children = readFileSync(`/proc/${this.#pid}/task/${this.#pid}/children`, "latin1");
       const runner = Number.parseInt(children, 10);
-      if (runner > 0)
-        this.#faults = OpenStat.open({ path: `/proc/${runner}/stat`, format: "faults" });
+      if (!(runner > 0)) return;
+      this.#faults = OpenStat.open({ path: `/proc/${runner}/stat`, format: "faults" });
+      this.#scheduling = OpenStat.open({ path: `/proc/${runner}/schedstat`, format: "ns" });
     } catch {
-      // Another PID namespace, or a kernel without this file: page faults are then not told.
+      // Another PID namespace, or a kernel without this file: page faults and waits for a processor are then not told.
     }
   }
 
@@ -132,6 +137,7 @@ export class SandboxMeter {
     this.#memoryPeak?.close();
     this.#counters?.close();
     this.#faults?.close();
+    this.#scheduling?.close();
   }
 }
 
@@ -154,14 +160,8 @@ class OpenStat {
   }
 
   read(): number | undefined {
-    if (this.#fd === undefined) return undefined;
-    let bytes: number;
-    try {
-      bytes = readSync(this.#fd, buffer, 0, buffer.length, 0);
-    } catch {
-      // The cgroup is gone with its sandbox.
-      return undefined;
-    }
+    const bytes = this.#fill();
+    if (bytes === undefined) return undefined;
     if (this.#format === "faults") return faultsOf(buffer.subarray(0, bytes));
     const text = buffer.toString("latin1", 0, bytes);
     if (this.#format === "usage_usec") {
@@ -171,6 +171,23 @@ class OpenStat {
     const value = Number.parseInt(text, 10);
     if (!Number.isFinite(value)) return undefined;
     return this.#format === "ns" ? value / 1e6 : value;
+  }
+
+  /** All that stands there. */
+  text(): string | undefined {
+    const bytes = this.#fill();
+    return bytes === undefined ? undefined : buffer.toString("latin1", 0, bytes);
+  }
+
+  /** How much of the buffer it fills. */
+  #fill(): number | undefined {
+    if (this.#fd === undefined) return undefined;
+    try {
+      return readSync(this.#fd, buffer, 0, buffer.length, 0);
+    } catch {
+      // The cgroup is gone with its sandbox.
+      return undefined;
+    }
   }
 
   close(): void {

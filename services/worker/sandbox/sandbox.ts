@@ -203,10 +203,12 @@ export class ServingSandbox extends Stage {
   constructor(core: SandboxCore) {
     super(core);
     this.#lastCpuMs = core.meter.cpuMs();
+    core.meter.processorWait.rest();
   }
 
   /** Sends INVOKE and gives the stream for the request's body; the answer comes to `handler`. */
   invoke(head: object, handler: AnswerHandler): RunnerStream {
+    this.core.meter.processorWait.begins(performance.now(), this.invocations === 0);
     return this.core.link.invoke(head, handler);
   }
 
@@ -269,6 +271,11 @@ export class ServingSandbox extends Stage {
     const last = this.#lastCpuMs;
     this.#lastCpuMs = now ?? last;
     return now === undefined || last === undefined ? undefined : Math.max(0, now - last);
+  }
+
+  /** The share of its calls' time that it waits for a processor; an invocation ends, with what `cpuDeltaMs` gave for it. */
+  processorWait(cpuMs: number | undefined): number | undefined {
+    return this.core.meter.processorWait.ends(performance.now(), cpuMs);
   }
 
   /** CPU time since it began, ms. */
