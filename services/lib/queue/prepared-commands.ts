@@ -14,19 +14,18 @@ export function prepare(words: readonly (string | number)[], more: number): stri
 }
 
 /** ioredis writes it, waits for its answer and fails it as any other, but makes nothing of its arguments and sets no timer for it. */
-class PreparedCommand extends Command {
-  readonly #text: string;
+export class PreparedCommand extends Command {
+  readonly #bytes: string | Buffer;
   /** At which tick of its connection it was sent. */
-  readonly sentAt: number;
+  sentAt = 0;
 
-  constructor(name: string, text: string, sentAt: number) {
-    super(name);
-    this.#text = text;
-    this.sentAt = sentAt;
+  constructor(name: string, bytes: string | Buffer, options: { replyEncoding?: "utf8" } = {}) {
+    super(name, [], { replyEncoding: options.replyEncoding ?? null });
+    this.#bytes = bytes;
   }
 
-  override toWritable(): string {
-    return this.#text;
+  override toWritable(): string | Buffer {
+    return this.#bytes;
   }
 
   override setTimeout(): void {}
@@ -52,7 +51,8 @@ export class PreparedCommands {
 
   /** Rejects as the connection's other commands do, and when there is no answer in time. */
   async send(name: string, text: string): Promise<unknown> {
-    const command = new PreparedCommand(name, text, this.#ticks);
+    const command = new PreparedCommand(name, text);
+    command.sentAt = this.#ticks;
     this.#waiting.add(command);
     this.#timer ??= setInterval(this.#tick, TICK_MS).unref();
     try {
