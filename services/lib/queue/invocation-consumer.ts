@@ -14,7 +14,7 @@ const LOCK_MS = 30_000;
 /** BullMQ waits 15 s after a lost connection by default; callers wait no longer than 30. */
 const RETRY_MS = 500;
 /** Nobody waits for a job to leave Redis once its calls are answered: those that are done within this leave in one write, ms. */
-const LEAVING_MS = 5;
+const LEAVING_MS = 25;
 
 export interface ConsumerOptions {
   /** Invocations served at once; a last job is taken whole, so there may be so many more as a job is at most. */
@@ -139,6 +139,7 @@ export class InvocationConsumer {
 
   async #takeAll(worker: BatchWorker): Promise<void> {
     const { backend } = worker;
+    let jobCame = false;
     for (;;) {
       const places = this.#concurrency - this.#calls;
       // What has been asked for may be given out already: it is taken in any case.
@@ -153,11 +154,13 @@ export class InvocationConsumer {
         continue;
       }
       // Only where the first leaves a place for the second, whatever is in it.
-      backend.ahead = places > BATCH.items ? 2 : 1;
+      backend.ahead = jobCame && places > BATCH.items ? 2 : 1;
+      jobCame = false;
       try {
         const [json, id] = await backend.moveToActive(worker.id);
         if (!json) continue;
         this.#take(worker, Job.fromJSON<Invocations, void, typeof JOB_NAME>(worker, json, id));
+        jobCame = true;
       } catch (error) {
         if (this.#closing) continue;
         this.#onError(error as Error);

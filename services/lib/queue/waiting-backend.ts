@@ -1,4 +1,3 @@
-import { createHash } from "node:crypto";
 import {
   type JobJson,
   QueueKeys,
@@ -7,7 +6,7 @@ import {
   raw2NextJobData,
   type WorkerOptions,
 } from "bullmq";
-import { PreparedCommand, prepare } from "./prepared-commands.ts";
+import { isUnknownScript, PreparedCommand, PreparedScript, prepare } from "./prepared-commands.ts";
 import { leaveSoon, type Redis, scriptOf, severalFollow } from "./redis.ts";
 
 /** Longest wait for a job, s: so often it is looked even if nobody has told of one. */
@@ -34,15 +33,15 @@ export class WaitingBackend extends RedisQueueBackend {
   /** Blocks while there is no job. */
   readonly #waiting: Redis;
   readonly #wait: string;
-  #sha: string | undefined;
+  #move: PreparedScript | undefined;
   /** Answers that nobody has taken yet. */
   readonly #asked: Promise<unknown>[] = [];
   /** Questions that are on their way. */
   #unanswered = 0;
   #overdue: NodeJS.Timeout | undefined;
   /**
-   * How many jobs the next question is for. The second is asked for in the same write: BullMQ leaves word that there may be one whenever it gives a job
-   * out, so this one's answer comes with the first's, and that there is none costs no wake-up of its own.
+   * How many jobs the next question is for. Two where the last answer was a job: BullMQ then leaves word that there may be more, and while there is none
+   * that word costs the first question, so the wait is behind it, in the same write. Not before a job comes: its answer would leave after the second's.
    */
   ahead: 1 | 2 = 1;
 
@@ -87,7 +86,8 @@ export class WaitingBackend extends RedisQueueBackend {
     const again = (): unknown => super.execCommand(client, command, args);
     severalFollow(this.#waiting);
     leaveSoon(this.#waiting);
-    const move = this.#moveOf(args);
+    this.#move ??= new PreparedScript(scriptOf(this.#waiting, `${MOVE}:${this.version}`), KEYS);
+    const move = this.#move.with(args);
     const first = this.#ask(move, again);
     if (this.ahead === 2) {
       const second = this.#ask(move, again);
@@ -115,8 +115,8 @@ export class WaitingBackend extends RedisQueueBackend {
       this.#send("bzpopmin", this.#wait).catch(() => {});
       return await this.#send("evalsha", move);
     } catch (error) {
-      if (!(error instanceof Error && error.message.startsWith("NOSCRIPT"))) throw error;
-      // Redis has forgotten the script. The word of a job is taken already, so it is asked for at once, with the script itself.
+      if (!isUnknownScript(error)) throw error;
+      // The word of a job is taken already, so it is asked for at once, with the script itself.
       return await again();
     } finally {
       if (--this.#unanswered === 0) {
@@ -134,15 +134,5 @@ export class WaitingBackend extends RedisQueueBackend {
   #send(name: string, bytes: string | Buffer): Promise<unknown> {
     const command = new PreparedCommand(name, bytes, { replyEncoding: "utf8" });
     return this.#waiting.sendCommand(command) as Promise<unknown>;
-  }
-
-  #moveOf(args: MoveArguments): Buffer {
-    this.#sha ??= createHash("sha1")
-      .update(scriptOf(this.#waiting, `${MOVE}:${this.version}`))
-      .digest("hex");
-    const packed = args.at(-1) as Buffer;
-    const rest = args.slice(0, -1) as (string | number)[];
-    const head = `${prepare(["evalsha", this.#sha, KEYS, ...rest], 1)}$${packed.length}\r\n`;
-    return Buffer.concat([Buffer.from(head), packed, Buffer.from("\r\n")]);
   }
 }
