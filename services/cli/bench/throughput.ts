@@ -50,6 +50,10 @@ export interface PathThroughput {
   max_ms: number | null;
   /** What the slowest hundredth wait beside the middle. */
   p99_to_p50: number | null;
+  /** From the worker's call of the sandbox to the head of its answer, as `Server-Timing` tells of the same requests. */
+  sandbox_p50_ms: number | null;
+  /** What is left of a request's time: HTTP, checks, queue, worker, record. */
+  beyond_p50_ms: number | null;
   starts: Record<string, number>;
   /** Processor time for each request, µs, by part of the service; only of a service on this machine. */
   cpu_us: Record<string, number>;
@@ -149,6 +153,16 @@ async function serviceFor({ dataDir, signal, onProgress }: ThroughputOptions): P
   return { credentials: readCredentials(data), stateFile: instance.folders.stateFile, stop };
 }
 
+interface Answer {
+  status: number;
+  text: string;
+  start: string;
+  /** What the sandbox itself took, ms. */
+  sandboxMs: number | undefined;
+}
+
+const HANDLER = /(?:^|, )handler;dur=([\d.]+)/;
+
 class Measured {
   readonly path: Path;
   /** Why the path cannot be had. */
@@ -156,6 +170,8 @@ class Measured {
   readonly #service: Service;
   readonly #pool: Pool;
   readonly #times: number[] = [];
+  readonly #sandbox: number[] = [];
+  readonly #beyond: number[] = [];
   readonly #failures: string[] = [];
   readonly #starts: Record<string, number> = {};
   readonly #cpuMs: Record<string, number> = {};
@@ -179,10 +195,16 @@ class Measured {
     this.#counts = counts;
     const before = processTimes(this.#service.stateFile);
     const send = async (): Promise<void> => {
-      const { status, text, start } = await this.#ask();
+      const askedMs = performance.now();
+      const { status, text, start, sandboxMs } = await this.#ask();
+      const tookMs = performance.now() - askedMs;
       if (status !== 200 || !text.includes("Hello, bench!"))
         throw new Error(`answered ${status} ${text.slice(0, 200)}`);
-      if (this.#counts) this.#starts[start] = (this.#starts[start] ?? 0) + 1;
+      if (!this.#counts) return;
+      this.#starts[start] = (this.#starts[start] ?? 0) + 1;
+      if (sandboxMs === undefined) return;
+      this.#sandbox.push(sandboxMs);
+      this.#beyond.push(tookMs - sandboxMs);
     };
     const found: Arrivals = await ("callers" in load
       ? callers({ ...load, seconds, signal }, send)
@@ -197,7 +219,7 @@ class Measured {
       this.#cpuMs[part] = (this.#cpuMs[part] ?? 0) + Math.max(0, ms - (before[part] ?? 0));
   }
 
-  async #ask(): Promise<{ status: number; text: string; start: string }> {
+  async #ask(): Promise<Answer> {
     const { statusCode, headers, body } = await this.#pool.request({
       path: `/f/${NAME}/?name=bench`,
       method: "GET",
@@ -207,7 +229,13 @@ class Measured {
       },
     });
     const text = await body.text();
-    return { status: statusCode, text, start: String(headers["cloister-start"] ?? "-") };
+    const timing = HANDLER.exec(String(headers["server-timing"] ?? ""));
+    return {
+      status: statusCode,
+      text,
+      start: String(headers["cloister-start"] ?? "-"),
+      sandboxMs: timing ? Number(timing[1]) : undefined,
+    };
   }
 
   report(): PathThroughput {
@@ -228,6 +256,8 @@ class Measured {
       p90_ms,
       p99_ms,
       max_ms,
+      sandbox_p50_ms: distribution(this.#sandbox, 0).p50_ms,
+      beyond_p50_ms: distribution(this.#beyond, 0).p50_ms,
       p99_to_p50: p99_ms !== null && p50_ms ? Math.round((p99_ms / p50_ms) * 100) / 100 : null,
       starts: Object.fromEntries(starts),
       cpu_us: requests > 0 ? perRequest({}, this.#cpuMs, requests) : {},

@@ -25,7 +25,7 @@ export const registerThroughput = (bench: Command): void => {
   bench
     .command("throughput")
     .description(
-      "warm calls of examples/hello through HTTP and the queue, paths in turns: at a constant rate (what is due while 400 are under way is dropped and counted), or by callers who each ask again when they have their answer",
+      "warm calls of examples/hello through HTTP and the queue, paths in turns: at a constant rate (what is due while 400 are under way is dropped and counted), or by callers who each ask again when they have their answer; of the p50 is told what the sandbox itself took, and what a request took beyond that",
     )
     .option("--seconds <n>", "for each path, in turns of 2 s", between(1, 600), 10)
     .option(
@@ -77,6 +77,8 @@ async function throughput(options: ThroughputCommandOptions): Promise<void> {
       "p99",
       "max",
       "p99/p50",
+      "p50 sandbox",
+      "p50 beyond",
     ];
     const title =
       options.callers === undefined ? `${options.rate} A SECOND` : `${options.callers} CALLERS`;
@@ -86,6 +88,7 @@ async function throughput(options: ThroughputCommandOptions): Promise<void> {
       ...[one.requests, one.failures, one.dropped, one.rps].map(String),
       ...[one.p50_ms, one.p90_ms, one.p99_ms, one.max_ms].map((value) => ms(value ?? undefined)),
       String(one.p99_to_p50 ?? "-"),
+      ...[one.sandbox_p50_ms, one.beyond_p50_ms].map((value) => ms(value ?? undefined)),
     ]);
     const right = (title: string) => ({ title, right: true });
     process.stdout.write(

@@ -1,8 +1,10 @@
-import { type Job, Worker } from "bullmq";
+import { Job, Worker } from "bullmq";
 import type { Redis } from "ioredis";
 import type { InvocationJob } from "#contracts/invocation";
 import { type Invocations, type JOB_NAME, PREFIX, queueOf } from "./node-queue.ts";
+import { BATCH } from "./outbox.ts";
 import { connectRedis, disconnectRedis, severalFollow } from "./redis.ts";
+import { WaitingBackend } from "./waiting-backend.ts";
 
 /**
  * A worker that does not renew its lock this long has died; its job is then failed, never run again. The callers have
@@ -12,7 +14,7 @@ const LOCK_MS = 30_000;
 /** BullMQ waits 15 s after a lost connection by default; callers wait no longer than 30. */
 const RETRY_MS = 500;
 /** Nobody waits for a job to leave Redis once its calls are answered: those that are done within this leave in one write, ms. */
-const LEAVING_MS = 5;
+const LEAVING_MS = 25;
 
 export interface ConsumerOptions {
   /** Invocations served at once; a last job is taken whole, so there may be so many more as a job is at most. */
@@ -21,7 +23,7 @@ export interface ConsumerOptions {
   lost?: (calls: Invocations) => void;
 }
 
-type BatchWorker = Worker<Invocations, void, typeof JOB_NAME>;
+type BatchWorker = Worker<Invocations, void, typeof JOB_NAME, WaitingBackend>;
 type BatchJob = Job<Invocations, void, typeof JOB_NAME>;
 
 /**
@@ -30,14 +32,16 @@ type BatchJob = Job<Invocations, void, typeof JOB_NAME>;
  */
 export class InvocationConsumer {
   readonly #redis: Redis;
+  /** On it the next job is waited for. */
+  readonly #waiting: Redis;
   readonly #nodeId: string;
   readonly #onError: (error: Error) => void;
   #worker: BatchWorker | undefined;
   #concurrency = 0;
   /** Invocations under way. */
   #calls = 0;
-  /** Jobs under way, by id, with the token of each one's lock. */
-  readonly #tokens = new Map<string, string>();
+  /** Jobs under way, by id. Their locks have the worker's own id for a token: only it has any here. */
+  readonly #jobs = new Set<string>();
   #paused = false;
   #closing = false;
   #loop: Promise<void> = Promise.resolve();
@@ -50,6 +54,7 @@ export class InvocationConsumer {
 
   constructor(redisUrl: string, nodeId: string, onError: (error: Error) => void) {
     this.#redis = connectRedis(redisUrl, "background", onError);
+    this.#waiting = connectRedis(redisUrl, "background", onError);
     this.#nodeId = nodeId;
     this.#onError = onError;
   }
@@ -75,6 +80,7 @@ export class InvocationConsumer {
         removeOnComplete: { count: 0 },
         removeOnFail: { count: 0 },
       },
+      (name, settings) => new WaitingBackend(name, settings, this.#redis, this.#waiting),
     );
     worker.on("error", this.#onError);
     // The handler never throws out of the processor, so what fails was found without its worker.
@@ -111,17 +117,20 @@ export class InvocationConsumer {
       const outcome = await Promise.race([this.#end(worker), bound]);
       clearTimeout(timer);
       clearInterval(this.#locks);
-      if (outcome === "late") this.#redis.disconnect();
+      if (outcome === "late") {
+        this.#redis.disconnect();
+        this.#waiting.disconnect();
+      }
     }
-    await disconnectRedis(this.#redis);
+    await Promise.all([disconnectRedis(this.#redis), disconnectRedis(this.#waiting)]);
   }
 
   async #end(worker: BatchWorker): Promise<void> {
     this.#leave();
-    // Ends the wait for the next job, before one comes.
-    await worker.backend.disconnectBlocking(true).catch(() => {});
+    await worker.backend.endWait().catch(() => {});
+    // What came at that moment is served like the rest.
     await this.#loop;
-    if (this.#tokens.size > 0)
+    if (this.#jobs.size > 0)
       await new Promise<void>((resolve) => {
         this.#allDone = resolve;
       });
@@ -129,34 +138,52 @@ export class InvocationConsumer {
   }
 
   async #takeAll(worker: BatchWorker): Promise<void> {
-    for (let n = 0; !this.#closing; n++) {
-      if (this.#paused || this.#calls >= this.#concurrency) {
+    const { backend } = worker;
+    let jobCame = false;
+    for (;;) {
+      const places = this.#concurrency - this.#calls;
+      // What has been asked for may be given out already: it is taken in any case.
+      if (this.#closing) {
+        if (!backend.asked) return;
+        backend.endWait().catch(() => {});
+      } else if ((this.#paused || places <= 0) && !backend.asked) {
         await new Promise<void>((resolve) => {
           this.#changed = resolve;
         });
         this.#changed = undefined;
         continue;
       }
-      const token = `${worker.id}:${n}`;
+      // Only where the first leaves a place for the second, whatever is in it.
+      backend.ahead = jobCame && places > BATCH.items ? 2 : 1;
+      jobCame = false;
       try {
-        const job = await worker.getNextJob(token, { block: true });
-        if (job) this.#take(worker, job, token);
+        const [json, id] = await backend.moveToActive(worker.id);
+        if (!json) continue;
+        this.#take(worker, Job.fromJSON<Invocations, void, typeof JOB_NAME>(worker, json, id));
+        jobCame = true;
       } catch (error) {
+        if (this.#closing) continue;
         this.#onError(error as Error);
-        if (!this.#closing) await worker.delay(RETRY_MS);
+        await worker.delay(RETRY_MS);
+        continue;
       }
+      // What the calls lead to leaves before the next question does.
+      if (!backend.asked)
+        await new Promise<void>((resolve) => {
+          setImmediate(resolve);
+        });
     }
   }
 
-  #take(worker: BatchWorker, job: BatchJob, token: string): void {
+  #take(worker: BatchWorker, job: BatchJob): void {
     const id = job.id as string;
-    this.#tokens.set(id, token);
+    this.#jobs.add(id);
     worker
-      .processJob(job, token, () => false)
+      .processJob(job, worker.id, () => false)
       .catch(this.#onError)
       .finally(() => {
-        this.#tokens.delete(id);
-        if (this.#tokens.size === 0) this.#allDone?.();
+        this.#jobs.delete(id);
+        if (this.#jobs.size === 0) this.#allDone?.();
       });
   }
 
@@ -189,12 +216,17 @@ export class InvocationConsumer {
   };
 
   #renewLocks(worker: BatchWorker): void {
-    if (this.#tokens.size === 0) return;
+    if (this.#jobs.size === 0) return;
+    const ids = [...this.#jobs];
     worker
-      .extendJobLocks([...this.#tokens.keys()], [...this.#tokens.values()], LOCK_MS)
+      .extendJobLocks(
+        ids,
+        ids.map(() => worker.id),
+        LOCK_MS,
+      )
       .then((gone) => {
         for (const id of gone)
-          if (this.#tokens.has(id)) this.#onError(new Error(`The lock of the job ${id} is gone`));
+          if (this.#jobs.has(id)) this.#onError(new Error(`The lock of the job ${id} is gone`));
       }, this.#onError);
   }
 }

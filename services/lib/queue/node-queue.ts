@@ -1,6 +1,7 @@
 import { Queue } from "bullmq";
 import type { Redis } from "ioredis";
 import type { InvocationJob } from "#contracts/invocation";
+import { AddingBackend } from "./adding-backend.ts";
 
 export const PREFIX = "cloister";
 export const JOB_NAME = "invoke";
@@ -31,11 +32,15 @@ export const batchId = (calls: Invocations): string =>
 export const callsIn = (id: string): number => Number(id.slice(id.lastIndexOf(".") + 1));
 
 export const openQueue = (nodeId: string, redis: Redis): NodeQueue =>
-  new Queue(queueOf(nodeId), {
-    connection: redis,
-    prefix: PREFIX,
-    streams: { events: { maxLen: EVENTS_KEPT } },
-  });
+  new Queue(
+    queueOf(nodeId),
+    {
+      connection: redis,
+      prefix: PREFIX,
+      streams: { events: { maxLen: EVENTS_KEPT } },
+    },
+    (name, options) => new AddingBackend(name, options, redis),
+  );
 
 /** Hears of jobs that died with their node and are never run again. */
 export type LostJobsListener = (jobs: Invocations) => void;

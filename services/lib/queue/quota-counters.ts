@@ -9,7 +9,7 @@ import {
   type Quota,
   type QuotaExcess,
 } from "#contracts/quota";
-import { bulk, PreparedCommands, prepare } from "./prepared-commands.ts";
+import { bulk, isUnknownScript, PreparedCommands, prepare } from "./prepared-commands.ts";
 
 const LUA = readFileSync(join(import.meta.dirname, "quota.lua"), "utf8");
 const SHA = createHash("sha1").update(LUA).digest("hex");
@@ -93,8 +93,7 @@ export class QuotaCounters {
     try {
       raw = await this.#commands.send("evalsha", question.bySha + rest);
     } catch (error) {
-      // It has not run: Redis does not know the script, or has forgotten it.
-      if (!(error instanceof Error && error.message.startsWith("NOSCRIPT"))) throw error;
+      if (!isUnknownScript(error)) throw error;
       raw = await this.#commands.send("eval", question.byText + rest);
     }
     return admissionAnswer(limits, raw as Raw);

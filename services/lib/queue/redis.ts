@@ -15,6 +15,8 @@ class GatheringRedis extends Redis {
   #corked: Socket | undefined;
   /** The next command comes after a turn's end. */
   leaveSoon = false;
+  /** Texts of the scripts that were defined, by their commands' names. */
+  readonly scripts = new Map<string, string>();
   readonly #uncork = (): void => {
     const socket = this.#corked;
     this.#corked = undefined;
@@ -28,6 +30,12 @@ class GatheringRedis extends Redis {
 
   severalFollow(): void {
     if (this.#sent === 0) this.#many = true;
+  }
+
+  override defineCommand(...args: Parameters<Redis["defineCommand"]>): void {
+    const [name, { lua }] = args;
+    this.scripts.set(name, lua);
+    super.defineCommand(...args);
   }
 
   override sendCommand(...args: Parameters<Redis["sendCommand"]>): unknown {
@@ -57,6 +65,13 @@ export function severalFollow(redis: Redis): void {
 /** For one who has waited for the end of the turn already: its command need not wait for the end of the next. */
 export function leaveSoon(redis: Redis): void {
   if (redis instanceof GatheringRedis) redis.leaveSoon = true;
+}
+
+/** The text of a script that was defined on a connection of this file. */
+export function scriptOf(redis: Redis, command: string): string {
+  const text = redis instanceof GatheringRedis ? redis.scripts.get(command) : undefined;
+  if (text === undefined) throw new Error(`No script is known by the name ${command}`);
+  return text;
 }
 
 /**
