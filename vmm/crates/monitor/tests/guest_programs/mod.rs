@@ -16,13 +16,15 @@ use crate::hanging::hangs_after_seconds;
 const COMPILE_INTO: &str = "CLOISTER_GUESTS_COMPILE_INTO";
 const COMPILED_IN: &str = "CLOISTER_GUESTS_COMPILED_IN";
 
-/// A folder of vmm/tests: `guests` run on Linux, too; `hostile` do not; `frozen` are frozen and brought back.
+/// A folder of vmm/tests: `guests` run on Linux, too; `hostile` do not; `frozen` are frozen and brought back;
+/// those of `host` need something of a host beside them.
 #[derive(Clone, Copy, Debug)]
 #[allow(dead_code, reason = "each test has its own kind")]
 pub enum Kind {
     Guests,
     Hostile,
     Frozen,
+    Host,
 }
 
 impl Kind {
@@ -31,6 +33,7 @@ impl Kind {
             Self::Guests => "guests",
             Self::Hostile => "hostile",
             Self::Frozen => "frozen",
+            Self::Host => "host",
         }
     }
 }
