@@ -7,7 +7,7 @@ import { runProgram } from "./run-check.ts";
 /** Names of the two variables, and of the test programs that heed them: those of vmm/crates/monitor/tests that compile. */
 const COMPILE_INTO = "CLOISTER_GUESTS_COMPILE_INTO";
 const COMPILED_IN = "CLOISTER_GUESTS_COMPILED_IN";
-const TEST_PROGRAM = /^(guests|hostile|frozen|programs)-[0-9a-f]+$/;
+const TEST_PROGRAM = /^(guests|hostile|frozen|programs|inlet)-[0-9a-f]+$/;
 
 /** What the test machine needs of the guests' programs, since it has no compiler. */
 export interface GuestPrograms {

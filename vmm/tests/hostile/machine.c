@@ -155,7 +155,7 @@ static __attribute__((noinline)) void run_alone(uint64_t code) {
 
 static void holes(void) {
     volatile char *at[] = {(char *)8, (char *)4096, (char *)STUB_PAGE + 4096, (char *)STUB_PAGE + 8192, (char *)STUB_PAGE + 3 * 4096,
-                           (char *)STUB_PAGE + 6 * 4096, (char *)STUB_PAGE + (64 << 20) - 1, (char *)STUB_PAGE + (64 << 20), (char *)0xfee00000, (char *)0xfec00000, (char *)0xa0000,
+                           (char *)STUB_PAGE + 9 * 4096, (char *)STUB_PAGE + (64 << 20) - 1, (char *)STUB_PAGE + (64 << 20), (char *)0xfee00000, (char *)0xfec00000, (char *)0xa0000,
                            (char *)0xe0000000, (char *)(1ULL << 40), (char *)((1ULL << 47) - 8), (char *)(1ULL << 47), (char *)(1ULL << 63), (char *)-8};
     for (unsigned i = 0; i < sizeof at / sizeof *at; i++) {
         volatile char *place = at[i];
@@ -171,11 +171,21 @@ static void holes(void) {
     MUST(FAULTS(__asm__ volatile("lock incq (%0)" ::"r"(STUB_PAGE) : "memory")) == SIGSEGV);
     // So may what the code in it reads.
     MUST(FAULTS(*(volatile char *)STUB_PAGE) == 0 && FAULTS(*(volatile char *)(STUB_PAGE + 4 * 4096)) == 0);
-    for (int page = 4; page < 6; page++) {
+    for (int page = 4; page < 7; page++) {
         MUST(FAULTS(*(volatile char *)(STUB_PAGE + page * 4096) = 1) == SIGSEGV);
         MUST(FAULTS(((void (*)(void))(STUB_PAGE + page * 4096))()) == SIGSEGV);
     }
+    // And what it writes may be written, never run.
+    volatile char *words = (char *)STUB_PAGE + 7 * 4096;
+    for (int at = 0; at < 4096; at++)
+        MUST(FAULTS(words[at] = 1) == 0 && FAULTS(words[at]) == 0);
+    MUST(FAULTS(((void (*)(void))words)()) == SIGSEGV);
     // It holds a system call as well, so with the number of none. Behind that lies code that a program may run from anywhere, to no other end than its own.
+    for (int offset = 64; offset < 64 + 2048; offset++)
+        FAULTS(run_alone(STUB_PAGE + offset));
+    // Also where a thread has put registers aside, whatever those are.
+    for (int at = 0; at < 4096; at++)
+        words[at] = 0;
     for (int offset = 64; offset < 64 + 2048; offset++)
         FAULTS(run_alone(STUB_PAGE + offset));
     // The rest traps.

@@ -138,7 +138,8 @@ fn execution_is_taken_away_too() {
 #[test]
 fn the_system_area_is_out_of_reach() {
     let mut guest = guest(&[0x88, 0x07, 0xeb, 0xfe]);
-    for page in 0..5u64 {
+    // Behind them lies what it may write.
+    for page in 0..7u64 {
         let address = WINDOW_BYTES + page * 4096;
         guest.registers = Registers {
             rip: CODE,
@@ -383,6 +384,7 @@ fn served_inside() -> Guest {
                 start: 8,
                 end: 10,
                 number: 39,
+                midst: vmm_abi::inside::Midst::Plain,
             }],
         })
         .unwrap();

@@ -12,8 +12,8 @@ use vmm_memory::{Mapper, Vma};
 
 use crate::WINDOW_BYTES;
 use crate::system_area::{
-    IDT_PAGE, LIST_PAGE, MAPPED_BYTES, STUB_PAGE, SYSTEM_BASE, SYSTEM_BYTES, SystemArea, TOP_TABLE,
-    VCPU_PAGES, WORDS,
+    IDT_PAGE, LIST_PAGE, MAPPED_BYTES, OPEN_WORDS, STUB_PAGE, SYSTEM_BASE, SYSTEM_BYTES,
+    SystemArea, TOP_TABLE, VCPU_PAGES, WORDS,
 };
 
 const PRESENT: u64 = 1;
@@ -86,7 +86,8 @@ impl Paging {
             let flags = match page {
                 STUB_PAGE => USER,
                 LIST_PAGE => USER | NO_EXECUTE,
-                page if (WORDS..VCPU_PAGES).contains(&page) => USER | NO_EXECUTE,
+                page if (WORDS..OPEN_WORDS).contains(&page) => USER | NO_EXECUTE,
+                page if (OPEN_WORDS..VCPU_PAGES).contains(&page) => USER | WRITE | NO_EXECUTE,
                 IDT_PAGE => NO_EXECUTE,
                 page if page >= VCPU_PAGES => WRITE | NO_EXECUTE,
                 _ => 0,

@@ -22,8 +22,10 @@ pub(crate) const VECTOR_PAGE: u64 = SYSTEM_BASE + 2 * PAGE_SIZE;
 pub(crate) const TOP_TABLE: u64 = SYSTEM_BASE + 3 * PAGE_SIZE;
 /// What the code in the stub page reads; the guest may, too.
 pub(crate) const WORDS: u64 = SYSTEM_BASE + 4 * PAGE_SIZE;
+/// What that code and the guest write.
+pub(crate) const OPEN_WORDS: u64 = WORDS + (inside::WORDS as u64) * 8;
 /// Two pages per vCPU: descriptor table with task state, and exception stack.
-pub(crate) const VCPU_PAGES: u64 = WORDS + (inside::WORDS as u64) * 8;
+pub(crate) const VCPU_PAGES: u64 = OPEN_WORDS + (inside::OPEN_WORDS as u64) * 8;
 /// Most vCPUs of one machine.
 pub(crate) const MAX_VCPUS: u64 = 256;
 /// Addresses that the touching code of the stub page is to read from; the guest may read the page, too.

@@ -8,7 +8,7 @@ use vmm_abi::{Errno, Fault, Registers};
 
 use crate::descriptors::{self, FAULT_PORT, SYSCALL_PORT, TOUCHING_END, has_error_code, vector_at};
 use crate::error::kvm;
-use crate::inside::{INSIDE_CODE, Inside};
+use crate::inside::{INSIDE_CODE, Inside, Stopped};
 use crate::machine::set_entry;
 use crate::system_area::{STUB_PAGE, SystemArea};
 use crate::{Exit, HypervisorError};
@@ -225,8 +225,13 @@ impl Vcpu {
     ) -> Result<Exit, HypervisorError> {
         self.forget_exception()?;
         self.store(registers);
-        if registers.rip == STUB_PAGE || self.inside.step_back(registers) {
+        if registers.rip == STUB_PAGE {
             return Ok(finish_syscall(registers));
+        }
+        match self.inside.step_back(&self.area, registers) {
+            Some(Stopped::AtCall) => return Ok(finish_syscall(registers)),
+            Some(Stopped::BehindCall) => return Ok(exit),
+            None => {}
         }
         if self.user_mode() {
             return Ok(exit);
@@ -348,12 +353,15 @@ impl Vcpu {
                 let fault = self.fault(registers)?;
                 // An argument of a call that was being served inside cannot be reached there: whoever serves it outside finds out why. Of other
                 // exceptions rip may be that of what comes next.
-                if matches!(fault.vector, Fault::PAGE_FAULT | Fault::GENERAL_PROTECTION)
-                    && self.inside.step_back(registers)
-                {
-                    return Ok(finish_syscall(registers));
+                if !matches!(fault.vector, Fault::PAGE_FAULT | Fault::GENERAL_PROTECTION) {
+                    return Ok(Exit::Fault(fault));
                 }
-                Ok(Exit::Fault(fault))
+                match self.inside.step_back(&self.area, registers) {
+                    Some(Stopped::AtCall) => Ok(finish_syscall(registers)),
+                    // What comes next happens again.
+                    Some(Stopped::BehindCall) => Ok(Exit::Interrupted),
+                    None => Ok(Exit::Fault(fault)),
+                }
             }
             // A program's own access to the one port that its task state opens: as to any other.
             Left::Out(_) | Left::In if self.user_mode() => {

@@ -10,6 +10,7 @@ use vmm_abi::*;
 use vmm_snapshot::EpollEntry;
 
 use crate::file::{File, OpenFile};
+use crate::inside::Board;
 use crate::syscalls::with_bands;
 use crate::wait::{Registration, WaitQueue, Wake};
 
@@ -22,11 +23,13 @@ const MODES: u32 = EPOLLET | EPOLLONESHOT | EPOLLEXCLUSIVE | (1 << 29);
 struct Changed {
     flag: AtomicBool,
     set: Arc<WaitQueue>,
+    board: Board,
 }
 
 impl Wake for Changed {
     fn wake(&self) {
         self.flag.store(true, Ordering::SeqCst);
+        self.board.disturb();
         self.set.wake_all();
     }
 }
@@ -85,8 +88,8 @@ const WITH_EXCLUSIVE: u32 =
 
 /// A set of watched files. An entry belongs to the description it was made for and goes with it,
 /// also when its number is used again (epoll(7), questions and answers).
-#[derive(Default)]
 pub struct Epoll {
+    board: Board,
     entries: Mutex<BTreeMap<Key, Entry>>,
     /// Whom to ask first next time, so that each has its turn when few are asked for.
     turn: Mutex<Key>,
@@ -95,7 +98,25 @@ pub struct Epoll {
     level: AtomicUsize,
 }
 
+/// Events that hold, and whether that is known to be all until the board is told of more: but for the inlet nothing else is ready.
+pub struct Taken {
+    pub events: Vec<EpollEvent>,
+    pub is_calm: bool,
+}
+
 impl Epoll {
+    /// A set without entries.
+    #[must_use]
+    pub fn new(board: Board) -> Self {
+        Self {
+            board,
+            entries: Mutex::default(),
+            turn: Mutex::default(),
+            queue: Arc::default(),
+            level: AtomicUsize::new(0),
+        }
+    }
+
     /// EPOLL_CTL_ADD.
     ///
     /// # Errors
@@ -126,6 +147,7 @@ impl Epoll {
         let changed = Arc::new(Changed {
             flag: AtomicBool::new(true),
             set: Arc::clone(&self.queue),
+            board: self.board.clone(),
         });
         let registration = queue.register(Arc::clone(&changed) as Arc<dyn Wake>);
         let open = Arc::downgrade(open);
@@ -144,6 +166,7 @@ impl Epoll {
         if let Some(nested) = nested {
             nested.sink(self.level.load(Ordering::Relaxed).saturating_add(1));
         }
+        self.board.disturb();
         self.queue.wake_all();
         Ok(())
     }
@@ -204,6 +227,7 @@ impl Epoll {
         entry.disabled = false;
         entry.changed.flag.store(true, Ordering::SeqCst);
         drop(entries);
+        self.board.disturb();
         self.queue.wake_all();
         Ok(())
     }
@@ -252,7 +276,8 @@ impl Epoll {
     }
 
     /// Takes up to `limit` events that hold now.
-    pub fn take(&self, limit: usize) -> Vec<EpollEvent> {
+    pub fn take(&self, limit: usize) -> Taken {
+        let mut is_calm = true;
         let mut entries = self.entries.lock();
         entries.retain(|_, entry| entry.open.strong_count() > 0);
         let mut found = Vec::new();
@@ -265,27 +290,33 @@ impl Epoll {
             };
             if found.len() >= limit {
                 *self.turn.lock() = key;
+                is_calm = false;
                 break;
             }
             let Some(open) = entry.open.upgrade() else {
                 continue;
             };
             let wanted = entry.event.events;
+            is_calm &= open.file.tells_changes(wanted);
             let edge = wanted & EPOLLET != 0;
             if edge && !entry.changed.flag.swap(false, Ordering::SeqCst) {
                 continue;
             }
-            let events = with_bands(open.file.readiness()) & ((wanted & !MODES) | ALWAYS);
+            let events = with_bands(open.file.readiness_of(wanted)) & ((wanted & !MODES) | ALWAYS);
             if events == 0 {
                 continue;
             }
+            is_calm &= open.file.is_inlet();
             entry.disabled = wanted & EPOLLONESHOT != 0;
             found.push(EpollEvent {
                 events,
                 data: entry.event.data,
             });
         }
-        found
+        Taken {
+            events: found,
+            is_calm,
+        }
     }
 
     /// Asks all watched files to tell changes.
@@ -320,7 +351,7 @@ impl File for Epoll {
                 entry
                     .open
                     .upgrade()
-                    .is_some_and(|open| with_bands(open.file.readiness()) & wanted != 0)
+                    .is_some_and(|open| with_bands(open.file.readiness_of(wanted)) & wanted != 0)
             });
         if ready { EPOLLIN } else { 0 }
     }

@@ -98,6 +98,10 @@ impl File for EventFd {
             }
     }
 
+    fn tells_changes(&self, _events: u32) -> bool {
+        true
+    }
+
     fn queue(&self) -> Option<&Arc<WaitQueue>> {
         Some(&self.queue)
     }

@@ -12,6 +12,7 @@ use vmm_snapshot::LockState;
 
 use crate::inside::Board;
 use crate::locks::{Locks, Range};
+use crate::stream::HostStream;
 use crate::vfs::{DirEntry, Node};
 use crate::wait::WaitQueue;
 
@@ -127,6 +128,24 @@ pub trait File: Send + Sync {
     /// Which of the EPOLL* events hold now.
     fn readiness(&self) -> u32 {
         EPOLLIN | EPOLLOUT
+    }
+
+    /// As [`File::readiness`], for one who cares for no other events than these, EPOLLERR and EPOLLHUP; others may be missing.
+    fn readiness_of(&self, events: u32) -> u32 {
+        let _ = events;
+        self.readiness()
+    }
+
+    /// Whether whatever makes one of these events, EPOLLERR or EPOLLHUP hold is told to the queue, unarmed, before it goes on; of the inlet
+    /// ([`File::is_inlet`]) the board tells the rest.
+    fn tells_changes(&self, events: u32) -> bool {
+        let _ = events;
+        false
+    }
+
+    /// Whether it is the socket that guest code may read by itself.
+    fn is_inlet(&self) -> bool {
+        false
     }
 
     /// Where a change of [`File::readiness`] is told; `None` for files that are always ready.
@@ -426,6 +445,14 @@ impl FdTable {
             self.board.descriptors(self.slots.len());
         }
         if let Some(slot) = self.slots.get_mut(index) {
+            if slot.is_some() {
+                self.board.descriptor_goes(fd);
+            }
+            let stream = open.file.as_any().downcast_ref::<HostStream>();
+            let joins = |stream: &HostStream| open.readable() && stream.join(&self.board);
+            if stream.is_some_and(joins) {
+                self.board.inlet_at(fd);
+            }
             *slot = Some((open, cloexec));
         }
         Ok(())
@@ -437,6 +464,7 @@ impl FdTable {
     /// EBADF when it is not open.
     pub fn close(&mut self, fd: i32) -> Result<Arc<OpenFile>, Errno> {
         let index = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
+        self.board.descriptor_goes(fd);
         let slot = self
             .slots
             .get_mut(index)

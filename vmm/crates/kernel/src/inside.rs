@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use vmm_abi::inside::{
-    ADDRESS_WORD, CODE_BEHIND_STUB, CODE_TO_WORDS, InsideCode, InsideSpan, WORDS,
+    ADDRESS_WORD, CODE_BEHIND_STUB, CODE_TO_OPEN_WORDS, CODE_TO_WORDS, INLET_WORDS, InsideCode,
+    InsideSpan, LOCK, Midst, OPEN_WORDS, RESULT, SAVED, WORDS,
 };
 use vmm_abi::{Errno, PAGE_SIZE};
 
@@ -21,6 +22,12 @@ const MAPPED: usize = 1;
 const DEFAULTS: usize = 2;
 const DESCRIPTORS: usize = 3;
 const LIMITS_KNOWN: usize = 4;
+/// Low half: an epoll descriptor and 1 where nothing is ready but by the inlet, else 0. High half: counts whatever may have made something ready.
+const CALM: usize = 5;
+/// The descriptor that the inlet is read by, or [`NO_DESCRIPTOR`].
+const INLET: usize = 6;
+/// Whether the host may have something to read behind the inlet.
+const UNREAD: usize = 7;
 const NUMBERS: usize = 8;
 const RESULTS: usize = 32;
 /// Constants that there is room for.
@@ -29,7 +36,18 @@ const CURRENT: usize = 64;
 const MAXIMUM: usize = 80;
 const FIRST_BUCKET: usize = 512;
 /// Waiters at futexes are counted by address; some addresses share a count.
-const BUCKETS: usize = WORDS - FIRST_BUCKET;
+const BUCKETS: usize = FIRST_INLET_WORD - FIRST_BUCKET;
+const FIRST_INLET_WORD: usize = WORDS - INLET_WORDS;
+/// The open word that tells what is left in the inlet: bytes (16 bits), [`NOT_ALL`], and in the high half how often it was filled.
+const CLAIMS: usize = 1;
+const LEFT: u64 = 0xffff;
+/// More may come at once by a read outside.
+const NOT_ALL: u64 = 1 << 16;
+const NO_DESCRIPTOR: u64 = 0xffff_ffff;
+/// Most events that are asked for in calls that are served inside: beyond lies what Linux refuses.
+const MOST_EVENTS: u32 = 1 << 20;
+/// Addresses and lengths of so many bits are beyond nothing that Linux refuses.
+const PLAIN_BITS: u32 = 46;
 /// [`Board::mapped`] is told of mappings of fewer bytes, so that place and length fit one word.
 const LONGEST: u64 = (1 << 20) - 1;
 /// A number that no call has.
@@ -56,17 +74,28 @@ global_asm!(
     BUCKETS = const BUCKETS,
     LONGEST = const LONGEST,
     EBADF = const -Errno::EBADF.0,
+    CALM = const CODE_TO_WORDS as usize + 8 * CALM,
+    INLET = const CODE_TO_WORDS as usize + 8 * INLET,
+    UNREAD = const CODE_TO_WORDS as usize + 8 * UNREAD,
+    INLET_END = const CODE_TO_WORDS as usize + 8 * WORDS,
+    LOCK = const CODE_TO_OPEN_WORDS as usize + 8 * LOCK,
+    CLAIMS = const CODE_TO_OPEN_WORDS as usize + 8 * CLAIMS,
+    SAVED = const CODE_TO_OPEN_WORDS as usize + 8 * SAVED,
+    RESULT = const CODE_TO_OPEN_WORDS as usize + 8 * RESULT,
+    NOT_ALL_BIT = const NOT_ALL.trailing_zeros(),
+    MOST_EVENTS = const MOST_EVENTS,
+    PLAIN_BITS = const PLAIN_BITS,
 );
 
 unsafe extern "C" {
     static vmm_inside: u8;
     static vmm_inside_end: u8;
-    static vmm_inside_spans: [u32; 3];
-    static vmm_inside_spans_end: [u32; 3];
+    static vmm_inside_spans: [u32; 4];
+    static vmm_inside_spans_end: [u32; 4];
 }
 
 /// Calls other than constants that the code serves at times.
-const OTHERS: [u32; 6] = [13, 28, 72, 125, 202, 302];
+const OTHERS: [u32; 10] = [0, 13, 28, 45, 72, 125, 202, 232, 281, 302];
 /// In the number of a span: it is a constant's place.
 const IS_PLACE: u32 = 1 << 31;
 
@@ -79,13 +108,13 @@ pub fn code(identity: &Identity) -> InsideCode {
     let bytes = unsafe { &*ptr::slice_from_raw_parts(start, length) };
     let (start, end) = (&raw const vmm_inside_spans, &raw const vmm_inside_spans_end);
     let length = (end as usize).saturating_sub(start as usize);
-    let count = length.checked_div(size_of::<[u32; 3]>()).unwrap_or(0);
-    // SAFETY: as above; each span is three words, the first of them aligned.
+    let count = length.checked_div(size_of::<[u32; 4]>()).unwrap_or(0);
+    // SAFETY: as above; each span is four words, the first of them aligned.
     let spans = unsafe { &*ptr::slice_from_raw_parts(start, count) };
     let constants: Vec<u32> = syscalls::constants(identity)
         .map(|(number, _)| number.into())
         .collect();
-    let spans = spans.iter().filter_map(|[start, end, number]| {
+    let spans = spans.iter().filter_map(|[start, end, number, midst]| {
         let number = match number & IS_PLACE {
             0 => *number,
             _ => *constants.get((number & !IS_PLACE) as usize)?,
@@ -94,6 +123,7 @@ pub fn code(identity: &Identity) -> InsideCode {
             start: *start,
             end: *end,
             number,
+            midst: Midst::from_number(*midst)?,
         })
     });
     InsideCode {
@@ -106,6 +136,9 @@ pub fn code(identity: &Identity) -> InsideCode {
 /// Words that guest code reads, by place; those before [`WORDS`] are there.
 pub trait BoardWords: fmt::Debug + Send + Sync {
     fn word(&self, place: usize) -> Option<&AtomicU64>;
+
+    /// Those that guest code writes, too; the ones before [`vmm_abi::inside::OPEN_WORDS`] are there.
+    fn open_word(&self, place: usize) -> Option<&AtomicU64>;
 }
 
 /// What guest code is told; nothing if nobody gave it words.
@@ -139,6 +172,14 @@ impl Board {
             self.put(MAXIMUM.saturating_add(place), limit.maximum);
         }
         self.put(LIMITS_KNOWN, 1);
+        self.disturb();
+        self.put(INLET, NO_DESCRIPTOR);
+        // A former guest may have written there, whatever they are for.
+        for word in (0..OPEN_WORDS).filter(|place| *place != CLAIMS) {
+            if let Some(word) = self.open_word(word) {
+                clear(word);
+            }
+        }
     }
 
     /// A limit is about to be another than it was when the process began.
@@ -150,12 +191,18 @@ impl Board {
         self.0.as_ref()?.word(place)
     }
 
+    fn open_word(&self, place: usize) -> Option<&AtomicU64> {
+        self.0.as_ref()?.open_word(place)
+    }
+
+    /// Whether there is one.
+    pub(crate) fn is_there(&self) -> bool {
+        self.0.is_some()
+    }
+
     fn put(&self, place: usize, value: u64) {
-        // Memory that is never written is none that the machine takes for itself.
-        if let Some(word) = self.word(place)
-            && word.load(Ordering::SeqCst) != value
-        {
-            word.store(value, Ordering::SeqCst);
+        if let Some(word) = self.word(place) {
+            set(word, value);
         }
     }
 
@@ -202,12 +249,136 @@ impl Board {
         self.put(MAPPED, 0);
     }
 
+    /// Something that is waited for by a set may have become ready, or a descriptor may be another. To be said before whoever has brought that about goes on.
+    pub(crate) fn disturb(&self) {
+        if let Some(word) = self.word(CALM) {
+            let next = |now: u64| Some((now >> 32).wrapping_add(1) << 32);
+            let _ = word.fetch_update(Ordering::SeqCst, Ordering::SeqCst, next);
+        }
+    }
+
+    /// To be asked before [`Board::calm`]'s set is looked for.
+    pub(crate) fn disturbances(&self) -> u64 {
+        self.word(CALM)
+            .map_or(0, |word| word.load(Ordering::SeqCst) >> 32)
+    }
+
+    /// Nothing in the set at that descriptor is ready but by the inlet, and only what is told by [`Board::disturb`] can make something so, unless something
+    /// has since `disturbances`.
+    pub(crate) fn calm(&self, disturbances: u64, fd: i32) {
+        let (Some(word), Ok(fd)) = (self.word(CALM), u32::try_from(fd)) else {
+            return;
+        };
+        let (count, fd) = (disturbances << 32, u64::from(fd).saturating_add(1));
+        let now = word.load(Ordering::SeqCst);
+        if now >> 32 == disturbances && now != count | fd {
+            let _ = word.compare_exchange(now, count | fd, Ordering::SeqCst, Ordering::SeqCst);
+        }
+    }
+
+    /// The inlet is read by that descriptor, if by none yet.
+    pub(crate) fn inlet_at(&self, fd: i32) {
+        if let (Some(word), Ok(fd)) = (self.word(INLET), u32::try_from(fd))
+            && word.load(Ordering::SeqCst) == NO_DESCRIPTOR
+        {
+            word.store(fd.into(), Ordering::SeqCst);
+        }
+    }
+
+    /// A descriptor is about to be another, or none.
+    pub(crate) fn descriptor_goes(&self, fd: i32) {
+        self.disturb();
+        if let Some(word) = self.word(INLET)
+            && u32::try_from(fd).is_ok_and(|fd| word.load(Ordering::SeqCst) == u64::from(fd))
+        {
+            word.store(NO_DESCRIPTOR, Ordering::SeqCst);
+        }
+    }
+
+    /// Whether the host may have something to read behind the inlet.
+    pub(crate) fn unread(&self, unread: bool) {
+        self.put(UNREAD, unread.into());
+    }
+
+    /// What the inlet holds is not all that a read gets.
+    pub(crate) fn inlet_is_not_all(&self) {
+        if let Some(word) = self.open_word(CLAIMS) {
+            word.fetch_or(NOT_ALL, Ordering::SeqCst);
+        }
+    }
+
+    /// What guest code claims to have left in the inlet, and since when.
+    pub(crate) fn claims(&self) -> u64 {
+        self.open_word(CLAIMS)
+            .map_or(0, |word| word.load(Ordering::SeqCst))
+    }
+
+    /// Of [`Board::claims`], the bytes: any number.
+    pub(crate) fn left_of(claims: u64) -> usize {
+        (claims & LEFT) as usize
+    }
+
+    /// Bytes that are left in the inlet, as far as guest code can be believed.
+    pub(crate) fn left(&self) -> usize {
+        Self::left_of(self.claims())
+    }
+
+    /// So many bytes are left now instead of what `claims` says, unless something was taken since.
+    pub(crate) fn claim(&self, claims: u64, left: usize) -> bool {
+        self.open_word(CLAIMS).is_some_and(|word| {
+            let next = (claims & !LEFT) | (left as u64 & LEFT);
+            word.compare_exchange(claims, next, Ordering::SeqCst, Ordering::SeqCst)
+                .is_ok()
+        })
+    }
+
+    /// Bytes for the inlet, in which nothing is left, whether they are all that there are so far, and how often it was filled.
+    pub(crate) fn put_inlet(&self, bytes: &[u8], all: bool, fillings: u32) {
+        let Some(claims) = self.open_word(CLAIMS) else {
+            return;
+        };
+        let mut at = WORDS;
+        for chunk in bytes.rchunks(8) {
+            let mut word = [0u8; 8];
+            for (to, from) in word.iter_mut().rev().zip(chunk.iter().rev()) {
+                *to = *from;
+            }
+            at = at.saturating_sub(1);
+            if let Some(cell) = self.word(at).filter(|_| at >= FIRST_INLET_WORD) {
+                cell.store(u64::from_le_bytes(word), Ordering::Relaxed);
+            }
+        }
+        let left = ((bytes.len() as u64) & LEFT) | if all { 0 } else { NOT_ALL };
+        claims.store(u64::from(fillings) << 32 | left, Ordering::SeqCst);
+    }
+
+    /// Nothing of what the inlet held is there any more.
+    pub(crate) fn wipe_inlet(&self) {
+        self.put_inlet(&[], true, 0);
+        for place in FIRST_INLET_WORD..WORDS {
+            if let Some(word) = self.word(place) {
+                clear(word);
+            }
+        }
+    }
+
     /// Descriptors below a number may be open.
     pub(crate) fn descriptors(&self, below: usize) {
         if let Some(word) = self.word(DESCRIPTORS) {
             word.fetch_max(below as u64, Ordering::SeqCst);
         }
     }
+}
+
+/// Memory that is never written is none that the machine takes for itself.
+fn set(word: &AtomicU64, value: u64) {
+    if word.load(Ordering::SeqCst) != value {
+        word.store(value, Ordering::SeqCst);
+    }
+}
+
+fn clear(word: &AtomicU64) {
+    set(word, 0);
 }
 
 #[cfg(test)]

@@ -16,12 +16,19 @@ vmm_inside:
 .macro SPAN_BEGINS
 77:
 .endm
-.macro SPAN_ENDS call
+.macro SPAN_ENDS call, midst=0
 78:
     .pushsection .rodata.vmm_inside_spans, "a"
-    .long 77b - vmm_inside, 78b - vmm_inside, \call
+    .long 77b - vmm_inside, 78b - vmm_inside, \call, \midst
     .popsection
 .endm
+// How a thread stands there (Midst): plain is 0.
+.set ASKED, 1
+.set LOCKED, 2
+.set SAVED, 3
+.set CLAIMED, 4
+.set OVER, 5
+.set LEAVING, 6
 
 // SF, ZF, AF, PF and CF become those of r11. OF is clear: calls with it, or another flag that cannot be given back, are left to the stub.
 .macro GIVE_FLAGS_BACK_IN_SPAN
@@ -45,6 +52,132 @@ vmm_inside:
 
     test r11d, {OTHER_FLAGS}
     jnz vmm_inside - {STUB}
+
+// read(fd, to, count), and recvfrom without flags and address, of what lies in the inlet. One thread at a time: registers are saved in words that the
+// guest may write, so that what stands there counts for no more than what it may do to its registers anyway.
+.macro INLET_IS_READ number
+    cmp eax, \number
+    jne 2f
+    .if \number == 45
+    test r10d, r10d
+    jnz vmm_inside - {STUB}
+    test r8, r8
+    jnz vmm_inside - {STUB}
+    .endif
+    test edi, edi
+    js vmm_inside - {STUB}
+    cmp edi, dword ptr [rip + vmm_inside + {INLET}]
+    jne vmm_inside - {STUB}
+    test rdx, rdx
+    jz vmm_inside - {STUB}
+    cmp word ptr [rip + vmm_inside + {CLAIMS}], 0
+    je vmm_inside - {STUB}
+    mov rax, rsi
+    SPAN_BEGINS
+    or rax, rdx
+    shr rax, {PLAIN_BITS}
+    jnz 3f
+    mov eax, 1
+    xchg dword ptr [rip + vmm_inside + {LOCK}], eax
+    SPAN_ENDS \number
+    SPAN_BEGINS
+    test eax, eax
+    jnz 3f
+    SPAN_ENDS \number, ASKED
+    SPAN_BEGINS
+    mov qword ptr [rip + vmm_inside + {SAVED}], rcx
+    mov qword ptr [rip + vmm_inside + {SAVED} + 8], rdx
+    mov qword ptr [rip + vmm_inside + {SAVED} + 16], rsi
+    mov qword ptr [rip + vmm_inside + {SAVED} + 24], rdi
+    SPAN_ENDS \number, LOCKED
+    SPAN_BEGINS
+    mov rdi, rsi
+    mov rax, qword ptr [rip + vmm_inside + {CLAIMS}]
+    movzx ecx, ax
+    lea rsi, [rip + vmm_inside + {INLET_END}]
+    sub rsi, rcx
+    cmp rdx, rcx
+    cmovb rcx, rdx
+    jbe 5f
+    // As many bytes as are asked for, if there are, and not only those that lie here.
+    bt eax, {NOT_ALL_BIT}
+    jc 4f
+5:
+    jrcxz 4f
+    mov qword ptr [rip + vmm_inside + {RESULT}], rcx
+    mov rdx, rax
+    sub rdx, rcx
+    rep movsb
+    lock cmpxchg qword ptr [rip + vmm_inside + {CLAIMS}], rdx
+    SPAN_ENDS \number, SAVED
+    SPAN_BEGINS
+    jne 4f
+    SPAN_ENDS \number, CLAIMED
+    SPAN_BEGINS
+    mov rcx, qword ptr [rip + vmm_inside + {SAVED}]
+    mov rdx, qword ptr [rip + vmm_inside + {SAVED} + 8]
+    mov rsi, qword ptr [rip + vmm_inside + {SAVED} + 16]
+    mov rdi, qword ptr [rip + vmm_inside + {SAVED} + 24]
+    GIVE_FLAGS_BACK_IN_SPAN
+    mov rax, qword ptr [rip + vmm_inside + {RESULT}]
+    mov dword ptr [rip + vmm_inside + {LOCK}], 0
+    SPAN_ENDS \number, OVER
+    SPAN_BEGINS
+    jmp rcx
+    SPAN_ENDS \number, LEAVING
+4:
+    SPAN_BEGINS
+    mov rcx, qword ptr [rip + vmm_inside + {SAVED}]
+    mov rdx, qword ptr [rip + vmm_inside + {SAVED} + 8]
+    mov rsi, qword ptr [rip + vmm_inside + {SAVED} + 16]
+    mov rdi, qword ptr [rip + vmm_inside + {SAVED} + 24]
+    mov dword ptr [rip + vmm_inside + {LOCK}], 0
+    SPAN_ENDS \number, SAVED
+3:
+    SPAN_BEGINS
+    OUTSIDE_AGAIN \number
+    SPAN_ENDS \number
+2:
+.endm
+    INLET_IS_READ 0
+
+// epoll_pwait and epoll_wait that do not wait, where nothing is ready. Calm is looked at first: whatever could make something ready ends it before.
+.macro NOTHING_IS_READY number
+    cmp eax, \number
+    jne 2f
+    .if \number == 281
+    test r8, r8
+    jnz vmm_inside - {STUB}
+    .endif
+    test r10d, r10d
+    jnz vmm_inside - {STUB}
+    lea eax, [rdx - 1]
+    SPAN_BEGINS
+    cmp eax, {MOST_EVENTS}
+    jae 3f
+    mov rax, rsi
+    shr rax, {PLAIN_BITS}
+    jnz 3f
+    mov eax, dword ptr [rip + vmm_inside + {CALM}]
+    sub eax, 1
+    jb 3f
+    cmp eax, edi
+    jne 3f
+    cmp dword ptr [rip + vmm_inside + {UNREAD}], 0
+    jne 3f
+    cmp word ptr [rip + vmm_inside + {CLAIMS}], 0
+    jne 3f
+    GIVE_FLAGS_BACK_IN_SPAN
+    mov eax, 0
+    jmp rcx
+3:
+    OUTSIDE_AGAIN \number
+    SPAN_ENDS \number
+2:
+.endm
+    NOTHING_IS_READY 281
+    NOTHING_IS_READY 232
+    INLET_IS_READ 45
 
 // Calls whose result is always the same.
 .set place, 0

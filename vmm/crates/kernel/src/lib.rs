@@ -12,12 +12,14 @@ mod fault;
 mod file;
 mod freeze;
 mod futex;
+mod inlet;
 mod inside;
 mod kernel;
 mod limits;
 pub mod loader;
 mod locks;
 mod pipe;
+mod reactor;
 mod signal;
 mod signalfd;
 mod socket;
@@ -36,8 +38,9 @@ pub use inside::{Board, BoardWords, code as inside_code};
 pub use kernel::{
     ExitStatus, Identity, Kernel, MAX_THREADS, NewThread, Spawner, ThreadShared, TraceSlots,
 };
+pub use reactor::start_reactor;
 pub use state::{CaptureError, Files, RestoreError};
-pub use stream::{HostStream, start_reactor};
+pub use stream::HostStream;
 pub use task::{Fpu, Task};
 pub use timer::wait_for_timer_thread;
 pub use wait::{Parker, WaitQueue, Wake};

@@ -416,6 +416,10 @@ impl File for PipeEnd {
         ready
     }
 
+    fn tells_changes(&self, _events: u32) -> bool {
+        true
+    }
+
     fn queue(&self) -> Option<&Arc<WaitQueue>> {
         Some(&self.pipe.queue)
     }

@@ -1,20 +1,23 @@
 //! Descriptors of the monitor that a guest may use: its standard streams and the socket at 3.
 
-use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::{Arc, OnceLock, Weak, mpsc};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use rustix::event::epoll;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use vmm_abi::inside::INLET_BYTES;
 use vmm_abi::{
-    EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, Errno, Iovec, O_ACCMODE, O_RDWR, S_IFCHR, S_IFIFO,
-    S_IFMT, S_IFSOCK, Stat,
+    EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLWRNORM, Errno, Iovec, O_ACCMODE, O_RDWR, S_IFCHR,
+    S_IFIFO, S_IFMT, S_IFSOCK, Stat,
 };
 use vmm_memory::AddressSpace;
 
 use crate::file::File;
+use crate::inlet::Inlet;
+use crate::inside::Board;
+use crate::reactor::{self, Asked};
+use crate::syscalls::{rest_of, total};
 use crate::wait::WaitQueue;
 
 /// A pipe, terminal or connected socket of the host.
@@ -26,14 +29,17 @@ pub struct HostStream {
     mode: u32,
     access: u32,
     queue: Arc<WaitQueue>,
-    id: OnceLock<u64>,
-    interest: Arc<Interest>,
+    me: Weak<Self>,
+    /// One registration at the host serves all waiters.
+    asked: Mutex<Asked>,
+    /// Of a socket. Locked before anything is read from it.
+    inlet: Mutex<Inlet>,
 }
 
-/// EPOLL* events that somebody waits for since the last wake: one registration at the host serves all waiters, so what one of them
-/// asks for must not replace what another one does.
-type Interest = Mutex<u32>;
-
+/// Events that mean room to write.
+pub(crate) const ROOM: u32 = EPOLLOUT | EPOLLWRNORM;
+/// The descriptor of the socket that a guest is given.
+const GIVEN: i32 = 3;
 /// Bytes that are thrown away at once.
 const PIECE: usize = 64 << 10;
 /// Bytes a pipe takes without blocking whenever poll(2) says it is writable (PIPE_BUF).
@@ -54,14 +60,15 @@ impl HostStream {
             S_IFSOCK => O_RDWR,
             _ => rustix::fs::fcntl_getfl(&fd).map_err(errno)?.bits() & O_ACCMODE,
         };
-        Ok(Arc::new(Self {
+        Ok(Arc::new_cyclic(|me| Self {
             number,
             fd,
             mode,
             access,
             queue: Arc::default(),
-            id: OnceLock::new(),
-            interest: Arc::default(),
+            me: Weak::clone(me),
+            asked: Mutex::default(),
+            inlet: Mutex::new(Inlet::new()),
         }))
     }
 
@@ -81,6 +88,103 @@ impl HostStream {
     #[must_use]
     pub fn is_socket(&self) -> bool {
         self.mode & S_IFMT == S_IFSOCK
+    }
+
+    /// Lets guest code read by that board, if this is the socket that a guest is given.
+    pub(crate) fn join(&self, board: &Board) -> bool {
+        let joins = self.number == GIVEN && self.is_socket();
+        if joins {
+            self.inlet.lock().join(board);
+        }
+        joins
+    }
+
+    /// Another reference to it; none while it is made.
+    pub(crate) fn shared(&self) -> Option<Arc<Self>> {
+        self.me.upgrade()
+    }
+
+    pub(crate) fn host_descriptor(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// The host tells that something may be different now; `ends` if no more can come, or something failed.
+    pub(crate) fn changed(&self, ends: bool) {
+        let mut inlet = self.inlet.lock();
+        inlet.changed(ends);
+        // Whoever is woken for it need not go out of the guest to read it.
+        if self.is_socket() && inlet.has_room() {
+            let mut bytes = [0u8; INLET_BYTES];
+            match self.take(&mut bytes) {
+                Ok((0, _)) => inlet.changed(true),
+                Ok((count, all)) => inlet.put(bytes.get(..count).unwrap_or_default(), all),
+                Err(Errno::EAGAIN) => inlet.drained(),
+                // Whoever reads is to hear it.
+                Err(_) => {}
+            }
+        }
+        drop(inlet);
+        self.queue.wake_all();
+    }
+
+    /// Reads from a socket of the host; how much, and whether that is all it has.
+    fn take(&self, bytes: &mut [u8]) -> Result<(usize, bool), Errno> {
+        let mut range = libc::iovec {
+            iov_base: bytes.as_mut_ptr().cast(),
+            iov_len: bytes.len(),
+        };
+        // SAFETY: an all-zero msghdr is a valid one; its range is the exclusive buffer.
+        let (result, flags) = unsafe {
+            let mut message: libc::msghdr = std::mem::zeroed();
+            message.msg_iov = &raw mut range;
+            message.msg_iovlen = 1;
+            let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+            let result = libc::recvmsg(self.fd.as_raw_fd(), &raw mut message, flags);
+            (result, message.msg_flags)
+        };
+        let count =
+            usize::try_from(result).map_err(|_| Errno::from(std::io::Error::last_os_error()))?;
+        // What was sent with something else than bytes is not joined to what follows.
+        let all = count < bytes.len() && flags & libc::MSG_CTRUNC == 0;
+        Ok((count, all))
+    }
+
+    /// Reads from a socket: first what was taken out of it already.
+    fn receive(&self, memory: &AddressSpace, to: &[Iovec]) -> Result<u64, Errno> {
+        let total = total(to);
+        let mut inlet = self.inlet.lock();
+        if total == 0 && !inlet.bytes().is_empty() {
+            return Ok(0);
+        }
+        if total == 0 {
+            return self.transfer(memory.host_iovecs(to)?, false);
+        }
+        let done = match inlet.read_from(|bytes| memory.scatter(to, bytes)) {
+            None => 0,
+            Some(Err(errno)) => return Err(errno),
+            Some(Ok(count)) => count as u64,
+        };
+        if done > 0 && (done >= total || inlet.is_known() || !inlet.bytes().is_empty()) {
+            return Ok(done);
+        }
+        if inlet.is_known() {
+            return Err(Errno::EAGAIN);
+        }
+        let rest = rest_of(to, done);
+        let more = memory
+            .host_iovecs(&rest)
+            .and_then(|list| self.transfer(list, false));
+        match more {
+            Err(Errno::EAGAIN) => inlet.drained(),
+            Ok(0) => inlet.changed(true),
+            // Fewer bytes than there is room for may also mean that the guest's memory ends.
+            _ => inlet.changed(false),
+        }
+        match more {
+            Ok(count) => Ok(done.saturating_add(count)),
+            Err(_) if done > 0 => Ok(done),
+            Err(errno) => Err(errno),
+        }
     }
 
     /// shutdown(2) of a socket.
@@ -107,15 +211,16 @@ impl HostStream {
             return Err(Errno::ENOTSOCK);
         }
         let mut bytes = vec![0u8; PIECE];
+        let mut inlet = self.inlet.lock();
+        inlet.wipe();
         loop {
-            let range = libc::iovec {
-                iov_base: bytes.as_mut_ptr().cast(),
-                iov_len: bytes.len(),
-            };
-            match self.transfer(vec![range], false) {
-                Ok(0) => return Err(Errno::EPIPE),
+            match self.take(&mut bytes) {
+                Ok((0, _)) => return Err(Errno::EPIPE),
                 Ok(_) | Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => return Ok(()),
+                Err(Errno::EAGAIN) => {
+                    inlet.drained();
+                    return Ok(());
+                }
                 Err(errno) => return Err(errno),
             }
         }
@@ -220,11 +325,18 @@ impl File for HostStream {
     }
 
     fn read(&self, memory: &AddressSpace, to: &[Iovec], _offset: u64) -> Result<u64, Errno> {
+        if self.is_socket() {
+            return self.receive(memory, to);
+        }
         self.transfer(memory.host_iovecs(to)?, false)
     }
 
     fn write(&self, memory: &AddressSpace, from: &[Iovec], _offset: u64) -> Result<u64, Errno> {
-        self.transfer(memory.host_iovecs(from)?, true)
+        let written = self.transfer(memory.host_iovecs(from)?, true);
+        if written.is_ok() {
+            reactor::forget_room(self, &mut self.asked.lock());
+        }
+        written
     }
 
     fn put(&self, bytes: &[u8], _offset: u64) -> Result<usize, Errno> {
@@ -236,7 +348,19 @@ impl File for HostStream {
     }
 
     fn readiness(&self) -> u32 {
+        self.readiness_of(EPOLLIN | EPOLLOUT)
+    }
+
+    fn readiness_of(&self, events: u32) -> u32 {
+        let mut inlet = self.inlet.lock();
+        let here = if inlet.bytes().is_empty() { 0 } else { EPOLLIN };
+        if inlet.is_known() && events & ROOM == 0 {
+            return here;
+        }
         let found = self.ready(PollFlags::IN | PollFlags::OUT);
+        if self.is_socket() && (found & !PollFlags::OUT).is_empty() {
+            inlet.drained();
+        }
         let pairs = [
             (PollFlags::IN, EPOLLIN),
             (PollFlags::OUT, EPOLLOUT),
@@ -246,7 +370,15 @@ impl File for HostStream {
         pairs
             .iter()
             .filter(|(flag, _)| found.contains(*flag))
-            .fold(0, |mask, (_, bit)| mask | bit)
+            .fold(here, |mask, (_, bit)| mask | bit)
+    }
+
+    fn tells_changes(&self, events: u32) -> bool {
+        self.is_socket() && events & ROOM == 0 && self.inlet.lock().is_the_boards()
+    }
+
+    fn is_inlet(&self) -> bool {
+        self.inlet.lock().is_the_boards()
     }
 
     fn queue(&self) -> Option<&Arc<WaitQueue>> {
@@ -254,112 +386,17 @@ impl File for HostStream {
     }
 
     fn arm(&self, events: u32) {
-        match REACTOR.get() {
-            Some(reactor) => reactor.arm(self, events),
+        let told = reactor::ask(self, &mut self.asked.lock(), events);
+        if told {
+            self.inlet.lock().is_told();
+        } else {
             // Nobody would tell: let them look again.
-            None => self.queue.wake_all(),
+            self.queue.wake_all();
         }
     }
 
     fn as_any(&self) -> &dyn std::any::Any {
         self
-    }
-}
-
-/// The thread that waits for host descriptors on behalf of all guest threads.
-struct Reactor {
-    epoll: OwnedFd,
-    waited_for: Mutex<Vec<(Weak<WaitQueue>, Arc<Interest>)>>,
-}
-
-static REACTOR: OnceLock<Arc<Reactor>> = OnceLock::new();
-
-/// Starts the thread that waits for host descriptors; once, before a guest runs. `confine` is the first that it does.
-///
-/// # Errors
-/// What `confine` says, or the host when it gives no thread or descriptor.
-pub fn start_reactor(confine: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<()> {
-    let reactor = Arc::new(Reactor {
-        epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
-        waited_for: Mutex::new(Vec::new()),
-    });
-    let own = Arc::clone(&reactor);
-    let (tell, told) = mpsc::sync_channel(1);
-    let builder = std::thread::Builder::new()
-        .name("reactor".into())
-        .stack_size(64 << 10);
-    builder.spawn(move || {
-        let confined = confine();
-        let stands = confined.is_ok();
-        let _ = tell.send(confined);
-        drop(tell);
-        if stands {
-            own.run();
-        }
-    })?;
-    told.recv().map_err(io::Error::other)??;
-    // A second one would only wait beside the first.
-    let _ = REACTOR.set(reactor);
-    Ok(())
-}
-
-impl Reactor {
-    fn run(&self) {
-        let mut events = Vec::with_capacity(16);
-        loop {
-            events.clear();
-            match epoll::wait(
-                &self.epoll,
-                rustix::buffer::spare_capacity(&mut events),
-                None,
-            ) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(_) => return,
-            }
-            for event in &events {
-                let index = event.data.u64() as usize;
-                let known = self.waited_for.lock().get(index).cloned();
-                let Some((queue, interest)) = known else {
-                    continue;
-                };
-                // Before the wake: whoever is woken asks anew for what it still waits for.
-                *interest.lock() = 0;
-                if let Some(queue) = queue.upgrade() {
-                    queue.wake_all();
-                }
-            }
-        }
-    }
-
-    /// Asks for one wake of the queue. Descriptors that the host's epoll refuses (regular files) are
-    /// always ready, so nobody waits for them.
-    fn arm(&self, stream: &HostStream, events: u32) {
-        // Held until the host has been told, so that it is told of what both of two askers want.
-        let mut interest = stream.interest.lock();
-        *interest |= events;
-        let known = stream.id.get().is_some();
-        let id = *stream.id.get_or_init(|| {
-            let mut waited_for = self.waited_for.lock();
-            waited_for.push((Arc::downgrade(&stream.queue), Arc::clone(&stream.interest)));
-            waited_for.len().saturating_sub(1) as u64
-        });
-        let mut flags = epoll::EventFlags::ONESHOT;
-        if *interest & EPOLLIN != 0 {
-            flags |= epoll::EventFlags::IN | epoll::EventFlags::RDHUP;
-        }
-        if *interest & EPOLLOUT != 0 {
-            flags |= epoll::EventFlags::OUT;
-        }
-        let data = epoll::EventData::new_u64(id);
-        let done = if known {
-            epoll::modify(&self.epoll, &stream.fd, data, flags)
-        } else {
-            epoll::add(&self.epoll, &stream.fd, data, flags)
-        };
-        drop(interest);
-        if done.is_err() {
-            stream.queue.wake_all();
-        }
     }
 }
 

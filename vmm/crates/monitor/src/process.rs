@@ -34,6 +34,10 @@ impl BoardWords for InsideWords {
     fn word(&self, place: usize) -> Option<&AtomicU64> {
         self.0.get(place)
     }
+
+    fn open_word(&self, place: usize) -> Option<&AtomicU64> {
+        self.0.get_open(place)
+    }
 }
 
 /// Has a machine's guest serve by itself what it can.

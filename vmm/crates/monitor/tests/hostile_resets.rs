@@ -124,6 +124,14 @@ def handler(event, context):
             at = libc.mmap((n << 31) + (n << 21), 4096, 3, 0x22, -1, 0)
             ctypes.memset(at, 1, 4096)
     if say == 'wait': time.sleep(0.05)
+    # The words that guest code of the machine's may write, and those of what was read by it.
+    hidden = 0x80_0000_7000
+    if say == 'hide':
+        # All but how much of what it was sent is left: it would read it again.
+        ctypes.memset(hidden, 0x5a, 8)
+        ctypes.memset(hidden + 16, 0x5a, 4080)
+    if say == 'hidden':
+        return [ctypes.string_at(hidden, 4096).count(0x5a), ctypes.string_at(hidden - 4096, 4096).count(b'secret')]
     return [calls, len(os.listdir('/proc/self/task')), len(os.listdir('/proc/self/fd')),
             sum(1 for _ in open('/proc/self/maps')), os.listdir('/tmp'), signal.getitimer(signal.ITIMER_REAL)[1]]
 "#;
@@ -173,6 +181,24 @@ fn mappings_that_were_added_taken_away_and_changed_are_back() {
         let after = guest.private_bytes();
         assert!(after < before + (8 << 20), "{before} {after}");
         assert!(guest.find(&[0x5a; 64]).is_empty());
+    }
+    guest.finish();
+}
+
+#[test]
+fn what_was_hidden_in_the_machines_words_is_gone() {
+    let (_bundle, mut guest) = guest();
+    let clean = call(&mut guest, 2, json!({"say": "hello"}));
+    for round in 0..5 {
+        call(&mut guest, 4, json!({"say": "hello", "word": "secret"}));
+        // From then on nobody of this guest reads without leaving it: the lock is taken.
+        call(&mut guest, 5, json!({"say": "hide"}));
+        let there = call(&mut guest, 6, json!({"say": "hidden"}));
+        assert!(there[0].as_u64() > Some(4000), "{there}");
+        is_as_it_was(&mut guest, 200 + round, &clean);
+        let there = call(&mut guest, 3, json!({"say": "hidden"}));
+        // What is there now are a few registers of its own.
+        assert!(there[0].as_u64() < Some(64) && there[1] == 0, "{there}");
     }
     guest.finish();
 }

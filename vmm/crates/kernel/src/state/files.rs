@@ -376,7 +376,7 @@ fn file_of(
             let socket = parts.sockets.get(*place).ok_or(Errno::EBADF)?;
             Arc::clone(socket) as Arc<dyn File>
         }
-        FileState::Epoll(_) => Arc::new(Epoll::default()),
+        FileState::Epoll(_) => Arc::new(Epoll::new(kernel.board.clone())),
         FileState::Tmp(place) => {
             let node = parts.tmp.node(*place).ok_or(Errno::ENOENT)?;
             return reopened(Arc::clone(node), path, flags);

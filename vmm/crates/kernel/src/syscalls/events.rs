@@ -83,7 +83,7 @@ pub fn epoll_create1(task: &mut Task, args: Args) -> SysResult {
     }
     add(
         task,
-        Arc::new(Epoll::default()),
+        Arc::new(Epoll::new(task.kernel.board.clone())),
         "anon_inode:[eventpoll]".into(),
         flags | O_RDWR,
     )
@@ -159,7 +159,14 @@ fn wait(task: &mut Task, args: Args) -> SysResult {
         task.saved_mask = Some(task.mask());
         task.set_mask(mask);
     }
+    let bytes = limit.saturating_mul(size_of::<EpollEvent>());
+    let end = args.word(1).checked_add(bytes as u64);
+    if end.is_none_or(|end| end >= 1 << 47) {
+        return Err(Errno::EFAULT);
+    }
     let limit = limit.min(MAX_EVENTS);
+    let board = task.kernel.board.clone();
+    let disturbances = board.disturbances();
     let open = task.file(args.int(0))?;
     let epoll = open
         .file
@@ -167,7 +174,7 @@ fn wait(task: &mut Task, args: Args) -> SysResult {
         .downcast_ref::<Epoll>()
         .ok_or(Errno::EINVAL)?;
     let mut found = epoll.take(limit);
-    if found.is_empty() && !task.expired() && task.left_or_forever() {
+    if found.events.is_empty() && !task.expired() && task.left_or_forever() {
         if !task.is_watching()
             && let Some(queue) = epoll.queue()
         {
@@ -175,11 +182,14 @@ fn wait(task: &mut Task, args: Args) -> SysResult {
         }
         epoll.arm_all();
         found = epoll.take(limit);
-        if found.is_empty() {
+        if found.events.is_empty() {
             return Ok(Ret::Block(Restart::Never));
         }
     }
-    task.memory()
-        .write(args.word(1), found.as_slice().as_bytes())?;
-    Ok((found.len() as u64).into())
+    if found.is_calm {
+        board.calm(disturbances, args.int(0));
+    }
+    let events = found.events.as_slice();
+    task.memory().write(args.word(1), events.as_bytes())?;
+    Ok((events.len() as u64).into())
 }

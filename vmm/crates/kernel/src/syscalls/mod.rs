@@ -36,6 +36,7 @@ pub(crate) use open::named_file;
 pub use page::page;
 pub use table::{Arg, Level, ROWS, Row};
 pub(crate) use threads::leave_robust_futexes;
+pub(crate) use transfer::{rest_of, total};
 pub(crate) use waiting::with_bands;
 
 /// [`crate::Kernel::trace_mark`] for a trace whose lines have no mark.

@@ -115,13 +115,13 @@ pub(super) fn until_all(
 }
 
 /// Bytes in all ranges.
-pub(super) fn total(list: &[Iovec]) -> u64 {
+pub(crate) fn total(list: &[Iovec]) -> u64 {
     list.iter()
         .fold(0, |sum: u64, entry| sum.saturating_add(entry.len))
 }
 
 /// The ranges without their first `skip` bytes.
-pub(super) fn rest_of(list: &[Iovec], skip: u64) -> Vec<Iovec> {
+pub(crate) fn rest_of(list: &[Iovec], skip: u64) -> Vec<Iovec> {
     let mut left = skip;
     let cut = |entry: &Iovec| {
         let part = entry.len.min(left);

@@ -199,8 +199,8 @@ fn look(list: &mut [PollFd], files: &[Option<Arc<OpenFile>>]) -> usize {
             None => libc::POLLNVAL,
             Some(open) => {
                 let always = EPOLLERR | EPOLLHUP;
-                (with_bands(open.file.readiness()) & (u32::from(entry.events as u16) | always))
-                    as i16
+                let wanted = u32::from(entry.events as u16);
+                (with_bands(open.file.readiness_of(wanted)) & (wanted | always)) as i16
             }
         };
         ready = ready.saturating_add(usize::from(entry.revents != 0));

@@ -12,13 +12,15 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use crate::compiled::{Made, copy};
 use crate::hanging::hangs_after_seconds;
 
-/// A folder of vmm/tests: `guests` run on Linux, too; `hostile` do not; `frozen` are frozen and brought back.
+/// A folder of vmm/tests: `guests` run on Linux, too; `hostile` do not; `frozen` are frozen and brought back;
+/// those of `host` need something of a host beside them.
 #[derive(Clone, Copy, Debug)]
 #[allow(dead_code, reason = "each test has its own kind")]
 pub enum Kind {
     Guests,
     Hostile,
     Frozen,
+    Host,
 }
 
 impl Kind {
@@ -27,6 +29,7 @@ impl Kind {
             Self::Guests => "guests",
             Self::Hostile => "hostile",
             Self::Frozen => "frozen",
+            Self::Host => "host",
         }
     }
 }
