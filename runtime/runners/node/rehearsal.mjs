@@ -1,9 +1,12 @@
 import { randomBytes } from "node:crypto";
-import { setTimeout as later } from "node:timers/promises";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 import { DATA, END, INVOKE, jsonFrame, RESTORED, textFrame } from "./wire.mjs";
 
-/** V8 compiles beside the code that runs, and takes what is compiled at a later call. */
-const COMPILING_MS = 50;
+/** V8 compiles beside the code that runs: after so many turns it is waited for. V8 counts calls to as many while it rehearses (settling.mjs). */
+const STRETCH = 50;
+/** Stretches that end a rehearsal. What is being compiled at the freeze would be taken over by the first call of every clone. */
+const LAST_STRETCHES = 3;
 
 /**
  * Functions of many shapes: so many that what calls them is compiled for any, and not thrown away when the user's is the first of another.
@@ -43,6 +46,19 @@ const ANSWERS = {
 /** What V8 compiled refers weakly to what it was compiled for, and is thrown away with the last of its kind. */
 const kept = [];
 
+/** Waits for what V8 compiles, and has it used. Shown to a context of its own, so that user code does not find it. */
+function compilersEnd() {
+  setFlagsFromString("--allow-natives-syntax");
+  try {
+    const finish = runInNewContext("() => { %FinalizeOptimization(); }");
+    // V8 reads what is in a function at its first call.
+    finish();
+    return finish;
+  } finally {
+    setFlagsFromString("--no-allow-natives-syntax");
+  }
+}
+
 /**
  * Runs what every call runs, from bytes to bytes and without the user's function. The engine, its wire and the target are those that will serve,
  * because what V8 compiles is made for the objects it has seen.
@@ -61,10 +77,16 @@ export class Rehearsal {
   /** So often that V8 has compiled it. Each turn begins as in a process that was restored. */
   async run(turns) {
     const { length } = ANSWERS[this.#target.kind];
-    const most = Math.max(0, turns - 5 * length);
-    await this.#turn(most, true);
-    await later(COMPILING_MS);
-    await this.#turn(turns - most, true, keeping);
+    const last = Math.min(Math.ceil(turns / LAST_STRETCHES), 5 * length);
+    const finish = compilersEnd();
+    for (let left = turns - LAST_STRETCHES * last; left > 0; left -= STRETCH) {
+      await this.#turn(Math.min(left, STRETCH), true);
+      finish();
+    }
+    for (let stretch = 0; stretch < LAST_STRETCHES; stretch++) {
+      await this.#turn(last, true, keeping);
+      finish();
+    }
   }
 
   /** In a process that was restored, so that the pages a call needs are there. */

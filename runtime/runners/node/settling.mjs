@@ -4,12 +4,23 @@ import { lifecycleOf } from "./lifecycle.mjs";
 import { Rehearsal } from "./rehearsal.mjs";
 import { renew } from "./renewal.mjs";
 
-/** Share of the rehearsal that follows the collection, which throws away a little of what was compiled. */
-const AGAIN = 0.2;
-/** V8's defaults stand on the right. They are put back because node's own modules come compiled for these flags. */
-const KEEPING = [
+/** V8 12 and later say by these when a function is compiled, and when for good. */
+const COUNTS_CALLS = Number.parseInt(process.versions.v8, 10) >= 12;
+/**
+ * For a rehearsal; V8's defaults stand on the right. They are put back because node's own modules come compiled for these flags.
+ *
+ * Code that is not compiled for good counts each call down in a cell of its function's. These cells lie apart from each other: every clone would
+ * write to a page for each, and own it.
+ */
+const REHEARSING = [
   ["--retain-maps-for-n-gc=1000", "--retain-maps-for-n-gc=2"],
   ["--no-flush-bytecode", "--flush-bytecode"],
+  ...(COUNTS_CALLS
+    ? [
+        ["--invocation-count-for-maglev=50", "--invocation-count-for-maglev=400"],
+        ["--invocation-count-for-turbofan=50", "--invocation-count-for-turbofan=3000"],
+      ]
+    : []),
 ];
 /** What dies only when callbacks of what died before it have run is found by the next collection. */
 const COLLECTIONS = 3;
@@ -35,15 +46,16 @@ export async function settle(target, warmTurns, rehearse) {
   await warmUp?.();
   let stage = rehearse();
   const rehearsal = new Rehearsal(target, (bytes) => stage.take(bytes));
-  for (const [flag] of KEEPING) setFlagsFromString(flag);
+  for (const [flag] of REHEARSING) setFlagsFromString(flag);
   await rehearsal.run(warmTurns);
   stage.done();
   await beforeSnapshot?.();
   await collectGarbage();
   stage = rehearse();
-  await rehearsal.run(Math.ceil(warmTurns * AGAIN));
+  // The collection has thrown away a little of what was compiled.
+  await rehearsal.run(warmTurns);
   stage.done();
-  for (const [, flag] of KEEPING) setFlagsFromString(flag);
+  for (const [, flag] of REHEARSING) setFlagsFromString(flag);
   // The rehearsal's numbers are known to nobody, but without one there are none.
   if (warmTurns === 0) renew({});
   return afterRestore;

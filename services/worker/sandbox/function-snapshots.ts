@@ -81,8 +81,8 @@ export class FunctionSnapshots {
     this.#looked.add(snapshot);
     const [oldest] = this.#looked;
     if (this.#looked.size > MAX_VERSIONS && oldest !== undefined) this.#looked.delete(oldest);
-    // Without it they come back as well, only slower.
-    this.#launcher.learn(sandbox).catch(() => {});
+    // Without it they come back as well, only slower. This one may have ended meanwhile: then the next is looked at.
+    this.#launcher.learn(sandbox).catch(() => void this.#looked.delete(snapshot));
   }
 
   /** Has one made in the background, unless there is one, one is being made, or it failed lately. */

@@ -22,6 +22,12 @@ pub fn settle_allocator() {
     unsafe { libc::mallopt(libc::M_ARENA_MAX, ARENAS) };
 }
 
+/// Gives the host the memory back that libc keeps for allocations to come.
+pub fn give_back_free_memory() {
+    // SAFETY: takes a number only; what is allocated stays where it is.
+    unsafe { libc::malloc_trim(0) };
+}
+
 /// For the thread that only waits for host descriptors.
 ///
 /// # Errors

@@ -174,6 +174,7 @@ pub fn restore(options: &Options) -> Result<u8, GuestError> {
                     &snapshot::read(&likely, &options.snapshot_key, &machine)?,
                 )?;
             }
+            confine::give_back_free_memory();
             match order::wait(resets.control())? {
                 Some(ordered) => ordered,
                 // Nobody needs it any more.
@@ -207,6 +208,8 @@ pub fn restore(options: &Options) -> Result<u8, GuestError> {
             let memory = &empty.kernel.memory;
             let appear = |fault| memory.resolve(&fault);
             empty.machine.touch(&hints.touched(), &appear)?;
+            drop(hints);
+            confine::give_back_free_memory();
             let waiting = resets.as_ref().map(|r| order::wait_for_stream(r.control()));
             match waiting.transpose()?.flatten() {
                 Some(stream) => Some(stream),

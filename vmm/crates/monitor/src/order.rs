@@ -12,6 +12,8 @@ use crate::snapshot::SnapshotError;
 
 /// Longest message: a digest, and two thousand pairs of numbers.
 const MOST_BYTES: usize = 64 << 10;
+/// Longest message that says nothing.
+const MOST_EMPTY_BYTES: usize = 16;
 /// Most pages of each kind that anything is done for.
 const MOST_PAGES: u64 = 4096;
 /// Pages that KVM maps at once where all of them are the process's own.
@@ -115,7 +117,7 @@ struct Message {
 /// # Errors
 /// [`SnapshotError::Host`] for what is no such message.
 pub fn wait(control: &OwnedFd) -> Result<Option<Ordered>, SnapshotError> {
-    let Some((text, files)) = receive(control)? else {
+    let Some((text, files)) = receive(control, MOST_BYTES)? else {
         return Ok(None);
     };
     let mut files = files.into_iter();
@@ -139,7 +141,7 @@ pub fn wait(control: &OwnedFd) -> Result<Option<Ordered>, SnapshotError> {
 /// # Errors
 /// As [`wait`].
 pub fn wait_for_stream(control: &OwnedFd) -> Result<Option<OwnedFd>, SnapshotError> {
-    let Some((_, files)) = receive(control)? else {
+    let Some((_, files)) = receive(control, MOST_EMPTY_BYTES)? else {
         return Ok(None);
     };
     let stream = files.into_iter().next();
@@ -154,8 +156,8 @@ fn wrong(what: &str) -> SnapshotError {
 }
 
 /// One message, and what came with it. Two that follow each other are not read as one, because each has a descriptor.
-fn receive(control: &OwnedFd) -> Result<Option<Received>, SnapshotError> {
-    let mut text = vec![0u8; MOST_BYTES];
+fn receive(control: &OwnedFd, most: usize) -> Result<Option<Received>, SnapshotError> {
+    let mut text = vec![0u8; most];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let received = loop {
