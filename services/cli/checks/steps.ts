@@ -147,7 +147,7 @@ export const STEPS: readonly Step[] = [
   },
   {
     name: STOCK_KVM,
-    what: "every test of micro-VMs that can run on stock KVM, in the emulated machine",
+    what: "every test of micro-VMs that can run on stock KVM, in emulated machines",
     onlyIfNamed: true,
     run: (tell) => stockMachineTests(STOCK_MACHINE_CRATES, "all", tell),
   },

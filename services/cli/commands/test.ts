@@ -20,7 +20,7 @@ export const registerTest = (program: Command): void => {
     .addOption(
       new Option(
         "--stock-kvm",
-        "in place of all: every test of micro-VMs that can run on stock KVM, in the emulated machine",
+        "in place of all: every test of micro-VMs that can run on stock KVM, in emulated machines",
       ).conflicts("only"),
     )
     .option("--list", "name the steps and end")

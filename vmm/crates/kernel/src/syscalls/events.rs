@@ -5,6 +5,7 @@ use std::sync::Arc;
 use vmm_abi::*;
 use zerocopy::IntoBytes;
 
+use super::transfer::possible_range;
 use crate::args::{Args, DONE, Restart, Ret, SysResult, optional_time};
 use crate::clock;
 use crate::epoll::Epoll;
@@ -160,10 +161,7 @@ fn wait(task: &mut Task, args: Args) -> SysResult {
         task.set_mask(mask);
     }
     let bytes = limit.saturating_mul(size_of::<EpollEvent>());
-    let end = args.word(1).checked_add(bytes as u64);
-    if end.is_none_or(|end| end >= 1 << 47) {
-        return Err(Errno::EFAULT);
-    }
+    possible_range(args.word(1), bytes as u64)?;
     let limit = limit.min(MAX_EVENTS);
     let board = task.kernel.board.clone();
     let disturbances = board.disturbances();

@@ -144,11 +144,16 @@ pub(super) fn broken_pipe(task: &Task) {
     let _ = task.kernel.send_signal(Some(&task.shared), info);
 }
 
-/// A range of guest memory for read(2) and write(2), which refuse one that no process could have.
-fn user_range(address: u64, len: u64) -> Result<Vec<Iovec>, Errno> {
+/// Refuses a range of guest memory that no process could have.
+pub(super) fn possible_range(address: u64, len: u64) -> Result<(), Errno> {
     const TASK_BYTES: u64 = 1 << 47;
     let end = address.checked_add(len).filter(|end| *end < TASK_BYTES);
-    end.ok_or(Errno::EFAULT)?;
+    end.map(|_| ()).ok_or(Errno::EFAULT)
+}
+
+/// A range of guest memory for read(2) and write(2).
+fn user_range(address: u64, len: u64) -> Result<Vec<Iovec>, Errno> {
+    possible_range(address, len)?;
     Ok(AddressSpace::single(address, len).to_vec())
 }
 
