@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { after, before, test } from "node:test";
 import { invocationJob } from "#testkit/invocation-job";
-import { type RedisServer, startRedisServer } from "#testkit/redis-server";
+import { clientsWait, type RedisServer, startRedisServer } from "#testkit/redis-server";
 import { InvocationConsumer } from "./invocation-consumer.ts";
 import { InvocationProducer } from "./invocation-producer.ts";
 import type { QueuedCall } from "./outbox.ts";
@@ -55,12 +55,6 @@ async function worker(node: string, concurrency = 100) {
   return { consumer, served, until };
 }
 
-/** Until so many connections wait for a job. */
-async function waiting(count: number): Promise<void> {
-  const there = new RegExp(`^blocked_clients:${count}\\r$`, "m");
-  while (!there.test(await producer.redis.info("clients")));
-}
-
 test("a job is given to a worker that waits without another word from it", async () => {
   const code = `
     const { InvocationConsumer } = await import(${JSON.stringify(join(import.meta.dirname, "invocation-consumer.ts"))});
@@ -73,7 +67,7 @@ test("a job is given to a worker that waits without another word from it", async
     const lines = createInterface(child.stdout)[Symbol.asyncIterator]();
     await put("node_word", "inv_word1");
     assert.equal((await lines.next()).value, "inv_word1");
-    await waiting(1);
+    await clientsWait(producer.redis, 1);
     child.kill("SIGSTOP");
     while (!/ T /.test(readFileSync(`/proc/${child.pid}/stat`, "latin1")));
     const call = await put("node_word", "inv_word2");
@@ -98,7 +92,7 @@ test("jobs that wait are all served, each once, by a worker that has room for fe
 
 test("a Redis that has forgotten BullMQ's scripts gives the job that came first all the same", async () => {
   const { consumer, served, until } = await worker("node_script");
-  await waiting(1);
+  await clientsWait(producer.redis, 1);
   await producer.redis.script("FLUSH");
   await put("node_script", "inv_script1");
   await until(1);
@@ -110,9 +104,9 @@ test("a Redis that has forgotten BullMQ's scripts gives the job that came first 
 
 test("a wait whose connection broke goes on with the next one", async () => {
   const { consumer, served, until } = await worker("node_break");
-  await waiting(1);
+  await clientsWait(producer.redis, 1);
   await producer.redis.client("KILL", "TYPE", "normal", "SKIPME", "yes");
-  await waiting(1);
+  await clientsWait(producer.redis, 1);
   for (const id of ["inv_break1", "inv_break2", "inv_break3"]) await put("node_break", id);
   await until(3);
   await consumer.close(5000);
@@ -140,7 +134,7 @@ test("whenever a worker closes, a job that comes then is served by it or waits f
 
 test("a worker that is paused takes again when it may", async () => {
   const { consumer, served, until } = await worker("node_pause");
-  await waiting(1);
+  await clientsWait(producer.redis, 1);
   consumer.pause();
   const ids = Array.from({ length: 6 }, (_, index) => `inv_pause${index}`);
   for (const id of ids) await put("node_pause", id);

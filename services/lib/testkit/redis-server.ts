@@ -2,6 +2,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import type { Redis } from "ioredis";
 
 /** A Redis of a test's own, on a Unix socket in a temporary folder. */
 export interface RedisServer {
@@ -39,4 +40,10 @@ export async function startRedisServer(): Promise<RedisServer> {
       await rm(folder, { recursive: true, force: true });
     },
   };
+}
+
+/** Resolves when so many clients of the Redis that `redis` leads to wait for a job, which only word of one ends. */
+export async function clientsWait(redis: Redis, count: number): Promise<void> {
+  const line = new RegExp(`^blocked_clients:${count}\\r$`, "m");
+  while (!line.test(await redis.info("clients")));
 }
