@@ -47,6 +47,7 @@ static void talk(int family) {
     value("sendto of 0 bytes", sendto(a, "", 0, 0, &at_b.any, length));
     int waiting = 0;
     value("FIONREAD is the first", (ioctl(b, FIONREAD, &waiting), waiting));
+    value("read of 0 bytes takes no message", read(b, bytes, 0));
     show("MSG_PEEK", recv(b, bytes, 100, MSG_PEEK));
     show("recvfrom", recvfrom(b, bytes, 100, 0, &from.any, &got));
     holds("from", got == length && !memcmp(&from, &at_a, family == AF_INET ? 8 : 4));

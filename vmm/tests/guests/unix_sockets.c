@@ -32,7 +32,9 @@ static void stream(void) {
     show("a stream has no borders", recv(pair[1], bytes, 8, 0));
     show("rest", read(pair[1], bytes, 100));
     value("MSG_DONTWAIT", recv(pair[1], bytes, 1, MSG_DONTWAIT));
+    value("read of 0 bytes, of none", read(pair[1], bytes, 0));
     need("write", write(pair[0], "abc", 3));
+    value("read of 0 bytes", read(pair[1], bytes, 0));
     int waiting = 0;
     value("FIONREAD", (ioctl(pair[1], FIONREAD, &waiting), waiting));
     value("recv of 0 bytes", recv(pair[1], bytes, 0, 0));
@@ -75,6 +77,7 @@ static void messages(int type, const char *name) {
     value("send", send(pair[0], "first message", 13, 0));
     value("send", send(pair[0], "second", 6, 0));
     value("send of 0 bytes", send(pair[0], "", 0, 0));
+    value("read of 0 bytes takes no message", read(pair[1], bytes, 0));
     show("MSG_PEEK", recv(pair[1], bytes, 100, MSG_PEEK));
     show("cut short", recv(pair[1], bytes, 5, 0));
     value("MSG_TRUNC tells the length", recv(pair[1], bytes, 2, MSG_TRUNC));

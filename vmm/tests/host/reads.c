@@ -141,6 +141,7 @@ static void pieces(char *edge) {
     }
     value("nothing more", at_once(set));
     value("would wait", recv(GIVEN, buffer, 1, MSG_DONTWAIT));
+    value("none of nothing", read(GIVEN, buffer, 0));
     value("nonblocking", fcntl(GIVEN, F_SETFL, O_NONBLOCK));
     value("would wait", read(GIVEN, buffer, 1));
     value("blocking", fcntl(GIVEN, F_SETFL, 0));

@@ -10,6 +10,7 @@ use vmm_memory::AddressSpace;
 use vmm_snapshot::PipeState;
 
 use crate::file::File;
+use crate::syscalls::total;
 use crate::wait::WaitQueue;
 
 /// Bytes a pipe holds at first, the most it may be made to hold (pipe-max-size), and the most that are
@@ -335,11 +336,6 @@ impl Drop for PipeEnd {
         drop(state);
         self.pipe.queue.wake_all();
     }
-}
-
-fn total(list: &[Iovec]) -> u64 {
-    list.iter()
-        .fold(0, |sum: u64, entry| sum.saturating_add(entry.len))
 }
 
 impl File for PipeEnd {

@@ -152,13 +152,11 @@ impl HostStream {
     /// Reads from a socket: first what was taken out of it already.
     fn receive(&self, memory: &AddressSpace, to: &[Iovec]) -> Result<u64, Errno> {
         let total = total(to);
-        let mut inlet = self.inlet.lock();
-        if total == 0 && !inlet.bytes().is_empty() {
+        // Whatever the socket holds, and also where nothing can come (sock_read_iter of Linux).
+        if total == 0 {
             return Ok(0);
         }
-        if total == 0 {
-            return self.transfer(memory.host_iovecs(to)?, false);
-        }
+        let mut inlet = self.inlet.lock();
         let done = match inlet.read_from(|bytes| memory.scatter(to, bytes)) {
             None => 0,
             Some(Err(errno)) => return Err(errno),

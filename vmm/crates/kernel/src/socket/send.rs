@@ -10,6 +10,7 @@ use super::address::{Address, reachable};
 use super::endpoint::{Endpoint, NO_MORE_IN, NO_MORE_OUT, Packet, Rights};
 use super::names::Found;
 use super::{Family, Kind, Socket};
+use crate::syscalls::total;
 
 /// Longest messages: of a Unix socket (its buffer less what Linux needs for itself), of UDP.
 const UNIX_MESSAGE: u64 = 212_992 - 32;
@@ -22,11 +23,6 @@ pub enum Target {
     Peer,
     Inet(SocketAddr),
     Unix(Found),
-}
-
-fn total(list: &[Iovec]) -> u64 {
-    list.iter()
-        .fold(0, |sum: u64, entry| sum.saturating_add(entry.len))
 }
 
 impl Socket {
