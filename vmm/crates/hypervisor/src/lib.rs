@@ -5,6 +5,7 @@
 //! guest's memory; above lie the few pages of the system area (stub, descriptor tables, guest page
 //! tables), of which the guest may run the stub page alone, and read that, the words of the code in it and the list of pages to touch.
 
+mod alike;
 mod bound;
 mod descriptors;
 mod error;

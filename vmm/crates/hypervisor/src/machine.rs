@@ -125,7 +125,7 @@ impl Machine {
         let vm = Arc::new(kvm_fd.create_vm().map_err(kvm("KVM_CREATE_VM"))?);
         let area = Arc::new(SystemArea::new()?);
         descriptors::write_shared(&area);
-        let paging = Paging::new(Arc::clone(&area), Arc::clone(&vm), window_base as u64)
+        let paging = Paging::new(Arc::clone(&area), Some(Arc::clone(&vm)), window_base as u64)
             .map_err(|errno| HypervisorError::Memory(std::io::Error::from_raw_os_error(errno.0)))?;
         let (paging, pool) = (Arc::new(paging), Mutex::new(Pool::default()));
         Ok(Self {

@@ -55,7 +55,8 @@ type EachPage<'a> = &'a mut dyn FnMut(u64, u64, u64, u64) -> Result<(), Errno>;
 /// Page tables and memory slots of one machine.
 pub(crate) struct Paging {
     area: Arc<SystemArea>,
-    vm: Arc<VmFd>,
+    /// None for tables that no processor uses.
+    vm: Option<Arc<VmFd>>,
     window_base: u64,
     /// By number; of few is anything to be said.
     pieces: Mutex<BTreeMap<u64, Piece>>,
@@ -67,7 +68,7 @@ impl Paging {
     /// Sets up the slot and the tables of the system area itself.
     pub(crate) fn new(
         area: Arc<SystemArea>,
-        vm: Arc<VmFd>,
+        vm: Option<Arc<VmFd>>,
         window_base: u64,
     ) -> Result<Self, Errno> {
         let paging = Self {
@@ -100,6 +101,9 @@ impl Paging {
     }
 
     fn add_slot(&self, slot: u64, start: u64, bytes: u64, host: u64) -> Result<(), Errno> {
+        let Some(vm) = &self.vm else {
+            return Ok(());
+        };
         let region = kvm_userspace_memory_region {
             slot: u32::try_from(slot).map_err(|_| Errno::ENOMEM)?,
             flags: 0,
@@ -109,7 +113,7 @@ impl Paging {
         };
         // SAFETY: the host range is a mapping that is kept until the machine is gone: the window or
         // the system area. No Rust reference points into either.
-        unsafe { self.vm.set_user_memory_region(region) }.map_err(|_| Errno::ENOMEM)
+        unsafe { vm.set_user_memory_region(region) }.map_err(|_| Errno::ENOMEM)
     }
 
     /// Bytes of guest memory that slots cover.
@@ -195,11 +199,8 @@ impl Paging {
 
     fn set(&self, table: u64, index: u64, entry: u64) -> Result<(), Errno> {
         let at = table.saturating_add((index % 512).saturating_mul(8));
-        self.area
-            .word(at)
-            .ok_or(Errno::ENOMEM)?
-            .store(entry, Ordering::Release);
-        Ok(())
+        let there = self.area.store(at, entry, Ordering::Release);
+        there.then_some(()).ok_or(Errno::ENOMEM)
     }
 
     fn get(&self, table: u64, index: u64) -> Result<u64, Errno> {

@@ -1,6 +1,6 @@
 use std::io;
 use std::ptr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use vmm_abi::{Errno, PAGE_SIZE, inside};
 
@@ -31,7 +31,7 @@ pub(crate) const MAX_VCPUS: u64 = 256;
 /// Addresses that the touching code of the stub page is to read from; the guest may read the page, too.
 pub(crate) const LIST_PAGE: u64 = VCPU_PAGES + MAX_VCPUS * 2 * PAGE_SIZE;
 /// Where tables are handed out.
-const TABLES: u64 = LIST_PAGE + PAGE_SIZE;
+pub(crate) const TABLES: u64 = LIST_PAGE + PAGE_SIZE;
 /// Bytes of the area that must be mapped for the processor itself: all but the tables.
 pub(crate) const MAPPED_BYTES: u64 = TABLES - SYSTEM_BASE;
 
@@ -40,6 +40,10 @@ pub(crate) const MAPPED_BYTES: u64 = TABLES - SYSTEM_BASE;
 pub(crate) struct SystemArea {
     words: *const AtomicU64,
     next_table: AtomicUsize,
+    /// First address behind the last table that may be handed out.
+    tables_end: u64,
+    /// Pages of it are a file's, copied when they are written ([`crate::alike`]).
+    alike: AtomicBool,
 }
 
 // SAFETY: all access goes through atomics in a mapping that lives as long as the value.
@@ -49,6 +53,11 @@ unsafe impl Sync for SystemArea {}
 
 impl SystemArea {
     pub(crate) fn new() -> Result<Self, HypervisorError> {
+        Self::with_tables_until(SYSTEM_BASE.saturating_add(SYSTEM_BYTES))
+    }
+
+    /// One whose tables end there, if not before.
+    pub(crate) fn with_tables_until(end: u64) -> Result<Self, HypervisorError> {
         // SAFETY: a new private mapping at an address of the kernel's choice.
         let start = unsafe {
             libc::mmap(
@@ -66,7 +75,40 @@ impl SystemArea {
         Ok(Self {
             words: start.cast(),
             next_table: AtomicUsize::new(TABLES as usize),
+            tables_end: end.min(SYSTEM_BASE.saturating_add(SYSTEM_BYTES)),
+            alike: AtomicBool::new(false),
         })
+    }
+
+    /// From now on what is written where it stands already is not written.
+    pub(crate) fn note_alike(&self) {
+        self.alike.store(true, Ordering::Relaxed);
+    }
+
+    /// Writes a word at a guest address of the area; whether there is one. A page that is a file's is not to be copied for what it holds.
+    pub(crate) fn store(&self, address: u64, value: u64, order: Ordering) -> bool {
+        let Some(cell) = self.word(address) else {
+            return false;
+        };
+        if !self.alike.load(Ordering::Relaxed) || cell.load(Ordering::Relaxed) != value {
+            cell.store(value, order);
+        }
+        true
+    }
+
+    /// Gives a page back to the host that holds nothing any more. It is all zero when it is touched again.
+    pub(crate) fn give_back(&self, page: u64) {
+        if let Some(word) = self.word(page) {
+            let page = std::ptr::from_ref(word).cast_mut();
+            // SAFETY: a whole page of the mapping, of which nothing but atomics is ever referred to; private pages of it become zero. A host
+            // that refuses keeps the page.
+            unsafe { libc::madvise(page.cast(), PAGE_SIZE as usize, libc::MADV_DONTNEED) };
+        }
+    }
+
+    /// First address behind the tables that were handed out.
+    pub(crate) fn handed_out(&self) -> u64 {
+        self.next_table.load(Ordering::Relaxed) as u64
     }
 
     /// Host address, for the memory slot.
@@ -87,9 +129,7 @@ impl SystemArea {
     /// Writes bytes at an 8-byte aligned address, the last word filled up with zeroes.
     pub(crate) fn write(&self, address: u64, bytes: &[u8]) {
         for (at, value) in words(address, bytes) {
-            if let Some(cell) = self.word(at) {
-                cell.store(value, Ordering::Relaxed);
-            }
+            self.store(at, value, Ordering::Relaxed);
         }
     }
 
@@ -105,12 +145,11 @@ impl SystemArea {
 
     /// A zeroed page for a page table.
     pub(crate) fn new_table(&self) -> Result<u64, Errno> {
-        let limit = SYSTEM_BASE.saturating_add(SYSTEM_BYTES);
         let next = self
             .next_table
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |at| {
                 let end = at.checked_add(PAGE_SIZE as usize)?;
-                (end as u64 <= limit).then_some(end)
+                (end as u64 <= self.tables_end).then_some(end)
             });
         next.map(|at| at as u64).map_err(|_| Errno::ENOMEM)
     }

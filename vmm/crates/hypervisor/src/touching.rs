@@ -122,9 +122,7 @@ impl Machine {
                 break;
             }
         }
-        for place in 0..LISTED as u64 {
-            self.list(place, 0)?;
-        }
+        self.area.give_back(LIST_PAGE);
         self.return_vcpu(vcpu);
         Ok(())
     }

@@ -1,9 +1,9 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use vmm_abi::Errno;
+use vmm_abi::{Errno, Prot};
 
-use crate::Vma;
+use crate::{Kind, Mapper, Vma};
 
 /// Bytes of a snapshot's file that lie somewhere: in guest memory, or in a file of the guest. All three
 /// numbers are multiples of the page size.
@@ -32,6 +32,53 @@ pub struct MappingState {
     pub beneath: Option<String>,
     /// Pages that differ from what lies beneath, in ascending order.
     pub extents: Vec<Extent>,
+}
+
+impl MappingState {
+    /// Whether it is a file's pages and nothing else, now and later.
+    pub(crate) fn is_pure(&self) -> bool {
+        self.extents.is_empty() && self.beneath.is_some() && !self.vma.prot.contains(Prot::WRITE)
+    }
+
+    fn is_special(&self) -> bool {
+        matches!(self.vma.kind, Kind::Special(_))
+    }
+}
+
+impl MemoryState {
+    /// All mappings in the order in which guest page tables are made for them, on which depends which table is which: first those that can be made
+    /// before the rest is known, last those that whoever brings it back makes anew.
+    pub(crate) fn entered(&self) -> impl Iterator<Item = &MappingState> {
+        let ranks = [0u8, 1, 2].into_iter();
+        let rank = |mapping: &MappingState| match mapping {
+            special if special.is_special() => 2,
+            pure if pure.is_pure() => 0,
+            _ => 1,
+        };
+        ranks.flat_map(move |wanted| {
+            let of_rank = move |mapping: &&MappingState| rank(mapping) == wanted;
+            self.mappings.iter().filter(of_rank)
+        })
+    }
+
+    /// Has a mapper think at once of all of it that can be touched, which costs less than one by one.
+    pub(crate) fn make_room(&self, mapper: &dyn Mapper) -> Result<(), Errno> {
+        let reached = |mapping: &&MappingState| !mapping.vma.prot.is_empty();
+        let mappings = self.mappings.iter().filter(reached);
+        mapper.make_room(&mut mappings.map(|mapping| (mapping.vma.start, mapping.vma.end)))
+    }
+
+    /// Has a mapper make what it makes for an address space that this is brought back into.
+    ///
+    /// # Errors
+    /// As [`Mapper::protect`].
+    pub fn enter(&self, mapper: &dyn Mapper) -> Result<(), Errno> {
+        self.make_room(mapper)?;
+        self.entered().try_for_each(|mapping| {
+            let vma = &mapping.vma;
+            mapper.protect(vma.start, vma.end, vma.prot)
+        })
+    }
 }
 
 /// The file that pages are saved to. Only its user knows how it is laid out.

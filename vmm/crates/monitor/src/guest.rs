@@ -138,7 +138,7 @@ pub fn run(options: &Options) -> Result<u8, GuestError> {
         .map_err(|errno| GuestError::Given("the first thread".into(), errno))?;
     if let Some(writer) = writer {
         writer
-            .start(Arc::clone(kernel))
+            .start(Arc::clone(kernel), Arc::clone(&empty.machine))
             .map_err(|error| SnapshotError::Host("a thread", error))?;
     }
     let first = runner::First { shared, registers };
@@ -199,6 +199,9 @@ pub fn restore(options: &Options) -> Result<u8, GuestError> {
         .kernel
         .bring_back_memory(&snapshot.memory, file.as_fd())
         .map_err(SnapshotError::Restore)?;
+    if !hints.watch() {
+        snapshot::share_pages(&empty.machine, &file, &snapshot)?;
+    }
     empty.kernel.memory.copy_ahead(&hints.written());
     let stream = match stream {
         Stream::None => None,

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs;
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,10 +12,10 @@ use rustix::io::{pread, pwritev, readv};
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 use serde_json::json;
 use vmm_abi::{Errno, PAGE_SIZE};
-use vmm_hypervisor::HostFacts;
+use vmm_hypervisor::{HostFacts, HypervisorError, Machine};
 use vmm_kernel::loader::GuestClock;
 use vmm_kernel::{CaptureError, Kernel, RestoreError, StillError};
-use vmm_memory::{PageMap, PageStore};
+use vmm_memory::{Extent, MemoryState, PageMap, PageStore};
 use vmm_snapshot::{FileError, MachineId, Snapshot, TRAILER_BYTES, Trailer, decode, encode};
 
 /// Bytes that are read at once for the checksum.
@@ -27,6 +27,7 @@ pub enum SnapshotError {
     Still(StillError),
     Capture(CaptureError),
     Restore(RestoreError),
+    Machine(HypervisorError),
     File(FileError),
     /// It is of something else: what, there, here.
     Differs(&'static str, String, String),
@@ -39,6 +40,7 @@ impl fmt::Display for SnapshotError {
             Self::Still(error) => error.fmt(f),
             Self::Capture(error) => error.fmt(f),
             Self::Restore(error) => write!(f, "the snapshot cannot be brought back: {error}"),
+            Self::Machine(error) => error.fmt(f),
             Self::File(error) => write!(f, "the snapshot cannot be used: {error}"),
             Self::Differs(what, there, here) => write!(
                 f,
@@ -83,20 +85,20 @@ impl Writer {
     ///
     /// # Errors
     /// What the host says when it gives no thread.
-    pub fn start(self, kernel: Arc<Kernel>) -> io::Result<()> {
+    pub fn start(self, kernel: Arc<Kernel>, machine: Arc<Machine>) -> io::Result<()> {
         let builder = std::thread::Builder::new().name("snapshot".into());
-        builder.spawn(move || self.wait_and_write(&kernel))?;
+        builder.spawn(move || self.wait_and_write(&kernel, &machine))?;
         Ok(())
     }
 
-    fn wait_and_write(&self, kernel: &Kernel) {
+    fn wait_and_write(&self, kernel: &Kernel, machine: &Machine) {
         let mut byte = [0];
         match readv(&self.control, &mut [IoSliceMut::new(&mut byte)]) {
             Ok(1) => {}
             // Nobody wants a snapshot any more.
             _ => return,
         }
-        let (answer, code) = match self.write(kernel) {
+        let (answer, code) = match self.write(kernel, machine) {
             Ok(answer) => (answer, 0),
             Err(error) => (json!({"ok": false, "reason": error.to_string()}), 125),
         };
@@ -112,7 +114,11 @@ impl Writer {
         std::process::exit(code);
     }
 
-    fn write(&self, kernel: &Kernel) -> Result<serde_json::Value, SnapshotError> {
+    fn write(
+        &self,
+        kernel: &Kernel,
+        machine: &Machine,
+    ) -> Result<serde_json::Value, SnapshotError> {
         let began = Instant::now();
         let threads = kernel.stand_still().map_err(SnapshotError::Still)?;
         let still = began.elapsed();
@@ -123,17 +129,16 @@ impl Writer {
         let (memory, process) = kernel
             .capture(threads, &self.pages, &mut store)
             .map_err(SnapshotError::Capture)?;
+        let system = write_system_pages(machine, &memory, &mut store)?;
         let pages = store.end;
         let snapshot = Snapshot {
             machine: self.machine.clone(),
             key: self.key.clone(),
             memory,
+            system,
             process,
         };
         let state = encode(&snapshot).map_err(SnapshotError::File)?;
-        let host = |what| {
-            move |errno: Errno| SnapshotError::Host(what, io::Error::from_raw_os_error(errno.0))
-        };
         ftruncate(&self.file, pages)
             .map_err(|e| SnapshotError::Host("the snapshot's file", e.into()))?;
         let trailer = Trailer {
@@ -158,6 +163,34 @@ impl Writer {
             "writeMs": ms(began.elapsed().saturating_sub(still)),
         }))
     }
+}
+
+/// A failure of the host's.
+fn host(what: &'static str) -> impl Fn(Errno) -> SnapshotError {
+    move |errno| SnapshotError::Host(what, io::Error::from_raw_os_error(errno.0))
+}
+
+/// Writes down the pages that a machine will have which brings that memory back; where they are.
+fn write_system_pages(
+    machine: &Machine,
+    memory: &MemoryState,
+    store: &mut Store<'_>,
+) -> Result<Vec<Extent>, SnapshotError> {
+    let parts = machine
+        .likely_pages(&|mapper| memory.enter(mapper))
+        .map_err(SnapshotError::Machine)?;
+    let mut extents = Vec::new();
+    for (at, bytes) in parts {
+        let len = bytes.len() as u64;
+        let offset = store
+            .reserve(len, PAGE_SIZE, 0)
+            .map_err(host("writing the machine's pages"))?;
+        store
+            .write(offset, &bytes)
+            .map_err(host("writing the machine's pages"))?;
+        extents.push(Extent { at, len, offset });
+    }
+    Ok(extents)
 }
 
 struct Store<'a> {
@@ -265,6 +298,27 @@ fn trailer(file: &OwnedFd, size: u64) -> Result<Trailer, SnapshotError> {
         return Err(wrong);
     }
     Ok(trailer)
+}
+
+/// Has a machine take pages from the snapshot that it holds itself, when what is in memory has been brought back and nothing of the guest has run; and
+/// again when that is so anew.
+///
+/// # Errors
+/// [`SnapshotError`] for pages that cannot be.
+pub fn share_pages(
+    machine: &Machine,
+    file: &OwnedFd,
+    snapshot: &Snapshot,
+) -> Result<u64, SnapshotError> {
+    machine
+        .share_pages(file.as_fd(), &snapshot.system)
+        .map_err(|errno| match errno {
+            Errno::EINVAL => {
+                let what = "pages of the machine that cannot be".into();
+                SnapshotError::File(FileError::Malformed(what))
+            }
+            other => host("the snapshot's file")(other),
+        })
 }
 
 /// Reads all pages of a snapshot and compares their checksum.

@@ -10,7 +10,7 @@ use crate::Snapshot;
 
 /// Which layout of state and file this is. A file of another is refused. `tests/goldens/README.md` says what to do
 /// when it is raised.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 /// Bytes of the trailer.
 pub const TRAILER_BYTES: usize = 48;
 const MAGIC: &[u8; 8] = b"cloistvm";

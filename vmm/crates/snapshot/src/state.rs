@@ -9,6 +9,9 @@ pub struct Snapshot {
     /// What it was made from, in the words of whoever asked for it (digests of image and bundle).
     pub key: String,
     pub memory: MemoryState,
+    /// Pages of the machine that brings it back, by their place in its system area: page tables for the most part. It makes its own, and takes
+    /// these where they are the same.
+    pub system: Vec<Extent>,
     pub process: ProcessState,
 }
 

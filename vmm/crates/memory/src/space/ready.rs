@@ -2,8 +2,6 @@
 
 use std::os::fd::AsRawFd;
 
-use vmm_abi::Prot;
-
 use super::host::host_protection;
 use super::restore::{PRIVATE, WithFile};
 use super::{AddressSpace, Layout};
@@ -29,16 +27,14 @@ impl AddressSpace {
         for mapping in &likely.mappings {
             let vma = &mapping.vma;
             match (&mapping.beneath, &vma.kind) {
-                (Some(path), Kind::File { offset, .. }) if is_pure(mapping) && lasting(path) => {
+                (Some(path), Kind::File { offset, .. }) if mapping.is_pure() && lasting(path) => {
                     let protection = host_protection(vma.prot);
                     file(path, &mut |fd| {
                         let fd = fd.as_raw_fd();
                         self.host_map(vma.start, vma.len(), protection, PRIVATE, fd, *offset)
                     })
                     .map_err(|errno| SaveError::Host("a mapped file", errno))?;
-                    self.mapper
-                        .protect(vma.start, vma.end, vma.prot)
-                        .map_err(|errno| SaveError::Host("guest page tables", errno))?;
+                    self.enter(vma)?;
                     layout.add(vma.clone());
                 }
                 _ => {}
@@ -49,11 +45,8 @@ impl AddressSpace {
 
     /// Has all of it that can be touched be thought of at once, which costs less than one by one.
     pub(super) fn make_room(&self, state: &MemoryState) -> Result<(), SaveError> {
-        let reached = |mapping: &&MappingState| !mapping.vma.prot.is_empty();
-        let mappings = state.mappings.iter().filter(reached);
-        let mut ranges = mappings.map(|mapping| (mapping.vma.start, mapping.vma.end));
-        self.mapper
-            .make_room(&mut ranges)
+        state
+            .make_room(&*self.mapper)
             .map_err(|errno| SaveError::Host("guest page tables", errno))
     }
 
@@ -66,7 +59,7 @@ impl AddressSpace {
         let there: Vec<_> = layout.vmas.iter().cloned().collect();
         for vma in there {
             let mut mappings = state.mappings.iter();
-            if !mappings.any(|mapping| is_pure(mapping) && mapping.vma == vma) {
+            if !mappings.any(|mapping| mapping.is_pure() && mapping.vma == vma) {
                 self.clear(layout, vma.start, vma.end)
                     .map_err(|errno| SaveError::Host("munmap", errno))?;
             }
@@ -76,13 +69,6 @@ impl AddressSpace {
 
     /// Whether a mapping is there already, as [`AddressSpace::make_ready`] leaves it.
     pub(super) fn is_ready(layout: &Layout, mapping: &MappingState) -> bool {
-        is_pure(mapping) && layout.vmas.find(mapping.vma.start) == Some(&mapping.vma)
+        mapping.is_pure() && layout.vmas.find(mapping.vma.start) == Some(&mapping.vma)
     }
-}
-
-/// Whether a mapping is a file's pages and nothing else, now and later.
-fn is_pure(mapping: &MappingState) -> bool {
-    mapping.extents.is_empty()
-        && mapping.beneath.is_some()
-        && !mapping.vma.prot.contains(Prot::WRITE)
 }

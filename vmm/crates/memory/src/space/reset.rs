@@ -133,7 +133,8 @@ impl AddressSpace {
             } else {
                 let part = slice(mapping, start, end);
                 // The list of mappings is made from the state as a whole.
-                self.restore_mapping(&mut Layout::default(), &part, snapshot, file)?;
+                self.restore_mapping(&part, snapshot, file)?;
+                self.enter(&part.vma)?;
             }
         }
         Ok(special)

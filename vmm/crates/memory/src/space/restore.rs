@@ -4,8 +4,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use vmm_abi::{Errno, PAGE_SIZE, Prot};
 
+use super::AddressSpace;
 use super::host::host_protection;
-use super::{AddressSpace, Layout};
 use crate::{Extent, Kind, MappingState, MemoryState, SaveError, Vma};
 
 pub(super) const PRIVATE: i32 = libc::MAP_PRIVATE | libc::MAP_NORESERVE;
@@ -36,15 +36,25 @@ impl AddressSpace {
         }
         self.make_room(state)?;
         let mut end = 0;
+        // Where those begin that are there already, in ascending order.
+        let mut ready = Vec::new();
         for mapping in &state.mappings {
             let vma = &mapping.vma;
             if vma.start < end {
                 return Err(SaveError::Malformed(vma.start));
             }
             end = vma.end;
-            let special = matches!(vma.kind, Kind::Special(_));
-            if !special && !Self::is_ready(&layout, mapping) {
-                self.restore_mapping(&mut layout, mapping, snapshot, file)?;
+            if Self::is_ready(&layout, mapping) {
+                ready.push(vma.start);
+            } else if !matches!(vma.kind, Kind::Special(_)) {
+                self.restore_mapping(mapping, snapshot, file)?;
+                layout.add(vma.clone());
+            }
+        }
+        for mapping in state.entered() {
+            let special = matches!(mapping.vma.kind, Kind::Special(_));
+            if !special && ready.binary_search(&mapping.vma.start).is_err() {
+                self.enter(&mapping.vma)?;
             }
         }
         (layout.heap_start, layout.heap_end) = state.heap;
@@ -70,9 +80,9 @@ impl AddressSpace {
         Ok(())
     }
 
+    /// The host's part of it: the guest's tables are to follow ([`AddressSpace::enter`]).
     pub(super) fn restore_mapping(
         &self,
-        layout: &mut Layout,
         mapping: &MappingState,
         snapshot: BorrowedFd<'_>,
         file: WithFile<'_>,
@@ -110,10 +120,13 @@ impl AddressSpace {
                 .map_err(failed)?;
             end = last;
         }
+        Ok(())
+    }
+
+    /// Lets the guest reach a mapping.
+    pub(super) fn enter(&self, vma: &Vma) -> Result<(), SaveError> {
         self.mapper
             .protect(vma.start, vma.end, vma.prot)
-            .map_err(|errno| SaveError::Host("guest page tables", errno))?;
-        layout.add(vma.clone());
-        Ok(())
+            .map_err(|errno| SaveError::Host("guest page tables", errno))
     }
 }

@@ -19,6 +19,11 @@ pub fn every_state() -> Snapshot {
         },
         key: "image 00ff bundle 11ee".into(),
         memory: memory(),
+        system: vec![Extent {
+            at: 0,
+            len: 4 * PAGE,
+            offset: 9 * PAGE,
+        }],
         process: process(),
     }
 }

@@ -1,0 +1,203 @@
+//! On the host's /dev/kvm.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "a failed step of a test is to end it"
+)]
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, FromRawFd};
+
+use vmm_abi::Prot;
+use vmm_memory::{AddressSpace, Backing, Charge, Kind, Limits, MapRequest, Place, Window};
+
+use super::*;
+use crate::{WINDOW_BYTES, install_kick_handler};
+
+const DATA: u64 = 0x40_0000;
+const MORE: u64 = 0x8_4000_1000;
+const PAGES: u64 = 900;
+
+/// In this order, so that the machine goes before the window.
+fn guest() -> (AddressSpace, Machine) {
+    install_kick_handler().unwrap();
+    let window = Window::reserve(WINDOW_BYTES).unwrap();
+    // SAFETY: the address space keeps the window, and the machine is dropped before it.
+    let machine = unsafe { Machine::new(window.base(), None, None) }.unwrap();
+    let limits = Limits { bytes: 256 << 20 };
+    let memory = AddressSpace::new(window, machine.mapper(), limits);
+    (memory, machine)
+}
+
+fn map(memory: &AddressSpace, at: u64) {
+    let request = MapRequest {
+        allowed: Prot::all(),
+        place: Place::Fixed(at),
+        len: PAGES * PAGE_SIZE,
+        prot: Prot::RW,
+        backing: Backing::Anonymous,
+        kind: Kind::Anonymous,
+        charge: Charge::Never,
+    };
+    memory.map(&request).unwrap();
+}
+
+/// The pages of a machine that has mapped both ranges, in a file, and where.
+fn likely(machine: &Machine) -> (File, Vec<Extent>) {
+    let fill = |mapper: &dyn Mapper| {
+        [DATA, MORE]
+            .into_iter()
+            .try_for_each(|at| mapper.protect(at, at + PAGES * PAGE_SIZE, Prot::RW))
+    };
+    // SAFETY: the name is a string, and the descriptor is new.
+    let mut file = unsafe {
+        File::from_raw_fd(libc::memfd_create(
+            c"pages".as_ptr(),
+            libc::MFD_ALLOW_SEALING,
+        ))
+    };
+    let mut extents = Vec::new();
+    let mut offset = 0;
+    for (at, bytes) in machine.likely_pages(&fill).unwrap() {
+        file.write_all(&bytes).unwrap();
+        let len = bytes.len() as u64;
+        extents.push(Extent { at, len, offset });
+        offset += len;
+    }
+    (file, extents)
+}
+
+fn seal(file: &File) {
+    // SAFETY: takes numbers only.
+    let answer = unsafe { libc::fcntl(file.as_fd().as_raw_fd(), libc::F_ADD_SEALS, NEEDED_SEALS) };
+    assert_eq!(answer, 0);
+}
+
+fn pages(extents: &[Extent]) -> u64 {
+    extents.iter().map(|extent| extent.len / PAGE_SIZE).sum()
+}
+
+/// All of the area that may be shared.
+fn content(machine: &Machine) -> Vec<u8> {
+    let end = machine.area.handed_out();
+    let parts = [ZONES[0], ZONES[1], (TABLES, end)];
+    parts
+        .into_iter()
+        .flat_map(|(start, end)| bytes(&machine.area, start, end))
+        .collect()
+}
+
+/// Two virtual CPUs, as a machine has that is made ready.
+fn make_vcpus(machine: &Machine) {
+    let vcpus = [machine.take_vcpu().unwrap(), machine.take_vcpu().unwrap()];
+    for vcpu in vcpus {
+        machine.return_vcpu(vcpu);
+    }
+}
+
+/// How many of the bytes of a range the guest reads, page by page.
+fn reads(machine: &Machine, memory: &AddressSpace, at: u64) -> usize {
+    let addresses: Vec<u64> = (0..PAGES).map(|page| at + page * PAGE_SIZE).collect();
+    let failed = std::cell::Cell::new(0);
+    let appear = |fault| {
+        let resolved = memory.resolve(&fault);
+        failed.set(failed.get() + usize::from(!resolved));
+        resolved
+    };
+    machine.touch(&addresses, &appear).unwrap();
+    addresses.len() - failed.get()
+}
+
+#[test]
+fn pages_are_shared_and_what_is_changed_afterwards_is_the_machines_own() {
+    let (_others, other) = guest();
+    let (file, extents) = likely(&other);
+    seal(&file);
+    let machines: Vec<_> = (0..2).map(|_| guest()).collect();
+    for (memory, machine) in &machines {
+        make_vcpus(machine);
+        map(memory, DATA);
+        map(memory, MORE);
+        let before = content(machine);
+        let shared = machine.share_pages(file.as_fd(), &extents).unwrap();
+        assert_eq!(shared, pages(&extents));
+        assert!(before == content(machine));
+        assert_eq!(reads(machine, memory, DATA), PAGES as usize);
+    }
+    let (memory, machine) = &machines[0];
+    let (_, untouched) = &machines[1];
+    let before = content(untouched);
+    memory.unmap(DATA, PAGES * PAGE_SIZE).unwrap();
+    assert!(reads(machine, memory, DATA) < PAGES as usize);
+    assert_eq!(reads(machine, memory, MORE), PAGES as usize);
+    assert!(content(machine) != before);
+    assert!(
+        content(untouched) == before,
+        "it shares nothing that changes"
+    );
+}
+
+#[test]
+fn what_differs_or_could_still_be_changed_stays_the_machines_own() {
+    let (memory, machine) = guest();
+    let (mut file, extents) = likely(&machine);
+    make_vcpus(&machine);
+    map(&memory, DATA);
+    map(&memory, MORE);
+    assert_eq!(
+        machine.share_pages(file.as_fd(), &extents),
+        Ok(0),
+        "not sealed"
+    );
+    // In each extent's first page a word that would let the guest do more.
+    for extent in &extents {
+        use std::os::unix::fs::FileExt;
+        let everything = (SYSTEM_BASE | 0x67).to_le_bytes();
+        file.write_all_at(&everything, extent.offset + 64).unwrap();
+    }
+    file.flush().unwrap();
+    seal(&file);
+    let before = content(&machine);
+    let shared = machine.share_pages(file.as_fd(), &extents).unwrap();
+    assert_eq!(shared, pages(&extents) - extents.len() as u64);
+    assert!(content(&machine) == before, "nothing is believed of a file");
+    assert_eq!(reads(&machine, &memory, MORE), PAGES as usize);
+}
+
+#[test]
+fn extents_that_cannot_be_are_refused() {
+    let (_memory, machine) = guest();
+    let (file, extents) = likely(&machine);
+    seal(&file);
+    let size = file.metadata().unwrap().len();
+    let words = WORDS - SYSTEM_BASE;
+    let extent = |at, len, offset| Extent { at, len, offset };
+    for wrong in [
+        // Of no whole pages.
+        vec![extent(0, 0, 0)],
+        vec![extent(0, 8, 0)],
+        vec![extent(8, PAGE_SIZE, 0)],
+        vec![extent(0, PAGE_SIZE, 8)],
+        // Where the guest or the monitor writes, or nothing is.
+        vec![extent(words, PAGE_SIZE, 0)],
+        vec![extent(words - PAGE_SIZE, 2 * PAGE_SIZE, 0)],
+        vec![extent(LIST_PAGE - SYSTEM_BASE, PAGE_SIZE, 0)],
+        vec![extent(SYSTEM_BYTES, PAGE_SIZE, 0)],
+        vec![extent(SYSTEM_BYTES - PAGE_SIZE, 2 * PAGE_SIZE, 0)],
+        vec![extent(u64::MAX - PAGE_SIZE + 1, PAGE_SIZE, 0)],
+        vec![extent(0, u64::MAX - PAGE_SIZE + 1, 0)],
+        // Beyond the file.
+        vec![extent(0, PAGE_SIZE, size)],
+        vec![extent(0, PAGE_SIZE, u64::MAX - PAGE_SIZE + 1)],
+        // Twice.
+        vec![extents[0], extents[0]],
+        vec![extents[1], extents[0]],
+    ] {
+        let answer = machine.share_pages(file.as_fd(), &wrong);
+        assert_eq!(answer, Err(Errno::EINVAL), "{wrong:?}");
+    }
+    assert_eq!(machine.share_pages(file.as_fd(), &[]), Ok(0));
+}
