@@ -16,6 +16,7 @@ use vmm_kernel::{
 use vmm_memory::{AddressSpace, Limits, MemoryError, PageMap, Window};
 use vmm_snapshot::Snapshot;
 
+use crate::abort;
 use crate::command::Options;
 use crate::confine;
 use crate::counters::Counters;
@@ -331,6 +332,7 @@ fn snapshot_writer(options: &Options) -> Result<Option<Writer>, GuestError> {
 }
 
 fn prepare(options: &Options) -> Result<Empty, GuestError> {
+    abort::settle().map_err(GuestError::Confine)?;
     confine::settle_allocator();
     install_kick_handler()?;
     let kvm = options.kvm_fd.map(take_descriptor).transpose()?;
