@@ -112,8 +112,7 @@ fn run(ground: &Ground, words: &[&str]) -> (Run, Vec<u64>) {
 
 #[test]
 fn a_program_runs_behind_both_walls() {
-    let mut ground = Ground::lay();
-    ground.add_libraries();
+    let ground = Ground::lay();
     let (run, counters) = run(&ground, &["/bin/busybox", "echo", "from a virtual machine"]);
     assert_eq!(run.stderr, "");
     assert_eq!(run.stdout, "from a virtual machine\n");
@@ -128,8 +127,7 @@ fn a_program_runs_behind_both_walls() {
 
 #[test]
 fn each_has_a_network_of_its_own_which_others_have_after_it() {
-    let mut ground = Ground::lay();
-    ground.add_libraries();
+    let ground = Ground::lay();
     let sleeping = || start(&ground, &["/bin/busybox", "sleep", "600"]).0;
     let namespace = |path: &str| std::fs::metadata(path).unwrap().ino();
     let network = |live: &Live| namespace(&format!("/proc/{}/ns/net", live.sandbox.pid()));
@@ -153,8 +151,7 @@ fn each_has_a_network_of_its_own_which_others_have_after_it() {
 
 #[test]
 fn the_monitor_is_the_only_process() {
-    let mut ground = Ground::lay();
-    ground.add_libraries();
+    let ground = Ground::lay();
     let (live, _) = start(&ground, &["/bin/busybox", "sleep", "600"]);
     let pid = live.sandbox.pid();
     let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap();
@@ -172,8 +169,7 @@ fn the_monitor_is_the_only_process() {
 /// The kernel would keep the signal from a pid 1 that does not handle it.
 #[test]
 fn a_monitor_that_aborts_ends() {
-    let mut ground = Ground::lay();
-    ground.add_libraries();
+    let ground = Ground::lay();
     let (mut live, _) = start(
         &ground,
         &["/bin/busybox", "sh", "-c", "echo up; read line <&3"],
