@@ -176,6 +176,7 @@ pub fn restore(options: &Options) -> Result<u8, GuestError> {
                 )?;
             }
             confine::give_back_free_memory();
+            confine::give_back_free_stack();
             match order::wait(resets.control())? {
                 Some(ordered) => ordered,
                 // Nobody needs it any more.
@@ -227,6 +228,7 @@ pub fn restore(options: &Options) -> Result<u8, GuestError> {
         .kernel
         .bring_back_process(&snapshot.process, file.as_fd(), &empty.streams)
         .map_err(SnapshotError::Restore)?;
+    confine::give_back_free_stack();
     match resets {
         None => {
             let states = snapshot.process.threads;
