@@ -42,7 +42,8 @@ pub struct Order {
     pub snapshot_fds: usize,
 }
 
-/// What comes back, in this order: `Cloned`, then `Started` or `Failed`, and after `Started` one `Ended` (unless init is killed).
+/// What comes back, in this order: `Cloned`, then `Started` or `Failed`, and after `Started` one `Ended` (unless init is killed). Of a micro-VM
+/// `Executing` comes instead of `Started`: the socket's end then says that the monitor has been executed in init's place, `Failed` that it could not be.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Report {
     /// The sandbox's pid 1 exists.
@@ -52,6 +53,8 @@ pub enum Report {
     },
     /// The runner's program has been executed; every limit and wall stands.
     Started { phases: Vec<(String, f64)> },
+    /// Every limit and wall stands; the monitor's program is about to be executed.
+    Executing { phases: Vec<(String, f64)> },
     /// `isolation` where the kernel refused a part of the walls.
     Failed {
         step: String,

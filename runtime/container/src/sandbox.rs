@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_open, pidfd_send_signal,
+    waitid,
 };
 
 use crate::bundle;
@@ -75,8 +76,8 @@ pub struct Stdio {
 pub struct Sandbox {
     pid: Pid,
     pidfd: OwnedFd,
-    /// Init's reports come from it.
-    socket: OwnedFd,
+    /// Init's reports come from it; None of a micro-VM, whose monitor took init's place and ends for itself.
+    socket: Option<OwnedFd>,
     /// Its mount namespace; None when it ended before it could be opened.
     mounts: Option<OwnedFd>,
     cgroup: Mutex<CellCgroup>,
@@ -206,7 +207,8 @@ pub fn spawn(instance: &Instance, spec: &Spec<'_>, stdio: Stdio) -> Result<Sandb
             let path = format!("/proc/{}/ns/mnt", pid.as_raw_nonzero());
             let mounts = std::fs::File::open(path).map(OwnedFd::from).ok();
             let cgroup = Mutex::new(cradle.cgroup);
-            let (socket, phases) = (cradle.socket, marks.end());
+            let socket = spec.monitor.is_none().then_some(cradle.socket);
+            let phases = marks.end();
             Ok(Sandbox {
                 pid,
                 pidfd,
@@ -244,6 +246,7 @@ fn wait_for_start(
     born: &mut Option<(Pid, OwnedFd)>,
     marks: &mut Marks,
 ) -> Result<(), SpawnError> {
+    let mut executing = None;
     loop {
         let mut wait = [PollFd::new(&socket, PollFlags::IN)];
         match poll(&mut wait, Some(&REPORT_BOUND)) {
@@ -266,6 +269,10 @@ fn wait_for_start(
                 marks.add(&phases);
                 return Ok(());
             }
+            Some(Report::Executing { phases }) => {
+                marks.add(&phases);
+                executing = Some(Instant::now());
+            }
             Some(Report::Failed {
                 step,
                 message,
@@ -280,18 +287,35 @@ fn wait_for_start(
             }) => {
                 return Err(SpawnError::Setup { step, message });
             }
-            Some(Report::Ended(_)) | None => return Err(setup("start", "init ended early")),
+            None => {
+                // The exec closed init's end. Who ended init just before it did so too; that, the pidfd tells.
+                let began = executing.ok_or_else(|| setup("start", "init ended early"))?;
+                marks.add(&[("exec_ms".to_owned(), ms_since(began))]);
+                return Ok(());
+            }
+            Some(Report::Ended(_)) => return Err(setup("start", "init ended early")),
         }
     }
 }
 
-/// Waits for a child by its pidfd.
-fn wait(pidfd: &OwnedFd) -> io::Result<()> {
+/// Waits for a child by its pidfd; how it ended, if it had not been waited for before.
+fn wait(pidfd: &OwnedFd) -> Option<WaitIdStatus> {
     loop {
         match waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED) {
             Err(rustix::io::Errno::INTR) => {}
-            other => return Ok(other.map(|_| ())?),
+            other => return other.ok().flatten(),
         }
+    }
+}
+
+/// How a monitor, pid 1 of its sandbox, ended by itself. The kernel lets no SIGKILL from within reach a pid 1 (pid_namespaces(7)), so that one came
+/// from outside.
+fn ended_by_itself(status: &WaitIdStatus) -> Option<Ended> {
+    const KILL: i32 = Signal::KILL.as_raw();
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => Some(Ended::Exit(code)),
+        (None, Some(KILL) | None) => None,
+        (None, Some(signal)) => Some(Ended::Signal(signal)),
     }
 }
 
@@ -364,11 +388,14 @@ impl Sandbox {
 
     /// After `pidfd` is readable: why it ended. Removes its cgroups.
     pub fn reap(self) -> ExitReport {
-        let _ = wait(&self.pidfd);
-        // What init said last is why the runner ended. A function cannot end init: without a word of it, somebody else did.
-        let told = match receive::<Report>(self.socket.as_fd(), false) {
-            Ok(Some((Report::Ended(ended), _))) => Some(ended),
-            _ => None,
+        let status = wait(&self.pidfd);
+        let told = match &self.socket {
+            // What init said last is why the runner ended. A function cannot end init: without a word of it, somebody else did.
+            Some(socket) => match receive::<Report>(socket.as_fd(), false) {
+                Ok(Some((Report::Ended(ended), _))) => Some(ended),
+                _ => None,
+            },
+            None => status.as_ref().and_then(ended_by_itself),
         };
         let cgroup = self
             .cgroup

@@ -9,11 +9,16 @@
 mod ground;
 
 use std::fs::{File, OpenOptions};
+use std::io::Read;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 
-use cloister_container::{ExitReason, Monitor};
-use ground::{Ground, LIMITS, Live, Run};
+use std::path::PathBuf;
+use std::process::Command;
+
+use cloister_container::{ExitReason, Monitor, SpawnError};
+use ground::{Ground, LIMITS, Live, Run, wait_end};
+use rustix::process::{Pid, Signal, kill_process};
 
 const PAGE: u64 = 4096;
 
@@ -22,11 +27,6 @@ fn start(ground: &Ground, words: &[&str]) -> (Live, File) {
     let exe = std::env::current_exe().unwrap();
     let program = exe.ancestors().nth(2).unwrap().join("cloister-vm");
     let program = File::open(program).expect("cloister-vm is built");
-    let kvm = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open("/dev/kvm")
-        .expect("/dev/kvm is there");
     let head = [
         "cloister-vm",
         "run",
@@ -45,9 +45,30 @@ fn start(ground: &Ground, words: &[&str]) -> (Live, File) {
         .chain(words)
         .map(|word| (*word).to_owned())
         .collect();
-    let mut spec = ground.spec(&argv, &[], LIMITS);
     let counters = tempfile::tempfile().unwrap();
     counters.set_len(PAGE).unwrap();
+    (
+        start_as_monitor(ground, &program, &argv, &counters),
+        counters,
+    )
+}
+
+fn start_as_monitor(ground: &Ground, program: &File, argv: &[String], counters: &File) -> Live {
+    try_as_monitor(ground, program, argv, counters).unwrap()
+}
+
+fn try_as_monitor(
+    ground: &Ground,
+    program: &File,
+    argv: &[String],
+    counters: &File,
+) -> Result<Live, SpawnError> {
+    let kvm = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/kvm")
+        .expect("/dev/kvm is there");
+    let mut spec = ground.spec(argv, &[], LIMITS);
     spec.monitor = Some(Monitor {
         program: program.as_fd(),
         kvm: kvm.as_fd(),
@@ -55,8 +76,24 @@ fn start(ground: &Ground, words: &[&str]) -> (Live, File) {
         snapshot: None,
         control: None,
     });
-    (ground.start(&spec), counters)
+    ground.try_start(&spec)
 }
+
+/// Ends, or waits, as its argument says; to stand where a monitor would.
+const ENDS: &str = r#"
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+int main(int argc, char **argv) {
+    char byte;
+    switch (argv[1][0]) {
+    case 'e': return 7;
+    case 'f': memset(malloc(200 << 20), 1, 200 << 20); return 1;
+    case 't': __builtin_trap();
+    default: return read(3, &byte, 1);
+    }
+}
+"#;
 
 /// What it said, and its counters by slot.
 fn run(ground: &Ground, words: &[&str]) -> (Run, Vec<u64>) {
@@ -75,8 +112,7 @@ fn run(ground: &Ground, words: &[&str]) -> (Run, Vec<u64>) {
 
 #[test]
 fn a_program_runs_behind_both_walls() {
-    let mut ground = Ground::lay();
-    ground.add_libraries();
+    let ground = Ground::lay();
     let (run, counters) = run(&ground, &["/bin/busybox", "echo", "from a virtual machine"]);
     assert_eq!(run.stderr, "");
     assert_eq!(run.stdout, "from a virtual machine\n");
@@ -91,8 +127,7 @@ fn a_program_runs_behind_both_walls() {
 
 #[test]
 fn each_has_a_network_of_its_own_which_others_have_after_it() {
-    let mut ground = Ground::lay();
-    ground.add_libraries();
+    let ground = Ground::lay();
     let sleeping = || start(&ground, &["/bin/busybox", "sleep", "600"]).0;
     let namespace = |path: &str| std::fs::metadata(path).unwrap().ino();
     let network = |live: &Live| namespace(&format!("/proc/{}/ns/net", live.sandbox.pid()));
@@ -112,4 +147,78 @@ fn each_has_a_network_of_its_own_which_others_have_after_it() {
         live.sandbox.kill().unwrap();
         live.finish();
     }
+}
+
+#[test]
+fn the_monitor_is_the_only_process() {
+    let ground = Ground::lay();
+    let (live, _) = start(&ground, &["/bin/busybox", "sleep", "600"]);
+    let pid = live.sandbox.pid();
+    let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap();
+    assert!(read("cmdline").starts_with("cloister-vm test@1\0run\0"));
+    let status = read("status");
+    let inside = status.lines().find(|line| line.starts_with("NSpid:"));
+    assert_eq!(inside.unwrap().split_whitespace().last(), Some("1"));
+    assert_eq!(ground.limit_file("cgroup.procs"), pid.to_string());
+    live.sandbox.kill().unwrap();
+    wait_end(&live.sandbox);
+    assert_eq!(live.sandbox.reap().reason, ExitReason::Killed);
+    assert_eq!(ground.cells(), Vec::<PathBuf>::new());
+}
+
+/// The kernel would keep the signal from a pid 1 that does not handle it.
+#[test]
+fn a_monitor_that_aborts_ends() {
+    let ground = Ground::lay();
+    let (mut live, _) = start(
+        &ground,
+        &["/bin/busybox", "sh", "-c", "echo up; read line <&3"],
+    );
+    let mut up = [0; 3];
+    live.stdout.read_exact(&mut up).unwrap();
+    let pid = Pid::from_raw(live.sandbox.pid()).unwrap();
+    kill_process(pid, Signal::ABORT).unwrap();
+    let run = live.finish();
+    assert_eq!(
+        (run.stderr.as_str(), run.report.reason),
+        ("", ExitReason::Exit(134))
+    );
+}
+
+#[test]
+fn whatever_ends_a_monitor_is_told() {
+    let ground = Ground::lay();
+    let program = ground.folder.path().join("ends");
+    let source = program.with_extension("c");
+    std::fs::write(&source, ENDS).unwrap();
+    let mut compiler = Command::new("cc");
+    let built = compiler.args(["-static", "-o"]).args([&program, &source]);
+    assert!(built.status().expect("a C compiler is installed").success());
+    let start = |how: &str| {
+        let program = File::open(&program).unwrap();
+        let argv = ["ends", how].map(str::to_owned);
+        start_as_monitor(&ground, &program, &argv, &tempfile::tempfile().unwrap())
+    };
+    let reason = |how: &str| start(how).finish().report.reason;
+    assert_eq!(reason("exit"), ExitReason::Exit(7));
+    assert_eq!(reason("trap"), ExitReason::Signal(4));
+    assert_eq!(reason("fill"), ExitReason::Oom);
+    let waiting = start("wait");
+    kill_process(Pid::from_raw(waiting.sandbox.pid()).unwrap(), Signal::KILL).unwrap();
+    assert_eq!(waiting.finish().report.reason, ExitReason::Killed);
+    assert_eq!(ground.cells(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_monitor_that_cannot_be_executed_is_told_of_and_leaves_nothing() {
+    let ground = Ground::lay();
+    let none = tempfile::tempfile().unwrap();
+    let argv = ["cloister-vm".to_owned()];
+    let error = try_as_monitor(&ground, &none, &argv, &none).unwrap_err();
+    assert_eq!(error.code(), "setup_failed");
+    assert!(
+        error.to_string().contains("program failed: cloister-vm"),
+        "{error}"
+    );
+    assert_eq!(ground.cells(), Vec::<PathBuf>::new());
 }

@@ -45,7 +45,7 @@ export async function benchMemory(count: number): Promise<MemoryReport> {
       machines: machines.map(({ id }) => {
         const pid = sandboxes.find(({ sandbox }) => sandbox === id)?.pid;
         if (pid === undefined) throw new Error(`the micro-VM ${id} has ended`);
-        const mappings = readSmaps(readFileSync(`/proc/${childOf(pid)}/smaps`, "latin1"));
+        const mappings = readSmaps(readFileSync(`/proc/${pid}/smaps`, "latin1"));
         const start = windowOf(mappings, base);
         const { inside, outside } = privateKib(mappings, start, start + WINDOW_BYTES);
         return { monitor_private_kib: outside, guest_private_kib: inside };
@@ -56,10 +56,6 @@ export async function benchMemory(count: number): Promise<MemoryReport> {
     await ground.close();
   }
 }
-
-/** The monitor is the only child of the sandbox's first process. */
-const childOf = (pid: number): number =>
-  Number.parseInt(readFileSync(`/proc/${pid}/task/${pid}/children`, "latin1"), 10);
 
 /** Where guest address 0 is: the guest's program is mapped from its file at the address that the file asks for. */
 function windowOf(mappings: readonly Mapping[], base: number): number {

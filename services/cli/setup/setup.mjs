@@ -220,8 +220,8 @@ function postgresLinks() {
   }
 }
 
-const rustFile = (path) => /\.(rs|toml|json|lock)$/.test(path);
-const rust = ["Cargo.toml", "Cargo.lock", "rust-toolchain.toml"];
+const rustFile = (path) => /\.(rs|toml|json|lock|sh)$/.test(path);
+const rust = [".cargo", "Cargo.toml", "Cargo.lock", "rust-toolchain.toml"];
 const crates = ["protocol", "container", "sandboxd", "runners/binary"].map(
   (crate) => `runtime/${crate}`,
 );

@@ -16,7 +16,7 @@ export interface StatFiles {
   memoryPeak?: StatFile;
   /** Where a micro-VM's monitor counts, and the names of what it counts. */
   counters?: { path: string; calls: Readonly<Record<string, string>> };
-  /** The sandbox's first process, whose only child is the runner or the monitor. */
+  /** The sandbox's first process: a micro-VM's monitor, or a container's init, whose only child is the runner. */
   pid?: number;
 }
 
@@ -37,6 +37,7 @@ export class SandboxMeter {
   readonly #memoryPeak: OpenStat | undefined;
   readonly #counters: MachineCounters | undefined;
   readonly #pid: number | undefined;
+  readonly #isMachine: boolean;
   readonly #statFile: string | undefined;
   #faults: OpenStat | undefined;
   #scheduling: OpenStat | undefined;
@@ -51,6 +52,7 @@ export class SandboxMeter {
     const { counters, pid } = files;
     this.#counters = counters && MachineCounters.open(counters.path, counters.calls);
     this.#pid = pid;
+    this.#isMachine = counters !== undefined;
     if (files.memoryPeak) this.#statFile = join(dirname(files.memoryPeak.path), "memory.stat");
   }
 
@@ -58,8 +60,7 @@ export class SandboxMeter {
   findRunner(): void {
     if (this.#pid === undefined || this.#faults) return;
     try {
-      const children = readFileSync(`/proc/${this.#pid}/task/${this.#pid}/children`, "latin1");
-      const runner = Number.parseInt(children, 10);
+      const runner = this.#isMachine ? this.#pid : childOf(this.#pid);
       if (!(runner > 0)) return;
       this.#faults = OpenStat.open({ path: `/proc/${runner}/stat`, format: "faults" });
       this.#scheduling = OpenStat.open({ path: `/proc/${runner}/schedstat`, format: "ns" });
@@ -140,6 +141,9 @@ export class SandboxMeter {
     this.#scheduling?.close();
   }
 }
+
+const childOf = (pid: number): number =>
+  Number.parseInt(readFileSync(`/proc/${pid}/task/${pid}/children`, "latin1"), 10);
 
 class OpenStat {
   readonly #format: StatFile["format"];

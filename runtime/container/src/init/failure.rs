@@ -1,5 +1,7 @@
 use std::io;
 
+use cloister_container::order::Report;
+
 /// Why no sandbox came of an order.
 pub struct Failure {
     pub step: &'static str,
@@ -22,6 +24,15 @@ impl Failure {
             step,
             message: message.to_string(),
             isolation: true,
+        }
+    }
+
+    /// What sandboxd is to hear.
+    pub fn report(&self) -> Report {
+        Report::Failed {
+            step: self.step.to_owned(),
+            message: self.message.clone(),
+            isolation: self.isolation,
         }
     }
 }

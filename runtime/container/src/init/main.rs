@@ -1,7 +1,8 @@
 //! `cloister-init`: waits for an order, then becomes a sandbox's first process.
 //!
 //! Three stages, each a process: the *cradle* (root, in the sandbox's cgroup already) clones *init* (pid 1 of the new namespaces), maps its ids and
-//! ends; init builds the walls and forks the *runner*, then only reaps. All are single-threaded, so a fork copies a whole process.
+//! ends; init builds the walls and forks the *runner*, then only reaps. All are single-threaded, so a fork copies a whole process. A micro-VM's monitor
+//! starts no process, so it needs nobody to reap: init executes it in its own place.
 #![no_main]
 
 mod clone;
@@ -46,18 +47,8 @@ pub unsafe extern "C" fn main(argc: libc::c_int, argv: *mut *mut libc::c_char) -
 }
 
 fn tell_failure(failure: &Failure) {
-    let Failure {
-        step,
-        message,
-        isolation,
-    } = failure;
-    let report = Report::Failed {
-        step: (*step).to_owned(),
-        message: message.clone(),
-        isolation: *isolation,
-    };
     // Nobody to tell means that sandboxd is gone.
-    let _ = send(socket(), &report, &[]);
+    let _ = send(socket(), &failure.report(), &[]);
 }
 
 /// What whoever started sandboxd ignored or blocked must not reach a function, which inherits it.
@@ -181,6 +172,9 @@ fn init(order: &Order, fds: Descriptors, title: &mut title::Title) -> Result<End
         None => Filter::Runner,
     })?;
     mark("lockdown_ms");
+    if fds.monitor.is_some() {
+        return runner::become_monitor(order, &fds, phases).map(|never| match never {});
+    }
     let runner = runner::start(order, &fds)?;
     drop(fds);
     mark("exec_ms");

@@ -1,14 +1,15 @@
+use std::convert::Infallible;
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use cloister_container::order::{MAX_SNAPSHOT_FDS, Order};
+use cloister_container::order::{MAX_SNAPSHOT_FDS, Order, Report, send};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Pid;
 
-use crate::Descriptors;
 use crate::failure::{Failure, Step, checked};
+use crate::{Descriptors, socket};
 
 /// Descriptors are first copied above this, so that none stands in the way of another.
 const SCRATCH: libc::c_int = 64;
@@ -18,7 +19,7 @@ const KVM: libc::c_int = 4;
 const COUNTERS: libc::c_int = 5;
 /// The file of a snapshot, and the socket by which one is asked for.
 const SNAPSHOT: [libc::c_int; MAX_SNAPSHOT_FDS] = [6, 7];
-/// Where the runner tells of a failed exec; closed by a successful one.
+/// Where a failed exec is told of; closed by a successful one.
 const STATUS: libc::c_int = 8;
 /// The monitor's program, closed by its exec.
 const PROGRAM: libc::c_int = 9;
@@ -29,19 +30,13 @@ const EXIT_EXEC: i32 = 127;
 /// Forks the runner, which inherits every wall; returns when its program has been executed.
 pub fn start(order: &Order, fds: &Descriptors) -> Result<Pid, Failure> {
     let argv = words(&order.argv)?;
-    let env = words(
-        &order
-            .env
-            .iter()
-            .map(|(name, value)| format!("{name}={value}"))
-            .collect::<Vec<_>>(),
-    )?;
+    let env = environment(order)?;
     let (told, tell) = pipe_with(PipeFlags::CLOEXEC).step("runner")?;
     // SAFETY: this process has one thread, so the child may do whatever this one may.
     let forked = checked(unsafe { libc::fork() }.into()).step("runner")?;
     let Some(pid) = i32::try_from(forked).ok().and_then(Pid::from_raw) else {
-        let failure = match become_runner(fds, &tell) {
-            Ok(()) => exec(&argv, &env, fds.monitor.is_some()),
+        let failure = match lay_descriptors(fds, &tell) {
+            Ok(()) => exec(&argv, &env, false),
             Err(failure) => failure,
         };
         let text = format!(
@@ -74,6 +69,42 @@ pub fn start(order: &Order, fds: &Descriptors) -> Result<Pid, Failure> {
     })
 }
 
+/// Executes the monitor in this process's place, so that it is pid 1 and sandboxd's own child. Returns what failed before anything was moved; what
+/// fails afterwards is told here, and ends the process.
+pub fn become_monitor(
+    order: &Order,
+    fds: &Descriptors,
+    phases: Vec<(String, f64)>,
+) -> Result<Infallible, Failure> {
+    let mut argv = order.argv.clone();
+    // What ps shows, as nobody else of the sandbox is there to bear it.
+    if let Some(name) = argv.first_mut().filter(|_| !order.label.is_empty()) {
+        *name = format!("{name} {}", order.label);
+    }
+    let argv = words(&argv)?;
+    let env = environment(order)?;
+    let tell = rustix::io::fcntl_dupfd_cloexec(socket(), SCRATCH).step("descriptors")?;
+    send(tell.as_fd(), &Report::Executing { phases }, &[]).step("report")?;
+    let failure = match lay_descriptors(fds, &tell) {
+        Ok(()) => exec(&argv, &env, true),
+        Err(failure) => failure,
+    };
+    // As in `start`. Nobody to tell means that sandboxd is gone.
+    // SAFETY: the descriptor is used for this one message, and a closed one is only an error.
+    let moved = unsafe { BorrowedFd::borrow_raw(STATUS) };
+    let report = failure.report();
+    let _ = send(tell.as_fd(), &report, &[]).or_else(|_| send(moved, &report, &[]));
+    std::process::exit(EXIT_EXEC);
+}
+
+fn environment(order: &Order) -> Result<Vec<CString>, Failure> {
+    let settings = order.env.iter();
+    let settings: Vec<String> = settings
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    words(&settings)
+}
+
 fn words(words: &[String]) -> Result<Vec<CString>, Failure> {
     words
         .iter()
@@ -84,7 +115,8 @@ fn words(words: &[String]) -> Result<Vec<CString>, Failure> {
         .collect()
 }
 
-fn become_runner(fds: &Descriptors, tell: &OwnedFd) -> Result<(), Failure> {
+/// What the program is to find open, and nothing else: in the process that is about to execute it.
+fn lay_descriptors(fds: &Descriptors, tell: &OwnedFd) -> Result<(), Failure> {
     rustix::process::setsid().step("session")?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     let null = open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())

@@ -148,21 +148,6 @@ impl Ground {
         }
     }
 
-    /// What a dynamic program of this machine needs, as the images' libc layer has it.
-    pub fn add_libraries(&mut self) {
-        let layer = self.folder.path().join("libraries");
-        for name in [
-            "/lib64/ld-linux-x86-64.so.2",
-            "/lib/x86_64-linux-gnu/libc.so.6",
-            "/lib/x86_64-linux-gnu/libgcc_s.so.1",
-        ] {
-            let target = layer.join(name.trim_start_matches('/'));
-            fs::create_dir_all(target.parent().unwrap()).unwrap();
-            fs::copy(name, target).unwrap();
-        }
-        self.layers.push(layer);
-    }
-
     pub fn instance(&self) -> &Instance {
         self.instance.as_ref().unwrap()
     }

@@ -18,7 +18,8 @@ pub(crate) struct Inlet {
     /// The host may have something to read that is not here.
     unread: bool,
     /// Bytes that were taken out, at the end of it; of how many nobody has read, the board tells: guest code reads without a word.
-    taken: Box<[u8; INLET_BYTES]>,
+    /// INLET_BYTES long where guest code may read, else empty.
+    taken: Vec<u8>,
     /// The most that the board may rightly tell.
     filled: usize,
     /// How often, so that a claim of what was there before fails.
@@ -35,7 +36,7 @@ impl Inlet {
             told: false,
             ended: false,
             unread: true,
-            taken: Box::new([0; INLET_BYTES]),
+            taken: Vec::new(),
             filled: 0,
             fillings: 0,
         }
@@ -44,6 +45,7 @@ impl Inlet {
     /// Guest code may read from it by that board. One stream of a guest is, and stays with the board.
     pub fn join(&mut self, board: &Board) {
         self.board = board.clone();
+        self.taken.resize(INLET_BYTES, 0);
         self.say();
     }
 

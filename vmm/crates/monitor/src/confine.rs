@@ -28,6 +28,21 @@ pub fn give_back_free_memory() {
     unsafe { libc::malloc_trim(0) };
 }
 
+/// Gives the host back what the process's first thread had of its stack and has no more: making ready goes deeper than serving.
+/// For that thread only, whose stack has nothing below it.
+pub fn give_back_free_stack() {
+    /// Deeper than making ready goes, bytes.
+    const MOST: usize = 128 << 10;
+    /// The frames of this function and of what it calls, and what the ABI lets a leaf keep below its stack pointer, bytes.
+    const SPARED: usize = 2 * PAGE;
+    const PAGE: usize = 4096;
+    let here = 0_u8;
+    let end = (&raw const here).addr().saturating_sub(SPARED) & !(PAGE - 1);
+    let start = std::ptr::without_provenance_mut::<libc::c_void>(end.saturating_sub(MOST));
+    // SAFETY: all that lies there belonged to frames that have returned. Where the stack has never reached nothing is mapped, and nothing happens.
+    unsafe { libc::madvise(start, MOST, libc::MADV_DONTNEED) };
+}
+
 /// For the thread that only waits for host descriptors.
 ///
 /// # Errors

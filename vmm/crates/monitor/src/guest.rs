@@ -16,6 +16,7 @@ use vmm_kernel::{
 use vmm_memory::{AddressSpace, Limits, MemoryError, PageMap, Window};
 use vmm_snapshot::Snapshot;
 
+use crate::abort;
 use crate::command::Options;
 use crate::confine;
 use crate::counters::Counters;
@@ -175,6 +176,7 @@ pub fn restore(options: &Options) -> Result<u8, GuestError> {
                 )?;
             }
             confine::give_back_free_memory();
+            confine::give_back_free_stack();
             match order::wait(resets.control())? {
                 Some(ordered) => ordered,
                 // Nobody needs it any more.
@@ -229,6 +231,7 @@ pub fn restore(options: &Options) -> Result<u8, GuestError> {
         .kernel
         .bring_back_process(&snapshot.process, file.as_fd(), &empty.streams)
         .map_err(SnapshotError::Restore)?;
+    confine::give_back_free_stack();
     match resets {
         None => {
             let states = snapshot.process.threads;
@@ -334,6 +337,7 @@ fn snapshot_writer(options: &Options) -> Result<Option<Writer>, GuestError> {
 }
 
 fn prepare(options: &Options) -> Result<Empty, GuestError> {
+    abort::settle().map_err(GuestError::Confine)?;
     confine::settle_allocator();
     install_kick_handler()?;
     let kvm = options.kvm_fd.map(take_descriptor).transpose()?;

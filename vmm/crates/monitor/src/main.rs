@@ -1,5 +1,6 @@
 //! `cloister-vm`: one process, one micro-VM.
 
+mod abort;
 mod command;
 mod confine;
 mod counters;
