@@ -118,8 +118,6 @@ fn wrong_creates_are_refused_and_their_connection_closed() {
         (json!({"image": "../shell"}), "bad_request"),
         (json!({"bundle": "00".repeat(32)}), "unknown_bundle"),
         (json!({"bundle": "../bundles"}), "bad_request"),
-        // The image has no loader, which the monitor needs of it.
-        (json!({"kind": "microvm"}), "setup_failed"),
         (json!({"kind": "process"}), "isolation_unavailable"),
         (json!({"kind": "magic"}), "bad_request"),
         (json!({"memoryMb": 1}), "bad_request"),
