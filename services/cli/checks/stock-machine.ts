@@ -39,7 +39,7 @@ const OUTSIDE = /^host_calls-[0-9a-f]+$/;
 
 /** Run there only when all is asked for (`test --stock-kvm`), because they take long. */
 const ONLY_IF_ALL =
-  /^(guests|hostile|programs|snapshots|resets|hostile_resets|uniqueness)-[0-9a-f]+$/;
+  /^(guests|hostile|programs|frozen|inlet|ahead|alike|snapshots|resets|hostile_resets|uniqueness)-[0-9a-f]+$/;
 
 /** Those that take longest there, longest first: where all run, each has a machine of its own, as many at once as there are processors. */
 const LONGEST = ["programs", "hostile", "resets", "guests", "hostile_resets"];
