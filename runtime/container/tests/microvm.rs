@@ -8,13 +8,12 @@
 )]
 mod ground;
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::Read;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 
 use std::path::PathBuf;
-use std::process::Command;
 
 use cloister_container::{ExitReason, Monitor, SpawnError};
 use ground::{Ground, LIMITS, Live, Run, wait_end};
@@ -79,21 +78,37 @@ fn try_as_monitor(
     ground.try_start(&spec)
 }
 
-/// Ends, or waits, as its argument says; to stand where a monitor would.
-const ENDS: &str = r#"
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-int main(int argc, char **argv) {
-    char byte;
-    switch (argv[1][0]) {
-    case 'e': return 7;
-    case 'f': memset(malloc(200 << 20), 1, 200 << 20); return 1;
-    case 't': __builtin_trap();
-    default: return read(3, &byte, 1);
+/// A program of these instructions alone, to stand where a monitor would: in a segment at 4 MiB, behind its headers (elf(5)). No compiler is where
+/// these tests run once more.
+fn program(ground: &Ground, instructions: &[u8]) -> File {
+    let len = 120 + instructions.len() as u64;
+    let mut bytes = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x3e\0\x01\0\0\0".to_vec();
+    // Entry, program headers, no sections.
+    for word in [0x40_0078, 64, 0u64] {
+        bytes.extend(word.to_le_bytes());
     }
+    bytes.extend([0, 0, 0, 0, 64, 0, 56, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
+    // To be loaded, read and executed.
+    bytes.extend([1, 0, 0, 0, 5, 0, 0, 0]);
+    for word in [0, 0x40_0000, 0x40_0000, len, len, PAGE] {
+        bytes.extend(word.to_le_bytes());
+    }
+    bytes.extend(instructions);
+    let path = ground.folder.path().join("ends");
+    std::fs::write(&path, bytes).unwrap();
+    std::fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+    File::open(path).unwrap()
 }
-"#;
+
+/// exit_group(7)
+const EXITS: &[u8] = b"\xbf\x07\0\0\0\xb8\xe7\0\0\0\x0f\x05";
+/// ud2
+const TRAPS: &[u8] = b"\x0f\x0b";
+/// Maps 200 MiB (mmap(2)) and writes to all of it.
+const FILLS: &[u8] = b"\x31\xff\xbe\0\0\x80\x0c\xba\x03\0\0\0\x41\xba\x22\0\0\0\x49\xc7\xc0\xff\xff\xff\xff\x45\x31\xc9\xb8\x09\0\0\0\x0f\x05\
+    \x48\x89\xc7\xb9\0\0\x80\x0c\xb0\x01\xf3\xaa\x0f\x0b";
+/// Jumps to itself.
+const STAYS: &[u8] = b"\xeb\xfe";
 
 /// What it said, and its counters by slot.
 fn run(ground: &Ground, words: &[&str]) -> (Run, Vec<u64>) {
@@ -188,22 +203,16 @@ fn a_monitor_that_aborts_ends() {
 #[test]
 fn whatever_ends_a_monitor_is_told() {
     let ground = Ground::lay();
-    let program = ground.folder.path().join("ends");
-    let source = program.with_extension("c");
-    std::fs::write(&source, ENDS).unwrap();
-    let mut compiler = Command::new("cc");
-    let built = compiler.args(["-static", "-o"]).args([&program, &source]);
-    assert!(built.status().expect("a C compiler is installed").success());
-    let start = |how: &str| {
-        let program = File::open(&program).unwrap();
-        let argv = ["ends", how].map(str::to_owned);
+    let start = |instructions: &[u8]| {
+        let program = program(&ground, instructions);
+        let argv = ["ends".to_owned()];
         start_as_monitor(&ground, &program, &argv, &tempfile::tempfile().unwrap())
     };
-    let reason = |how: &str| start(how).finish().report.reason;
-    assert_eq!(reason("exit"), ExitReason::Exit(7));
-    assert_eq!(reason("trap"), ExitReason::Signal(4));
-    assert_eq!(reason("fill"), ExitReason::Oom);
-    let waiting = start("wait");
+    let reason = |instructions: &[u8]| start(instructions).finish().report.reason;
+    assert_eq!(reason(EXITS), ExitReason::Exit(7));
+    assert_eq!(reason(TRAPS), ExitReason::Signal(4));
+    assert_eq!(reason(FILLS), ExitReason::Oom);
+    let waiting = start(STAYS);
     kill_process(Pid::from_raw(waiting.sandbox.pid()).unwrap(), Signal::KILL).unwrap();
     assert_eq!(waiting.finish().report.reason, ExitReason::Killed);
     assert_eq!(ground.cells(), Vec::<PathBuf>::new());
