@@ -121,8 +121,10 @@ async def main():
 async def order():
     seen = []
     loop = asyncio.get_running_loop()
+    # From one moment, however long it takes to say so: what is due goes in the order of its times.
+    begun = loop.time()
     for i, delay in enumerate([0.03, 0.01, 0.02]):
-        loop.call_later(delay, seen.append, i)
+        loop.call_at(begun + delay, seen.append, i)
     loop.call_soon(seen.append, "soon")
     while len(seen) < 4:
         await asyncio.sleep(0.005)

@@ -51,8 +51,10 @@ for clock in (time.CLOCK_REALTIME, time.CLOCK_MONOTONIC, time.CLOCK_BOOTTIME, ti
 print(abs(time.time() - time.clock_gettime(0)) < 5, time.perf_counter_ns() > 0, time.gmtime(0)[:6], time.tzname, time.strftime("%c", time.gmtime(0)))
 ran = []
 timetable = sched.scheduler()
+# From one moment, however long it takes to say so.
+begun = time.monotonic()
 for delay in (0.02, 0.01, 0.03):
-    timetable.enter(delay, 1, ran.append, (delay,))
+    timetable.enterabs(begun + delay, 1, ran.append, (delay,))
 timetable.run()
 print(ran)
 
