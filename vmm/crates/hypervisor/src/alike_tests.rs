@@ -12,38 +12,14 @@ use std::io::Write;
 use std::os::fd::{AsFd, FromRawFd};
 
 use vmm_abi::Prot;
-use vmm_memory::{AddressSpace, Backing, Charge, Kind, Limits, MapRequest, Place, Window};
+use vmm_memory::AddressSpace;
 
 use super::*;
-use crate::{WINDOW_BYTES, install_kick_handler};
+use crate::test_guest::{guest, map};
 
 const DATA: u64 = 0x40_0000;
 const MORE: u64 = 0x8_4000_1000;
 const PAGES: u64 = 900;
-
-/// In this order, so that the machine goes before the window.
-fn guest() -> (AddressSpace, Machine) {
-    install_kick_handler().unwrap();
-    let window = Window::reserve(WINDOW_BYTES).unwrap();
-    // SAFETY: the address space keeps the window, and the machine is dropped before it.
-    let machine = unsafe { Machine::new(window.base(), None, None) }.unwrap();
-    let limits = Limits { bytes: 256 << 20 };
-    let memory = AddressSpace::new(window, machine.mapper(), limits);
-    (memory, machine)
-}
-
-fn map(memory: &AddressSpace, at: u64) {
-    let request = MapRequest {
-        allowed: Prot::all(),
-        place: Place::Fixed(at),
-        len: PAGES * PAGE_SIZE,
-        prot: Prot::RW,
-        backing: Backing::Anonymous,
-        kind: Kind::Anonymous,
-        charge: Charge::Never,
-    };
-    memory.map(&request).unwrap();
-}
 
 /// The pages of a machine that has mapped both ranges, in a file, and where.
 fn likely(machine: &Machine) -> (File, Vec<Extent>) {
@@ -113,14 +89,14 @@ fn reads(machine: &Machine, memory: &AddressSpace, at: u64) -> usize {
 
 #[test]
 fn pages_are_shared_and_what_is_changed_afterwards_is_the_machines_own() {
-    let (_others, other) = guest();
+    let (_others, other) = guest(None);
     let (file, extents) = likely(&other);
     seal(&file);
-    let machines: Vec<_> = (0..2).map(|_| guest()).collect();
+    let machines: Vec<_> = (0..2).map(|_| guest(None)).collect();
     for (memory, machine) in &machines {
         make_vcpus(machine);
-        map(memory, DATA);
-        map(memory, MORE);
+        map(memory, DATA, PAGES * PAGE_SIZE, Prot::RW);
+        map(memory, MORE, PAGES * PAGE_SIZE, Prot::RW);
         let before = content(machine);
         let shared = machine.share_pages(file.as_fd(), &extents).unwrap();
         assert_eq!(shared, pages(&extents));
@@ -142,11 +118,11 @@ fn pages_are_shared_and_what_is_changed_afterwards_is_the_machines_own() {
 
 #[test]
 fn what_differs_or_could_still_be_changed_stays_the_machines_own() {
-    let (memory, machine) = guest();
+    let (memory, machine) = guest(None);
     let (mut file, extents) = likely(&machine);
     make_vcpus(&machine);
-    map(&memory, DATA);
-    map(&memory, MORE);
+    map(&memory, DATA, PAGES * PAGE_SIZE, Prot::RW);
+    map(&memory, MORE, PAGES * PAGE_SIZE, Prot::RW);
     assert_eq!(
         machine.share_pages(file.as_fd(), &extents),
         Ok(0),
@@ -169,7 +145,7 @@ fn what_differs_or_could_still_be_changed_stays_the_machines_own() {
 
 #[test]
 fn extents_that_cannot_be_are_refused() {
-    let (_memory, machine) = guest();
+    let (_memory, machine) = guest(None);
     let (file, extents) = likely(&machine);
     seal(&file);
     let size = file.metadata().unwrap().len();

@@ -34,3 +34,5 @@ pub const WINDOW_BYTES: u64 = 1 << 39;
 
 #[cfg(test)]
 mod machine_tests;
+#[cfg(test)]
+mod test_guest;

@@ -9,40 +9,16 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use vmm_abi::Prot;
-use vmm_memory::{AddressSpace, Backing, Charge, Kind, Limits, MapRequest, Place, Window};
 
 use super::*;
-use crate::{HostFacts, WINDOW_BYTES, install_kick_handler};
+use crate::HostFacts;
+use crate::test_guest::{guest, map};
 
 const DATA: u64 = 0x40_0000;
 const PAGES: u64 = 1500;
 /// In a piece of the window that has no slot until something in it is touched.
 const RESERVE: u64 = 0x1000_0000;
 const RESERVE_BYTES: u64 = 64 << 20;
-
-/// In this order, so that the machine goes before the window.
-fn guest(facts: Option<&HostFacts>) -> (AddressSpace, Machine) {
-    install_kick_handler().unwrap();
-    let window = Window::reserve(WINDOW_BYTES).unwrap();
-    // SAFETY: the address space keeps the window, and the machine is dropped before it.
-    let machine = unsafe { Machine::new(window.base(), None, facts) }.unwrap();
-    let limits = Limits { bytes: 256 << 20 };
-    let memory = AddressSpace::new(window, machine.mapper(), limits);
-    (memory, machine)
-}
-
-fn map(memory: &AddressSpace, at: u64, len: u64, prot: Prot) {
-    let request = MapRequest {
-        allowed: Prot::all(),
-        place: Place::Fixed(at),
-        len,
-        prot,
-        backing: Backing::Anonymous,
-        kind: Kind::Anonymous,
-        charge: Charge::Never,
-    };
-    memory.map(&request).unwrap();
-}
 
 #[test]
 fn what_is_touched_is_seen_and_nothing_else() {

@@ -300,8 +300,8 @@ fn trailer(file: &OwnedFd, size: u64) -> Result<Trailer, SnapshotError> {
     Ok(trailer)
 }
 
-/// Has a machine take pages from the snapshot that it holds itself, when what is in memory has been brought back and nothing of the guest has run; and
-/// again when that is so anew.
+/// Has a machine take pages from the snapshot that it holds itself, when what is in memory has been brought back and nothing of the guest has run.
+/// How many pages that were.
 ///
 /// # Errors
 /// [`SnapshotError`] for pages that cannot be.
