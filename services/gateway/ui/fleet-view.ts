@@ -14,6 +14,9 @@ function nodeState({ draining, sandboxd }: LiveNode): Html {
   return sandboxd ? state("takes work", "good") : state("no sandboxd", "bad");
 }
 
+/** Long, and as a rule the same in all rows, so it may take two lines. */
+const nodeId = (id: string): Html => html`<code class="broken">${id}</code>`;
+
 const numbers = (...titles: string[]) => titles.map((title) => ({ title, number: true }));
 const texts = (...titles: string[]) => titles.map((title) => ({ title }));
 
@@ -28,12 +31,12 @@ ${table({
   caption: "Nodes in order of id",
   none: "No node has spoken within the last ten seconds: nothing can be called. See ./cloister doctor on the machine.",
   columns: [
-    ...texts("Node", "State", "Paths", "Memory promised", "Calls at once"),
-    ...numbers("Busy", "Warm", "Prepared", "Processors", "Spoke", "Up"),
+    ...texts("Node", "State", "Paths", "Memory promised", "Calls at once", "Sandboxes"),
+    ...numbers("Processors", "Spoke", "Up"),
     ...texts("Images", "Cgroup"),
   ],
   rows: nodes.map((node) => [
-    html`<code>${node.id}</code>`,
+    nodeId(node.id),
     nodeState(node),
     node.kinds.join(", ") || "none",
     useBar(
@@ -46,9 +49,7 @@ ${table({
       node.concurrency,
       `${count(node.invocations)} of ${count(node.concurrency)}`,
     ),
-    count(node.busy),
-    count(node.warm),
-    count(node.prepared),
+    `${count(node.busy)} busy, ${count(node.warm)} warm, ${count(node.prepared)} prepared`,
     count(node.processors),
     `${duration(node.ageMs)} ago`,
     duration(Math.max(0, node.atMs - node.startedAtMs)),
@@ -134,7 +135,7 @@ ${table({
     one.memoryPeakBytes === undefined ? "–" : bytes(one.memoryPeakBytes),
     count(one.invocations),
     count(one.active),
-    html`<code>${one.node}</code>`,
+    nodeId(one.node),
   ]),
 })}`,
   });
