@@ -344,11 +344,12 @@ impl Task {
         Ok(clock::read(id)?.wrapping_add(before.load(Ordering::Relaxed)))
     }
 
-    /// Says that the calling host thread runs it from now on, whatever else that has done before.
-    pub fn begin_here(&self) {
+    /// Says that the calling host thread runs it from now on, whatever else that has done before; answers what that took of processors, in nanoseconds.
+    pub fn begin_here(&self) -> u64 {
         self.shared.parker.adopt_this_thread();
         let used = clock::read(libc::CLOCK_THREAD_CPUTIME_ID).unwrap_or(0);
         self.shared.processor_ns.fetch_sub(used, Ordering::Relaxed);
+        used
     }
 
     /// Comes back only when nobody wants the threads to stand still.

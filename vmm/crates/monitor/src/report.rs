@@ -14,6 +14,11 @@ pub fn syscall_names() -> Value {
     Value::Object(names.collect())
 }
 
+/// What the calling host thread has used of processors so far.
+fn processor_ns() -> u64 {
+    vmm_kernel::clock::read(libc::CLOCK_THREAD_CPUTIME_ID).unwrap_or(0)
+}
+
 /// What `--stats` tells at the end.
 #[derive(Debug)]
 pub struct Totals {
@@ -29,10 +34,10 @@ impl Totals {
         }
     }
 
-    /// Adds the processor time of the calling host thread, which ends.
-    pub fn add_thread(&self) {
-        let cpu = vmm_kernel::clock::read(libc::CLOCK_THREAD_CPUTIME_ID).unwrap_or(0);
-        self.thread_cpu_ns.fetch_add(cpu, Ordering::Relaxed);
+    /// Adds the processor time of a guest thread that ends: what the calling host thread, which has run others before, has used since it had used `before_ns`.
+    pub fn add_thread(&self, before_ns: u64) {
+        let used = processor_ns().saturating_sub(before_ns);
+        self.thread_cpu_ns.fetch_add(used, Ordering::Relaxed);
     }
 
     /// `{"exits": {reason: n}, "guest_ms", "monitor_ms", "threads_cpu_ms", "syscalls": {name: n},
@@ -63,5 +68,24 @@ impl Totals {
             "used_bytes": now,
             "peak_used_bytes": peak,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_thread_that_runs_many_guest_threads_counts_once() {
+        let totals = Totals::new(Counters::private());
+        let first = processor_ns();
+        for _ in 0..10 {
+            let before = processor_ns();
+            while processor_ns() == before {}
+            totals.add_thread(before);
+        }
+        let used = totals.thread_cpu_ns.load(Ordering::Relaxed);
+        let all = processor_ns().saturating_sub(first);
+        assert!((10..=all).contains(&used), "{used} ns of {all}");
     }
 }

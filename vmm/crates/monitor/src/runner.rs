@@ -158,12 +158,12 @@ impl Threads {
 
     fn run(&self, mut task: Task, beginning: Beginning) {
         let mut cpu = Cpu::Waiting(beginning);
-        task.begin_here();
+        let before_ns = task.begin_here();
         if let Err(error) = self.serve(&mut task, &mut cpu) {
             self.failure.lock().get_or_insert(error);
             task.end_process(ExitStatus::Signal(vmm_abi::SIGKILL));
         }
-        self.totals.add_thread();
+        self.totals.add_thread(before_ns);
         if let Some(vcpu) = cpu.release() {
             self.machine.return_vcpu(vcpu);
         }

@@ -11,13 +11,15 @@
 mod compiled;
 mod guest_programs;
 mod hanging;
+mod said;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use compiled::Made;
-use guest_programs::{Kind, Program, Said, run_here, run_in_vm};
+use guest_programs::{Kind, Program, run_here, run_in_vm};
+use said::Said;
 use tempfile::TempDir;
 use vmm_kernel::syscalls::ROWS;
 
@@ -81,11 +83,7 @@ fn outcome(source: &Made, program: &Program) -> Option<Outcome> {
     let folder = TempDir::new().unwrap();
     let path = source.provide(Kind::Guests, program, folder.path())?;
     let expected = match source.expectation(Kind::Guests, program) {
-        Some(stdout) => Said {
-            stdout,
-            stderr: String::new(),
-            code: 0,
-        },
+        Some(stdout) => Said::well(stdout),
         None => run_here(&path),
     };
     let vm = run_in_vm(folder.path(), &[], program);
@@ -97,38 +95,10 @@ fn outcome(source: &Made, program: &Program) -> Option<Outcome> {
 }
 
 fn difference(expected: &Said, vm: &Said) -> Option<String> {
-    let mut text = String::new();
-    if expected.code == CANNOT_SET_UP {
-        text += &format!("it cannot run here: {}\n", expected.stdout);
+    if expected.code() == CANNOT_SET_UP {
+        return Some(format!("it cannot run here: {}\n", expected.stdout));
     }
-    if expected.code != vm.code {
-        text += &format!("it ends with {}, expected {}\n", vm.code, expected.code);
-    }
-    if expected.stdout != vm.stdout {
-        text += &first_difference(&expected.stdout, &vm.stdout);
-    }
-    if !text.is_empty() {
-        text += &vm.stderr;
-    }
-    (!text.is_empty()).then_some(text)
-}
-
-/// Which lines differ, up to ten of them, with the number each has.
-fn first_difference(expected: &str, got: &str) -> String {
-    let (expected, got): (Vec<_>, Vec<_>) = (expected.lines().collect(), got.lines().collect());
-    let line = |lines: &[&str], at: usize| lines.get(at).map_or("(end)", |line| *line).to_owned();
-    (0..expected.len().max(got.len()))
-        .filter(|at| expected.get(*at) != got.get(*at))
-        .take(10)
-        .map(|at| {
-            let number = at.saturating_add(1);
-            format!(
-                "line {number}: {}, expected {}\n",
-                line(&got, at),
-                line(&expected, at)
-            )
-        })
-        .collect()
+    said::difference(expected, vm)
 }
 
 /// The system calls of a run, by `--stats`.
@@ -235,7 +205,7 @@ fn wild_arguments_never_stop_the_monitor() {
     };
     // Some of the wild calls write to the standard output.
     assert!(said.stdout.ends_with("still here\n"), "{said:?}");
-    assert_eq!(said.code, 0);
+    assert_eq!(said.code(), 0);
 }
 
 #[test]
@@ -244,5 +214,5 @@ fn the_memory_limit_is_real() {
         return;
     };
     assert_eq!(said.stdout, "done\n", "{said:?}");
-    assert_eq!(said.code, 0);
+    assert_eq!(said.code(), 0);
 }

@@ -13,6 +13,7 @@
 mod compiled;
 mod guest_programs;
 mod hanging;
+mod said;
 
 use std::io::{Read, Write};
 use std::net::Shutdown;

@@ -9,13 +9,16 @@
 )]
 
 mod compiled;
+mod hanging;
+mod said;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::Command;
 
+use said::{Said, difference, run_at_most};
 use serde_json::Value;
 
 /// As a folder for `/`, read-only but for `/tmp`: $1 is an empty folder, $2 the layers, $3 what to show at /fn.
@@ -31,8 +34,6 @@ mount -o bind "$functions" "$root/fn"
 mount -o remount,bind,ro "$root/fn"
 exec chroot "$root" "$@"
 "#;
-/// Not a bound that a working program comes near to: it ends one that hangs, so that the test fails.
-const BOUND: [&str; 4] = ["timeout", "-s", "KILL", "300"];
 const MEMORY_MB: &str = "512";
 
 fn in_project(path: &str) -> PathBuf {
@@ -71,15 +72,15 @@ impl Image {
     }
 
     /// On the host, in a root made of the image's folders.
-    fn native(&self, functions: &Path, words: &[&str]) -> Output {
+    fn native(&self, functions: &Path, words: &[&str]) -> Said {
         let root = tempfile::tempdir().unwrap();
         let layers: Vec<&str> = self
             .layers
             .iter()
             .map(|path| path.to_str().unwrap())
             .collect();
-        let [program, bound @ ..] = BOUND;
-        let mut command = Command::new(program);
+        // Each of these executes the next: it is the program itself that is killed when it hangs.
+        let mut command = Command::new("unshare");
         // SAFETY: one system call, without memory, happens between fork and exec.
         unsafe {
             command.pre_exec(|| {
@@ -88,29 +89,23 @@ impl Image {
                 Ok(())
             });
         }
-        let output = command
-            .args(bound)
-            .args(["unshare", "-m", "sh", "-c", IN_ROOT, "sh"])
+        command
+            .args(["-m", "sh", "-c", IN_ROOT, "sh"])
             .arg(root.path())
             .arg(layers.join(":"))
             .arg(functions)
             .args(words)
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-            .envs(self.env.iter().filter(|(name, _)| name != "PATH").cloned())
-            .stdin(Stdio::null())
-            .output()
-            .unwrap();
+            .envs(self.env.iter().filter(|(name, _)| name != "PATH").cloned());
+        let said = said::run(command);
         root.close().unwrap();
-        output
+        said
     }
 
-    fn in_vm(&self, functions: &Path, words: &[&str]) -> Output {
-        let [program, bound @ ..] = BOUND;
-        let mut command = Command::new(program);
-        command
-            .args(bound)
-            .args([env!("CARGO_BIN_EXE_cloister-vm"), "run"]);
+    fn in_vm(&self, functions: &Path, words: &[&str]) -> Said {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cloister-vm"));
+        command.arg("run");
         for layer in &self.layers {
             command.arg("--root").arg(layer);
         }
@@ -120,48 +115,24 @@ impl Image {
         let bind = format!("{}:/fn:ro", functions.display());
         command
             .args(["--memory-mb", MEMORY_MB, "--bind", &bind, "--"])
-            .args(words)
-            .stdin(Stdio::null())
-            .output()
-            .unwrap()
+            .args(words);
+        said::run(command)
     }
-}
-
-/// The status as a shell tells it.
-fn code(output: &Output) -> i32 {
-    let by_signal = || {
-        output
-            .status
-            .signal()
-            .map(|signal| signal.saturating_add(128))
-    };
-    output.status.code().or_else(by_signal).unwrap()
-}
-
-fn errors(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 /// What a program says, and how it ends: as on the bare host, or as the file beside it says.
 fn compare(image: &str, functions: &Path, words: &[&str], expected: Option<&Path>) {
     let image = Image::read(image);
-    let (text, status) = match expected {
-        Some(path) => (fs::read(path).unwrap(), 0),
-        None => {
-            let native = image.native(functions, words);
-            let status = code(&native);
-            (native.stdout, status)
-        }
+    let expected = match expected {
+        Some(path) => Said::well(fs::read_to_string(path).unwrap()),
+        None => image.native(functions, words),
     };
-    assert!(text.len() > 6, "says too little to compare");
-    let vm = image.in_vm(functions, words);
-    assert_eq!(
-        String::from_utf8_lossy(&vm.stdout),
-        String::from_utf8_lossy(&text),
-        "{}",
-        errors(&vm)
+    assert!(
+        expected.stdout.len() > 6,
+        "says too little to compare: {expected:?}"
     );
-    assert_eq!(code(&vm), status, "{}", errors(&vm));
+    let wrong = difference(&expected, &image.in_vm(functions, words));
+    assert!(wrong.is_none(), "{}", wrong.unwrap());
 }
 
 const NODE: &[&str] = &["/usr/bin/node", "--disable-warning=ExperimentalWarning"];
@@ -288,4 +259,33 @@ fn rust_dynamic() {
 #[test]
 fn go_static() {
     compare_compiled("go", "go/main.go", &[]);
+}
+
+fn shell(script: &str) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", script]);
+    command
+}
+
+#[test]
+fn one_that_is_killed_differs_from_one_that_said_nothing() {
+    let killed = said::run(shell("kill -9 $$"));
+    assert_eq!(
+        (killed.code(), killed.end().as_str()),
+        (137, "signal: 9 (SIGKILL)")
+    );
+    let told = difference(&Said::well(String::new()), &killed).unwrap();
+    assert!(told.contains("signal: 9 (SIGKILL)"), "{told}");
+    // What a guest's signal is, as its monitor tells it.
+    let guest_killed = said::run(shell("exit 137"));
+    assert!(difference(&killed, &guest_killed).is_none());
+}
+
+#[test]
+fn one_that_hangs_is_killed_and_never_as_expected() {
+    let hangs = || run_at_most(shell("exec sleep 600"), 0);
+    let told = difference(&Said::well(String::new()), &hangs()).unwrap();
+    assert!(told.contains("taken to hang after 0 s"), "{told}");
+    // What Linux does is not right where it hangs, too.
+    assert!(difference(&hangs(), &hangs()).is_some());
 }

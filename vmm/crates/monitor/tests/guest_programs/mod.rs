@@ -1,16 +1,10 @@
-//! The programs of vmm/tests: where they come from, how they are compiled, and what a run of one says.
+//! The C programs of vmm/tests: where they come from, how they are compiled, and a run of one.
 
-use std::io::Read;
-use std::os::fd::AsFd;
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use std::process::Command;
 
 use crate::compiled::{Made, copy};
-use crate::hanging::hangs_after_seconds;
+use crate::said::{Said, run};
 
 /// A folder of vmm/tests: `guests` run on Linux, too; `hostile` do not; `frozen` are frozen and brought back;
 /// those of `host` need something of a host beside them.
@@ -147,15 +141,6 @@ fn compile(kind: Kind, program: &Program, target: &Path) {
     assert!(output.status.success(), "{}: {said}", program.title());
 }
 
-/// How a run ended, and what it printed.
-#[derive(Debug)]
-pub struct Said {
-    pub stdout: String,
-    pub stderr: String,
-    /// 128 and the signal's number when a signal ended it.
-    pub code: i32,
-}
-
 /// Runs the program on this Linux.
 pub fn run_here(program: &Path) -> Said {
     run(Command::new(program))
@@ -172,48 +157,4 @@ pub fn run_in_vm(folder: &Path, options: &[&str], program: &Program) -> Said {
         .arg("--")
         .arg(format!("/{}", program.name));
     run(command)
-}
-
-fn run(mut command: Command) -> Said {
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
-    let (stdout, stderr, code) = std::thread::scope(|scope| {
-        let texts = [
-            scope.spawn(move || read_all(stdout)),
-            scope.spawn(move || read_all(stderr)),
-        ];
-        let code = ended(&mut child);
-        let [stdout, stderr] = texts.map(|text| text.join().unwrap());
-        (stdout, stderr, code)
-    });
-    Said {
-        stdout,
-        stderr,
-        code,
-    }
-}
-
-fn read_all(mut from: impl Read) -> String {
-    let mut bytes = Vec::new();
-    from.read_to_end(&mut bytes).unwrap();
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
-fn ended(child: &mut Child) -> i32 {
-    let hangs_after = Timespec {
-        tv_sec: hangs_after_seconds().into(),
-        tv_nsec: 0,
-    };
-    let process = pidfd_open(Pid::from_child(child), PidfdFlags::empty()).unwrap();
-    let mut wait = [PollFd::from_borrowed_fd(process.as_fd(), PollFlags::IN)];
-    if poll(&mut wait, Some(&hangs_after)).unwrap() == 0 {
-        child.kill().unwrap();
-    }
-    let status = child.wait().unwrap();
-    let signal = status.signal().map(|signal| signal.saturating_add(128));
-    status.code().or(signal).unwrap()
 }
