@@ -56,8 +56,9 @@ export interface DispatcherOptions {
 /** So long after calls of two tenants have come, they are kept from standing in each other's way, ms. */
 const MIXED_MS = 30_000;
 /**
- * Calls that may wait at the nodes for each of their processors, while there are several tenants: enough that none is ever idle. Those that have calls at
- * the nodes share them, and each may have one: so while another's call is under way, a flood begins less behind which that would wait at its next step.
+ * Calls that may wait at the nodes for each of their processors, while there are several tenants: enough that a processor is rarely idle. Those that have
+ * calls at the nodes share these, always as if another one had some, too: its next call may come at any moment, and would wait at each of its steps
+ * behind what was let in before. Each may have one.
  */
 const SLACK_PER_PROCESSOR = 1;
 /** With more calls at a node for each of its processors, one that comes later waits there in any case. */
@@ -316,7 +317,8 @@ export class Dispatcher {
       processors += node.beat.processors;
       mixed ||= node.beat.tenants > 1;
     }
-    return mixed && flow.full(Math.max(1, (SLACK_PER_PROCESSOR * processors) / tenants));
+    const slack = (SLACK_PER_PROCESSOR * processors) / Math.max(2, tenants);
+    return mixed && flow.full(Math.max(1, slack));
   }
 
   /** What was known of a tenant that has no call at a node. */
