@@ -118,7 +118,7 @@ export const STEPS: readonly Step[] = [
   {
     name: "unit",
     what: "tests in TypeScript beside the code",
-    run: (tell) => runNodeTests(testFiles("unit"), 2, tell),
+    run: (tell) => runNodeTests(testFiles("unit"), 2, tell, "in memory"),
   },
   {
     name: "e2e",
