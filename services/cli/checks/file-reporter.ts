@@ -1,4 +1,7 @@
+import { enableCompileCache } from "node:module";
+import { join } from "node:path";
 import { inspect } from "node:util";
+import { PROJECT_ROOT } from "#embedded/unprivileged";
 import type { TestReport } from "./test-file.ts";
 
 // Loaded by the process of one test file (node --test-reporter): tells over the channel what came of its tests.
@@ -13,6 +16,9 @@ interface Event {
     details: { type?: string; error?: Error & { failureType?: string; cause?: unknown } };
   };
 }
+
+// This is loaded before the test file: what most of them import is compiled once for all, and kept for what starts after them.
+enableCompileCache(join(PROJECT_ROOT, ".cloister/compiled"));
 
 const say = (report: TestReport): void => void process.send?.(report);
 
