@@ -75,3 +75,23 @@ export async function endChild(
   }
   await ended;
 }
+
+/** Kills a child that was started `detached`, and all it has started that is still in its group. */
+export function killGroup(child: ChildProcess): void {
+  if (child.pid === undefined) return;
+  try {
+    process.kill(-child.pid, "SIGKILL");
+  } catch (error) {
+    // All have ended.
+    if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error;
+  }
+}
+
+/**
+ * `killGroup`, and nobody waits for its streams any more: one of the group that hangs, as a forked child of a process with threads may in a lock, would hold
+ * the streams it has inherited, and so does what has left the group.
+ */
+export function endGroup(child: ChildProcess): void {
+  killGroup(child);
+  for (const stream of child.stdio) stream?.destroy();
+}

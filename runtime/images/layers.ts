@@ -300,7 +300,7 @@ export async function binaryRunnerLayer(recipe: Recipe): Promise<Layer> {
   if (!existsSync(program)) {
     throw new ImageBuildError(
       `The binary runner is not built: ${BINARY_RUNNER} is missing.`,
-      "Build it: cd runtime/runners/binary && cargo build --release",
+      "Build it: ./cloister setup",
     );
   }
   const key = hashText(hashFile(program) + builderDigest());
@@ -308,7 +308,7 @@ export async function binaryRunnerLayer(recipe: Recipe): Promise<Layer> {
     if (readElf(program)?.interpreter) {
       throw new ImageBuildError(
         "The binary runner is not linked statically.",
-        "Build it: cd runtime/runners/binary && cargo build --release",
+        "Build it: ./cloister setup",
       );
     }
     placeFile(root, "cloister/runner", program);
@@ -318,8 +318,8 @@ export async function binaryRunnerLayer(recipe: Recipe): Promise<Layer> {
   });
 }
 
-/** Where `cargo build --release` in runtime/runners/binary puts its program (.cargo/config.toml there). */
-const BINARY_RUNNER = "target/x86_64-unknown-linux-gnu/release/cloister-binary-runner";
+/** Where set-up has cargo build it (.cargo/programs.sh links it). */
+const BINARY_RUNNER = "target/release/cloister-binary-runner";
 
 /** Throws unless every ELF file in the given layers finds its loader and libraries in them. */
 export function checkLibraries(image: string, roots: string[]): void {

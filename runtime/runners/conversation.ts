@@ -2,7 +2,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import type { Duplex } from "node:stream";
 import { setTimeout as after } from "node:timers/promises";
-import { endGroup } from "#testkit/process-group";
+import { endGroup } from "#embedded/process-life";
 
 /** Frame types of runtime/protocol/README.md that pass between worker and runner. */
 export const FRAME = {

@@ -5,10 +5,7 @@ import { join } from "node:path";
 import { after, test } from "node:test";
 import { Conversation, FRAME, type Request } from "../conversation.ts";
 
-const RUNNER = join(
-  import.meta.dirname,
-  "../../../target/x86_64-unknown-linux-gnu/release/cloister-binary-runner",
-);
+const RUNNER = join(import.meta.dirname, "../../../target/release/cloister-binary-runner");
 
 const folders: string[] = [];
 const conversations: Conversation[] = [];

@@ -46,6 +46,11 @@ use images::Images;
 use options::{Command, Options};
 use socket::{InstanceLock, SocketError};
 
+#[cfg(not(any(panic = "abort", test, clippy)))]
+compile_error!(
+    "a panic ends this program at once: build it with the settings of .cargo/config.toml"
+);
+
 /// sysexits.h: wrong use.
 const EXIT_USAGE: u8 = 64;
 

@@ -1,83 +1,80 @@
-import { relative } from "node:path";
-import { run } from "node:test";
-import { inspect } from "node:util";
+import { chmodSync, mkdirSync, rmSync } from "node:fs";
+import { join, relative } from "node:path";
 import { PROJECT_ROOT } from "#embedded/unprivileged";
+import { messageOf } from "../failure.ts";
 import type { Outcome } from "./run-check.ts";
-
-interface Report {
-  name: string;
-  file?: string | undefined;
-  line?: number | undefined;
-  skip?: string | boolean | undefined;
-  todo?: string | boolean | undefined;
-  details: { type?: string | undefined; error?: Error };
-}
+import { makeScratch } from "./scratch.ts";
+import { runTestFile } from "./test-file.ts";
 
 /** A file that takes longer is a failure, ms: a multiple of what the slowest takes beside others, and short beside what all take together. */
 const FILE_BOUND_MS = 300_000;
 
 /**
- * Runs test files, each in a process of its own, `concurrency` at a time. Counts tests, not suites; a file that cannot be loaded is a failed test. `tell` hears
- * of each file as it ends.
+ * Runs test files, each in a process of its own, `concurrency` at a time, in their order. Counts tests, not suites; a file that does not come to the end of its
+ * tests, or has none, is a failed test. `temporary` says where its temporary files are: in memory, if there is enough, they go with it. What tests are not about
+ * is there in any case (CLOISTER_TEST_SCRATCH). `tell` hears of each file as it ends.
  */
 export async function runNodeTests(
-  files: string[],
+  files: readonly string[],
   concurrency: number,
   tell: (line: string) => void,
+  temporary: "in memory" | "on disk" = "on disk",
 ): Promise<Outcome> {
   const outcome: Outcome = { passed: 0, failed: 0, skipped: 0, output: "" };
-  const perFile = new Map<string, { passed: number; failed: number }>();
-  const said = new Map<string, string>();
-  const add = (text: string): void => {
-    outcome.output += `${text}\n`;
-  };
-  const count = (report: Report, kind: "passed" | "failed"): void => {
-    if (report.details.type === "suite") return;
-    if (report.skip !== undefined || report.todo !== undefined) {
-      outcome.skipped += 1;
-      add(`skipped: ${report.name} (${report.skip || report.todo || "no reason given"})`);
-      return;
-    }
-    outcome[kind] += 1;
-    const file = report.file ?? "?";
-    const known = perFile.get(file) ?? { passed: 0, failed: 0 };
-    known[kind] += 1;
-    perFile.set(file, known);
-  };
-  const stream = run({ files, cwd: PROJECT_ROOT, concurrency, timeout: FILE_BOUND_MS });
-  stream.on("test:pass", (report) => count(report as Report, "passed"));
-  stream.on("test:fail", (data) => {
-    const report = data as Report;
-    const error = report.details.error as
-      | (Error & { failureType?: string; cause?: unknown })
-      | undefined;
-    // The parent of a test that failed: that one is counted already.
-    if (error?.failureType === "subtestsFailed") return;
-    // A suite of its own fails by a hook: that is a failure nothing else counts.
-    count({ ...report, details: { ...report.details, type: "test" } }, "failed");
-    add(`FAILED: ${report.name}`);
-    if (report.file) add(`  at ${relative(PROJECT_ROOT, report.file)}:${report.line ?? 1}`);
-    add(indent(inspect(error?.cause ?? error, { depth: 4 })));
-  });
-  for (const event of ["test:stderr", "test:stdout"] as const) {
-    stream.on(event, ({ file, message }) => {
-      if (file) said.set(file, ((said.get(file) ?? "") + message).slice(-8192));
-    });
-  }
-  stream.on("test:complete", (data) => {
-    // The file itself, which comes after all its tests.
-    if (data.nesting !== 0 || !data.file || data.name !== data.file) return;
-    tell(
-      `${(data.details.duration_ms / 1000).toFixed(1).padStart(6)} s  ${relative(PROJECT_ROOT, data.file)}`,
+  const waiting = [...files];
+  using scratch = makeScratch();
+  const runOne = async (path: string): Promise<void> => {
+    const file = relative(PROJECT_ROOT, path);
+    let said = "";
+    let heard = 0;
+    const fail = (name: string, line: number, text: string): void => {
+      outcome.failed += 1;
+      said += `FAILED: ${name}\n  at ${file}:${line}\n${indent(text)}\n`;
+    };
+    const own = join(scratch.folder, String(files.indexOf(path)));
+    mkdirSync(own);
+    // As /tmp is, for tests that go on as another user.
+    chmodSync(own, 0o1777);
+    const env = {
+      CLOISTER_TEST_SCRATCH: own,
+      ...(temporary === "in memory" ? { TMPDIR: own } : {}),
+    };
+    const { failure, printed, ms } = await runTestFile(
+      path,
+      { bound: fileBound(), env },
+      (report) => {
+        heard += 1;
+        if (report.skipped !== undefined) {
+          outcome.skipped += 1;
+          outcome.output += `skipped: ${report.name} (${report.skipped})\n`;
+        } else if (report.failure !== undefined) fail(report.name, report.line, report.failure);
+        else outcome.passed += 1;
+      },
     );
-  });
-  for await (const _ of stream.resume()) void _;
-  for (const [file, counts] of perFile) {
-    const text = said.get(file);
-    if (counts.failed > 0 && text)
-      add(`printed by ${relative(PROJECT_ROOT, file)}:\n${indent(text)}`);
-  }
+    try {
+      rmSync(own, { recursive: true, force: true });
+    } catch (error) {
+      fail(file, 1, `what it has left cannot be removed: ${messageOf(error)}`);
+    }
+    if (failure !== undefined) fail(file, 1, failure);
+    else if (heard === 0) fail(file, 1, "it has no tests");
+    if (said !== "" && printed !== "") said += `printed by ${file}:\n${indent(printed)}\n`;
+    outcome.output += said;
+    tell(`${(ms / 1000).toFixed(1).padStart(6)} s  ${file}`);
+  };
+  const lane = async (): Promise<void> => {
+    for (let path = waiting.shift(); path !== undefined; path = waiting.shift()) await runOne(path);
+  };
+  await Promise.all(Array.from({ length: concurrency }, lane));
   return outcome;
+}
+
+/** Begins now. */
+function fileBound(): AbortSignal {
+  const bound = new AbortController();
+  const late = new Error(`it took longer than ${FILE_BOUND_MS / 1000} s`);
+  setTimeout(() => bound.abort(late), FILE_BOUND_MS).unref();
+  return bound.signal;
 }
 
 const indent = (text: string): string => text.trimEnd().replaceAll(/^/gm, "    ");

@@ -15,6 +15,8 @@ export class StepBeside {
   readonly #child: ChildProcess;
   readonly #ended: Promise<Outcome>;
   #lines: string[] = [];
+  /** On performance's clock, ms: it may have ended long before anybody asks how. */
+  #endedAt = 0;
   #tell: ((line: string) => void) | undefined;
 
   /** Starts the step of that name. It ends with this process, whatever ends that. */
@@ -27,22 +29,19 @@ export class StepBeside {
       else if (this.#tell) this.#tell(message.line);
       else this.#lines.push(message.line);
     });
-    this.#ended = childEnd(this.#child).then(
-      ({ code, signal }) =>
-        outcome ?? {
-          passed: 0,
-          failed: 1,
-          skipped: 0,
-          output: `the step's process ended with ${signal ?? `exit code ${code}`}`,
-        },
-    );
+    this.#ended = childEnd(this.#child).then(({ code, signal }) => {
+      this.#endedAt = performance.now();
+      const output = `the step's process ended with ${signal ?? `exit code ${code}`}`;
+      return outcome ?? { passed: 0, failed: 1, skipped: 0, output };
+    });
   }
 
   /** Resolves when it has ended; `tell` hears what it has said so far, and what it says from now on. */
-  async outcome(tell: (line: string) => void): Promise<Outcome> {
+  async outcome(tell: (line: string) => void): Promise<Outcome & { endedAt: number }> {
     for (const line of this.#lines) tell(line);
     this.#lines = [];
     this.#tell = tell;
-    return this.#ended;
+    const outcome = await this.#ended;
+    return { ...outcome, endedAt: this.#endedAt };
   }
 }

@@ -19,6 +19,9 @@ export interface Step {
   run(tell: (line: string) => void): Promise<Outcome>;
 }
 
+/** In place of a step's name: before all of them. */
+const START = "";
+
 const bin = (name: string): string => join(PROJECT_ROOT, "node_modules/.bin", name);
 
 /** Files with tests. Those that end in .e2e.test.ts start a whole instance, those in .load.test.ts send it load, those in .testvm.test.ts boot the test machine. */
@@ -32,10 +35,11 @@ export function testFiles(kind: "unit" | "e2e" | "testvm" | "load"): string[] {
     .map((path) => join(PROJECT_ROOT, path));
 }
 
+const CARGO_TEST = ["test", "--release", "--workspace"] as const;
+
 async function cargoTests(): Promise<Outcome> {
   const outcome: Outcome = { passed: 0, failed: 0, skipped: 0, output: "" };
-  const args = ["test", "--release", "--workspace", "--no-fail-fast"];
-  const { code, output } = await runProgram("cargo", args);
+  const { code, output } = await runProgram("cargo", [...CARGO_TEST, "--no-fail-fast"]);
   outcome.output = output;
   addCargoResults(output, outcome);
   // It did not build, or a test ended the process.
@@ -82,19 +86,8 @@ async function loadTests(tell: (line: string) => void): Promise<Outcome> {
   return k6.failed > 0 ? k6 : runNodeTests(testFiles("load"), 1, tell);
 }
 
-/** Every check there is, the quick ones first; what runs beside others is awaited at its place. */
+/** Every check there is; what runs beside others is awaited at its place. */
 export const STEPS: readonly Step[] = [
-  {
-    name: "types",
-    what: "TypeScript's types",
-    run: () => runCheck(bin("tsc"), ["--noEmit", "-p", "."]),
-  },
-  {
-    name: "lint",
-    what: "lint and format of TypeScript and JSON",
-    run: () => runCheck(bin("biome"), ["check", "--error-on-warnings"]),
-  },
-  { name: "imports", what: "which way imports point", run: checkImports },
   {
     name: "rustfmt",
     what: "format of Rust",
@@ -114,11 +107,29 @@ export const STEPS: readonly Step[] = [
         "warnings",
       ]),
   },
+  {
+    name: "types",
+    what: "TypeScript's types",
+    besideAfter: START,
+    run: () => runCheck(bin("tsc"), ["--noEmit", "-p", "."]),
+  },
+  {
+    name: "lint",
+    what: "lint and format of TypeScript and JSON",
+    besideAfter: START,
+    run: () => runCheck(bin("biome"), ["check", "--error-on-warnings"]),
+  },
+  { name: "imports", what: "which way imports point", besideAfter: START, run: checkImports },
+  {
+    name: "programs",
+    what: "tests in Rust are built",
+    run: () => runCheck("cargo", [...CARGO_TEST, "--no-run"]),
+  },
   { name: "cargo", what: "tests in Rust", run: cargoTests },
   {
     name: "unit",
     what: "tests in TypeScript beside the code",
-    run: (tell) => runNodeTests(testFiles("unit"), 2, tell),
+    run: (tell) => runNodeTests(testFiles("unit"), 2, tell, "in memory"),
   },
   {
     name: "e2e",
@@ -129,8 +140,8 @@ export const STEPS: readonly Step[] = [
   {
     name: "k6",
     what: "k6 is found, or built",
-    // Its build needs nothing of the other steps, and only the next one needs it.
-    besideAfter: "types",
+    // Its build needs nothing of the other steps, and only the next one needs it; it has what nobody else wants (niceness).
+    besideAfter: START,
     run: findOrBuildK6,
   },
   {
@@ -142,7 +153,7 @@ export const STEPS: readonly Step[] = [
     name: "testvm",
     what: "tests on stock KVM and cgroup v2 alone, in an emulated machine",
     // Its programs are built then, and what emulates the machine is in nobody's way.
-    besideAfter: "cargo",
+    besideAfter: "programs",
     run: testMachine,
   },
   {

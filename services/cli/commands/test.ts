@@ -57,7 +57,7 @@ async function runSteps(only: string[] | undefined): Promise<number> {
     const under = beside.get(step.name);
     const began = under?.began ?? performance.now();
     process.stdout.write(`[${index + 1}/${steps.length}] ${step.name}: ${step.what} …\n`);
-    let outcome: Awaited<ReturnType<typeof step.run>>;
+    let outcome: Awaited<ReturnType<typeof step.run>> & { endedAt?: number };
     try {
       const tell = (line: string) => process.stdout.write(`        ${line}\n`);
       outcome = await (under ? under.step.outcome(tell) : step.run(tell));
@@ -68,7 +68,7 @@ async function runSteps(only: string[] | undefined): Promise<number> {
     sum.passed += outcome.passed;
     sum.failed += outcome.failed;
     sum.skipped += outcome.skipped;
-    const seconds = ((performance.now() - began) / 1000).toFixed(1);
+    const seconds = (((outcome.endedAt ?? performance.now()) - began) / 1000).toFixed(1);
     const counts = `${outcome.passed} passed, ${outcome.failed} failed${outcome.skipped > 0 ? `, ${outcome.skipped} skipped` : ""}`;
     const good = outcome.failed === 0;
     if (!good) broken.push(step.name);

@@ -22,7 +22,7 @@ describe("quickstart", { timeout: 300_000 }, () => {
 
   before(async () => {
     folder = mkdtempSync(join(tmpdir(), "cloister-quickstart-"));
-    instance = await startInstance();
+    instance = await startInstance({ fromNothing: true });
   });
   after(async () => {
     await instance?.stop();

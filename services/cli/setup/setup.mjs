@@ -228,16 +228,14 @@ const crates = ["protocol", "container", "sandboxd", "runners/binary"].map(
 const PROGRAMS = ["sandboxd", "cloister-init", "cloister-vm"].map(
   (name) => `target/release/${name}`,
 );
-const BINARY_RUNNER = "target/x86_64-unknown-linux-gnu/release/cloister-binary-runner";
+const BINARY_RUNNER = "target/release/cloister-binary-runner";
 
 async function cargo() {
   const inputs = { paths: [...rust, ...crates, "vmm"], keep: rustFile };
   const title = "release build of the Rust parts";
   await step("cargo", { title, inputs, made: [...PROGRAMS, BINARY_RUNNER] }, async () => {
-    const args = ["build", "--release", "--target-dir", join(ROOT, "target")];
-    await run("cargo", "cargo", [...args, "--workspace", "--exclude", "cloister-binary-runner"]);
-    // Its own folder's settings link it statically.
-    await run("cargo-runner", "cargo", args, { cwd: join(ROOT, "runtime/runners/binary") });
+    const args = ["build", "--release", "--workspace", "--target-dir", join(ROOT, "target")];
+    await run("cargo", "cargo", args);
   });
 }
 

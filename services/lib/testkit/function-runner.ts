@@ -10,8 +10,7 @@ const ROOT = join(import.meta.dirname, "../../..");
 
 /** The command line of a runtime's runner, without any walls. */
 export function argvOf(runtime: Runtime): string[] {
-  if (runtime === "binary")
-    return [join(ROOT, "target/x86_64-unknown-linux-gnu/release/cloister-binary-runner")];
+  if (runtime === "binary") return [join(ROOT, "target/release/cloister-binary-runner")];
   if (runtime === "python3")
     return [
       ...[process.env.CLOISTER_TEST_PYTHON ?? "/usr/bin/python3", "-I", "-S", "-B", "-X", "utf8"],

@@ -1,8 +1,9 @@
 import { type ChildProcess, spawn } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
+import { placePostgresData, scratchFolder } from "./postgres-data.ts";
 
 const ROOT = resolve(import.meta.dirname, "../../..");
 /** The first start makes a database; a busy machine takes its time, ms. */
@@ -15,6 +16,8 @@ export interface InstanceOptions {
   /** Of an instance that ran before; default: a new temporary folder, which `stop` removes. */
   dataDirectory?: string;
   port?: number;
+  /** The instance makes its database itself, as a first start does. Default: it finds one that was just made. */
+  fromNothing?: boolean;
 }
 
 /** A whole Cloister, started by the real command line. */
@@ -58,6 +61,8 @@ export const commandLine = (...words: string[]): [string, string[]] => [
 export async function startInstance(options: InstanceOptions = {}): Promise<Instance> {
   const made = options.dataDirectory === undefined;
   const dataDirectory = options.dataDirectory ?? mkdtempSync(join(tmpdir(), "cloister-test-"));
+  if (!options.fromNothing && !options.env?.CLOISTER_DATABASE_URL)
+    await giveDatabase(dataDirectory);
   const port = options.port ?? (await unusedPort());
   const [program, args] = commandLine("up", "--data", dataDirectory, "--port", String(port));
   const supervisor = spawn(program, args, {
@@ -136,6 +141,16 @@ export async function startInstance(options: InstanceOptions = {}): Promise<Inst
       }
     },
   };
+}
+
+/** A database as a first start makes it, unless there is one. Where it lies in memory the runner of the tests removes it when the file has ended. */
+async function giveDatabase(dataDirectory: string): Promise<void> {
+  const place = join(dataDirectory, "postgres");
+  if (existsSync(place)) return;
+  if (process.env.CLOISTER_TEST_SCRATCH === undefined) return placePostgresData(place);
+  const elsewhere = join(mkdtempSync(join(scratchFolder(), "cloister-postgres-")), "data");
+  await placePostgresData(elsewhere);
+  symlinkSync(elsewhere, place);
 }
 
 /** A port nobody listens on at this moment. */

@@ -1,7 +1,7 @@
 import { chmodSync, mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { startPostgres } from "#embedded/postgres";
+import { placePostgresData, scratchFolder } from "./postgres-data.ts";
 
 /** A PostgreSQL of a test's own, empty, on a Unix socket in a temporary folder. */
 export interface PostgresServer {
@@ -11,11 +11,13 @@ export interface PostgresServer {
 
 /** Starts the embedded PostgreSQL as its unprivileged account; needs root, as Cloister's own start does. */
 export async function startPostgresServer(): Promise<PostgresServer> {
-  const folder = mkdtempSync(join(tmpdir(), "cloister-postgres-"));
+  const folder = mkdtempSync(join(scratchFolder(), "cloister-postgres-"));
   // The server's account must be able to pass.
   chmodSync(folder, 0o755);
+  const dataDirectory = join(folder, "data");
+  await placePostgresData(dataDirectory);
   const server = await startPostgres({
-    dataDirectory: join(folder, "data"),
+    dataDirectory,
     socketDirectory: join(folder, "socket"),
     user: "cloister-db",
   });

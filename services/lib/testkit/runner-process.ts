@@ -1,10 +1,10 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import type { Socket } from "node:net";
+import { endGroup } from "#embedded/process-life";
 import { FRAME, jsonObject } from "#protocol/frames";
 import { InvocationLink } from "#protocol/link";
 import type { CallHandler, CallStream } from "#protocol/stream";
-import { endGroup } from "./process-group.ts";
 
 /** Every wait for a runner ends after this, ms. */
 const LIMIT_MS = 30_000;

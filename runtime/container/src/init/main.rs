@@ -22,6 +22,11 @@ use lockdown::Filter;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, WaitOptions, set_parent_process_death_signal};
 
+#[cfg(not(any(panic = "abort", test, clippy)))]
+compile_error!(
+    "a panic ends this program at once: build it with the settings of .cargo/config.toml"
+);
+
 /// Its own exit code when something beside the runner fails; sandboxd hears the reason in a report.
 const EXIT_SETUP: i32 = 125;
 

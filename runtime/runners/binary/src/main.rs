@@ -17,6 +17,11 @@ use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
 
 use serve::{Ended, Runner};
 
+#[cfg(not(any(panic = "abort", test, clippy)))]
+compile_error!(
+    "a panic ends this program at once: build it with the settings of .cargo/config.toml"
+);
+
 const SOCKET_FD: i32 = 3;
 /// sysexits.h: usage, I/O error, protocol error.
 const EXIT_USAGE: u8 = 64;

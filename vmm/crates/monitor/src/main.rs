@@ -18,6 +18,11 @@ mod usage;
 
 use std::process::ExitCode;
 
+#[cfg(not(any(panic = "abort", test, clippy)))]
+compile_error!(
+    "a panic ends this program at once: build it with the settings of .cargo/config.toml"
+);
+
 fn main() -> ExitCode {
     match command::parse(std::env::args_os().skip(1)) {
         Ok(command::Command::Help) => {
