@@ -116,7 +116,7 @@ ${table({
   none: "No sandbox matches.",
   columns: [
     ...texts("Sandbox", "State", "Path", "Runtime", "Began", "Tenant", "Function"),
-    ...numbers("Version", "Age", "Memory", "Most used", "Calls", "Now"),
+    ...numbers("Age", "Peak memory", "Calls", "Now"),
     { title: "Node" },
   ],
   rows: sandboxes.map((one) => [
@@ -128,11 +128,9 @@ ${table({
     one.tenantId === undefined
       ? html`<span class="faint">nobody's</span>`
       : html`<a href="/ui/tenants/${one.tenantId}">${named(names.get(one.tenantId) ?? one.tenantId)}</a>`,
-    one.function === undefined ? "–" : named(one.function),
-    one.version === undefined ? "–" : String(one.version),
+    one.function === undefined ? "–" : named(`${one.function}@${one.version ?? "–"}`),
     one.ageMs === undefined ? "–" : duration(one.ageMs),
-    mebibytes(one.memoryMb),
-    one.memoryPeakBytes === undefined ? "–" : bytes(one.memoryPeakBytes),
+    `${one.memoryPeakBytes === undefined ? "–" : bytes(one.memoryPeakBytes)} of ${mebibytes(one.memoryMb)}`,
     count(one.invocations),
     count(one.active),
     nodeId(one.node),
