@@ -18,6 +18,12 @@ pub fn monotonic_ns() -> u64 {
     to_ns(ClockId::Monotonic)
 }
 
+/// What the calling host thread has used of processors (`CLOCK_THREAD_CPUTIME_ID`, clock_gettime(2)).
+#[must_use]
+pub fn thread_processor_ns() -> u64 {
+    to_ns(ClockId::ThreadCPUTime)
+}
+
 /// Time since 1970.
 #[must_use]
 pub fn realtime_ns() -> u64 {
@@ -36,7 +42,7 @@ pub fn read(id: i32) -> Result<u64, Errno> {
         | libc::CLOCK_MONOTONIC_COARSE
         | libc::CLOCK_BOOTTIME => Ok(monotonic_ns()),
         libc::CLOCK_PROCESS_CPUTIME_ID => Ok(to_ns(ClockId::ProcessCPUTime)),
-        libc::CLOCK_THREAD_CPUTIME_ID => Ok(to_ns(ClockId::ThreadCPUTime)),
+        libc::CLOCK_THREAD_CPUTIME_ID => Ok(thread_processor_ns()),
         _ => Err(Errno::EINVAL),
     }
 }

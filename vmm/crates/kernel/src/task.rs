@@ -347,7 +347,7 @@ impl Task {
     /// Says that the calling host thread runs it from now on, whatever else that has done before; answers what that took of processors, in nanoseconds.
     pub fn begin_here(&self) -> u64 {
         self.shared.parker.adopt_this_thread();
-        let used = clock::read(libc::CLOCK_THREAD_CPUTIME_ID).unwrap_or(0);
+        let used = clock::thread_processor_ns();
         self.shared.processor_ns.fetch_sub(used, Ordering::Relaxed);
         used
     }

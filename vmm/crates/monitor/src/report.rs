@@ -2,6 +2,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::{Map, Value, json};
 use vmm_kernel::Kernel;
+use vmm_kernel::clock::thread_processor_ns;
 use vmm_kernel::syscalls::ROWS;
 
 use crate::counters::Counters;
@@ -12,11 +13,6 @@ pub fn syscall_names() -> Value {
         .iter()
         .map(|row| (row.number.to_string(), row.name.into()));
     Value::Object(names.collect())
-}
-
-/// What the calling host thread has used of processors so far.
-fn processor_ns() -> u64 {
-    vmm_kernel::clock::read(libc::CLOCK_THREAD_CPUTIME_ID).unwrap_or(0)
 }
 
 /// What `--stats` tells at the end.
@@ -36,7 +32,7 @@ impl Totals {
 
     /// Adds the processor time of a guest thread that ends: what the calling host thread, which has run others before, has used since it had used `before_ns`.
     pub fn add_thread(&self, before_ns: u64) {
-        let used = processor_ns().saturating_sub(before_ns);
+        let used = thread_processor_ns().saturating_sub(before_ns);
         self.thread_cpu_ns.fetch_add(used, Ordering::Relaxed);
     }
 
@@ -78,14 +74,14 @@ mod tests {
     #[test]
     fn a_host_thread_that_runs_many_guest_threads_counts_once() {
         let totals = Totals::new(Counters::private());
-        let first = processor_ns();
+        let first = thread_processor_ns();
         for _ in 0..10 {
-            let before = processor_ns();
-            while processor_ns() == before {}
+            let before = thread_processor_ns();
+            while thread_processor_ns() == before {}
             totals.add_thread(before);
         }
         let used = totals.thread_cpu_ns.load(Ordering::Relaxed);
-        let all = processor_ns().saturating_sub(first);
+        let all = thread_processor_ns().saturating_sub(first);
         assert!((10..=all).contains(&used), "{used} ns of {all}");
     }
 }
