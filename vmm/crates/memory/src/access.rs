@@ -1,11 +1,11 @@
-//! Copies between monitor and guest. They go by process_vm_readv(2) and process_vm_writev(2) on the
-//! monitor itself: the host checks the protections of the pages, so a guest that changes its
-//! mappings meanwhile gets EFAULT and the monitor never faults.
+//! Copies between monitor and guest. The host's protections are the guest's, and a copy ends where they end ([`crate::copy`]): a guest that changes its
+//! mappings meanwhile gets EFAULT.
 
 use vmm_abi::{Errno, Iovec, PAGE_SIZE};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
 use crate::AddressSpace;
+use crate::copy::copy;
 
 /// Most entries of one iovec array (IOV_MAX of Linux).
 const IOV_MAX: u64 = 1024;
@@ -37,17 +37,12 @@ impl AddressSpace {
             .window()
             .host(address, buffer.len() as u64)
             .ok_or(Errno::EFAULT)?;
-        let local = libc::iovec {
-            iov_base: buffer.as_mut_ptr().cast(),
-            iov_len: buffer.len(),
-        };
-        let remote = libc::iovec {
-            iov_base: host.cast(),
-            iov_len: buffer.len(),
-        };
-        // SAFETY: `local` is the exclusive buffer; the remote side is checked by the host kernel.
-        let count = unsafe { libc::process_vm_readv(self.pid(), &local, 1, &remote, 1, 0) };
-        usize::try_from(count).map_err(|_| Errno::EFAULT)
+        // SAFETY: the buffer is exclusive; the rest lies in the window, where nothing of Rust's is, and whose making settled copies.
+        let count = unsafe { copy(buffer.as_mut_ptr(), host, buffer.len()) };
+        if count == 0 {
+            return Err(Errno::EFAULT);
+        }
+        Ok(count)
     }
 
     /// Writes all of `bytes` at `address`.
@@ -62,17 +57,9 @@ impl AddressSpace {
             .window()
             .host(address, bytes.len() as u64)
             .ok_or(Errno::EFAULT)?;
-        let local = libc::iovec {
-            iov_base: bytes.as_ptr().cast_mut().cast(),
-            iov_len: bytes.len(),
-        };
-        let remote = libc::iovec {
-            iov_base: host.cast(),
-            iov_len: bytes.len(),
-        };
-        // SAFETY: `local` is only read; the remote side is checked by the host kernel.
-        let count = unsafe { libc::process_vm_writev(self.pid(), &local, 1, &remote, 1, 0) };
-        if usize::try_from(count) == Ok(bytes.len()) {
+        // SAFETY: the bytes are only read; the rest as in [`AddressSpace::read_some`].
+        let count = unsafe { copy(host, bytes.as_ptr(), bytes.len()) };
+        if count == bytes.len() {
             Ok(())
         } else {
             Err(Errno::EFAULT)

@@ -5,6 +5,8 @@ use std::{fmt, io};
 pub enum MemoryError {
     /// The host refused to reserve address space for the guest.
     Reserve(io::Error),
+    /// It refused to tell of faults, which end copies.
+    Faults(io::Error),
 }
 
 impl fmt::Display for MemoryError {
@@ -14,6 +16,10 @@ impl fmt::Display for MemoryError {
                 f,
                 "cannot reserve address space for a guest: {error}. Raise the limit on virtual \
                  memory (ulimit -v) of this process"
+            ),
+            Self::Faults(error) => write!(
+                f,
+                "cannot be told of faults: {error}. Allow sigaction(2) to this process"
             ),
         }
     }

@@ -5,6 +5,7 @@
 //! (guest page tables, KVM slots) is told through [`Mapper`]. Nothing here knows system calls or KVM.
 
 mod access;
+mod copy;
 mod error;
 mod mapper;
 mod page_map;

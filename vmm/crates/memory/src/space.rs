@@ -100,7 +100,6 @@ pub struct AddressSpace {
     peak: AtomicU64,
     /// How often a mapping was refused because of the limit.
     refusals: AtomicU64,
-    pid: i32,
     layout: RwLock<Layout>,
     /// What the host's mappings no longer are, since [`AddressSpace::keep_track`].
     changes: Mutex<Option<Changes>>,
@@ -118,7 +117,6 @@ impl AddressSpace {
     /// An empty address space over `window`.
     #[must_use]
     pub fn new(window: Window, mapper: Arc<dyn Mapper>, limits: Limits) -> Self {
-        let pid = i32::try_from(std::process::id()).unwrap_or(0);
         Self {
             window,
             mapper,
@@ -126,7 +124,6 @@ impl AddressSpace {
             meter: None,
             peak: AtomicU64::new(0),
             refusals: AtomicU64::new(0),
-            pid,
             layout: RwLock::new(Layout::default()),
             changes: Mutex::new(None),
         }
@@ -143,11 +140,6 @@ impl AddressSpace {
     #[must_use]
     pub fn window(&self) -> &Window {
         &self.window
-    }
-
-    /// The monitor's own process id, which its copies name.
-    pub(crate) fn pid(&self) -> i32 {
-        self.pid
     }
 
     /// Bytes promised to writable mappings, touched or not.

@@ -1,6 +1,6 @@
 use std::{io, ptr};
 
-use crate::MemoryError;
+use crate::{MemoryError, copy};
 
 /// A host address range that stands for guest addresses `0..size`; unmapped on drop.
 #[derive(Debug)]
@@ -10,19 +10,20 @@ pub struct Window {
 }
 
 // SAFETY: a Window is an address range; every access through it goes by system calls that check
-// the range themselves, never through Rust references.
+// the range themselves or by copies that a fault ends, never through Rust references.
 unsafe impl Send for Window {}
 // SAFETY: as above.
 unsafe impl Sync for Window {}
 
 impl Window {
     /// Reserves `size` bytes of inaccessible address space, aligned to 2 MiB so that huge pages of
-    /// guest and host coincide.
+    /// guest and host coincide; from then on a fault ends a copy, not the process.
     ///
     /// # Errors
-    /// [`MemoryError::Reserve`] when the host refuses.
+    /// [`MemoryError`] when the host refuses either.
     pub fn reserve(size: u64) -> Result<Self, MemoryError> {
         const ALIGN: usize = 2 << 20;
+        copy::settle().map_err(MemoryError::Faults)?;
         let length = (size as usize).saturating_add(ALIGN);
         // SAFETY: a new private mapping at an address of the kernel's choice touches no memory in use.
         let start = unsafe {

@@ -16,8 +16,7 @@ when this page and the table disagree. A call that is not listed answers ENOSYS.
 Where `syscall` does not change to CPL 0 (vmm/README.md, \"Kinds of KVM\") the calls marked * are answered without leaving the guest while
 nobody traces them; they are not counted then.
 
-The last column names the host calls a guest can lead the monitor to by that call, beside
-`process_vm_readv` and `process_vm_writev` on itself, by which all arguments are read and written.
+The last column names the host calls a guest can lead the monitor to by that call.
 
 | number | name | level | note | host calls |
 |---|---|---|---|---|
