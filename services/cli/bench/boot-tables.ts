@@ -47,7 +47,7 @@ function partsOf({ phases, steps, p50_ms }: ModeReport): [words: string, ms: num
 }
 
 /** Their sandboxes had been started before anybody called. */
-const NO_START = /-(?:warm|pooled)$/;
+const NO_START = /-(?:warm|warm-booted|pooled)$/;
 
 /** Of each mode whose sandboxes tell. */
 export function partsByMode({

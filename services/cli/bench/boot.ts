@@ -10,6 +10,7 @@ import { Failure } from "../failure.ts";
 import { type HostFacts, hostFacts } from "../host/facts.ts";
 import { type Ground, HELLO, type HelloRuntime, layGround } from "./ground.ts";
 import {
+  bootedWarmMode,
   coldMode,
   pooledMode,
   preparedMode,
@@ -46,6 +47,7 @@ const MODES: Record<string, () => Ability | Promise<Ability>> = {
   "microvm-pooled": own(pooledMode, "microvm"),
   "microvm-reset": own(resetMode, "microvm"),
   "microvm-warm": own(warmMode, "microvm"),
+  "microvm-warm-booted": own(bootedWarmMode, "microvm"),
   ...others,
 };
 export const MODE_NAMES: readonly string[] = Object.keys(MODES);

@@ -1,5 +1,6 @@
 import type { Path } from "#contracts/function";
 import {
+  type AssignedSandbox,
   type BootedSandbox,
   ProcessLauncher,
   type ServingSandbox,
@@ -158,17 +159,28 @@ export function resetMode(ground: Ground): Mode {
 /** Unmeasured calls before the one that is measured. */
 const CALLS_BEFORE_WARM = 20;
 
+/** A later answer of a sandbox that was made as a service makes most of them: of a micro-VM that came out of a snapshot of the function. */
 export function warmMode(ground: Ground, kind: Path): Mode {
-  const shape = { ...ground.shape, kind };
+  if (kind === "container") return bootedWarmMode(ground, kind);
+  const snapshot = fromSnapshot(ground, "function");
+  return laterAnswers(`${kind}-warm`, ground, async () => {
+    await snapshot.ready();
+    return await snapshot.launch();
+  });
+}
+
+/** The same of one that booted, and has compiled no more than its calls so far made it. */
+export const bootedWarmMode = (ground: Ground, kind: Path): Mode =>
+  laterAnswers(kind === "container" ? "container-warm" : `${kind}-warm-booted`, ground, () =>
+    ground.launcher.launch({ ...ground.shape, kind }, "bench", ground.bundle, ground.spec),
+  );
+
+function laterAnswers(name: string, ground: Ground, make: () => Promise<AssignedSandbox>): Mode {
   let serving: ServingSandbox | undefined;
   return {
-    name: `${kind}-warm`,
+    name,
     async before() {
-      if (!serving?.alive)
-        serving = await firstAnswer(
-          await ground.launcher.launch(shape, "bench", ground.bundle, ground.spec),
-          ground,
-        );
+      if (!serving?.alive) serving = await firstAnswer(await make(), ground);
       // The other modes have had the processors for a second; a call in a row of calls is meant, not the first after a pause.
       for (let call = 0; call < CALLS_BEFORE_WARM; call++) await answer(serving, ground);
     },

@@ -48,7 +48,7 @@ export const registerBench = (program: Command): void => {
   bench
     .command("boot")
     .description(
-      "from the request for a sandbox to the answer of examples/hello, modes interleaved; warm is a call after 20 others",
+      "from the request for a sandbox to the answer of examples/hello, modes interleaved; warm is a call after 20 others, of a micro-VM one that came out of a snapshot",
     )
     .option("-n <rounds>", "measurements of each mode", count, 100)
     .option("--modes <list>", "separated by commas; default: all that can run here", (text) =>
