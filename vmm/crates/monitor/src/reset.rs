@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ use vmm_hypervisor::Machine;
 use vmm_kernel::{
     ExitStatus, Files, Kernel, OpenFile, RestoreError, ThreadShared, wait_for_timer_thread,
 };
-use vmm_memory::PageMap;
+use vmm_memory::{PageMap, SavedFile};
 use vmm_snapshot::Snapshot;
 
 use crate::process::Ground;
@@ -105,7 +105,7 @@ pub struct Origin {
     pub ground: Ground,
     pub machine: Arc<Machine>,
     pub snapshot: Snapshot,
-    pub file: OwnedFd,
+    pub file: SavedFile,
     pub streams: Files,
     /// What the monitor held for the guest when it had been brought back.
     held: u64,
@@ -125,7 +125,7 @@ impl Origin {
             ground,
             machine,
             snapshot,
-            file,
+            file: SavedFile::new(file),
             streams,
             held: 0,
         };
@@ -212,7 +212,7 @@ impl Resets {
             .bring_again(
                 &origin.snapshot.memory,
                 &origin.snapshot.process,
-                origin.file.as_fd(),
+                &origin.file,
                 &origin.streams,
                 &self.pages,
             )

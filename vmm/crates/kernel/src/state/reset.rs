@@ -1,10 +1,10 @@
 //! A process that takes the place of one brought back before from the same snapshot, in the same memory.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use vmm_memory::{MemoryState, PageMap, Undone};
+use vmm_memory::{MemoryState, PageMap, SavedFile, Undone};
 use vmm_snapshot::ProcessState;
 
 use super::RestoreError;
@@ -22,7 +22,7 @@ impl Kernel {
         self: &Arc<Self>,
         memory: &MemoryState,
         process: &ProcessState,
-        snapshot: BorrowedFd<'_>,
+        snapshot: &SavedFile,
         streams: &Files,
         pages: &PageMap,
     ) -> Result<(Vec<Arc<ThreadShared>>, Undone), RestoreError> {
@@ -38,7 +38,7 @@ impl Kernel {
             // What was mapped just now is part of what later resets go back to.
             self.memory.keep_track();
         }
-        let threads = self.bring_back_process(process, snapshot, streams)?;
+        let threads = self.bring_back_process(process, snapshot.as_fd(), streams)?;
         // What the one before has used is not this one's.
         let used = clock::read(libc::CLOCK_PROCESS_CPUTIME_ID).unwrap_or(0);
         self.processor_ns.fetch_sub(used, Ordering::Relaxed);

@@ -4,14 +4,15 @@
 //! are made anew, where only protections differ these are set, and every page that is this process's own, wherever it could be written to, is
 //! written over with what the snapshot holds or given back to the host.
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use vmm_abi::{Errno, PAGE_SIZE, Prot};
 
 use super::ranges::Ranges;
 use super::restore::WithFile;
 use super::{AddressSpace, Layout};
-use crate::{Extent, Kind, MappingState, MemoryState, PageMap, SaveError, Vma, VmaSet};
+use crate::copy::copy;
+use crate::{Extent, Kind, MappingState, MemoryState, PageMap, SaveError, SavedFile, Vma, VmaSet};
 
 /// Bytes that are written over instead of given back, those that were touched first: what one call touches is touched by the next one too, and a
 /// first touch costs a guest ten times what the copy does. It bounds what an idle guest keeps.
@@ -76,7 +77,7 @@ impl AddressSpace {
     pub fn reset(
         &self,
         state: &MemoryState,
-        snapshot: BorrowedFd<'_>,
+        snapshot: &SavedFile,
         pages: &PageMap,
         file: WithFile<'_>,
     ) -> Result<Undone, SaveError> {
@@ -93,7 +94,7 @@ impl AddressSpace {
             undone.remapped_bytes = undone
                 .remapped_bytes
                 .saturating_add(end.saturating_sub(start));
-            undone.special_gone |= self.map_again(state, (start, end), snapshot, file)?;
+            undone.special_gone |= self.map_again(state, (start, end), snapshot.as_fd(), file)?;
         }
         self.protect_again(state, &untouched, &changes.replaced)?;
         let usual = self.clean_pages(state, snapshot, pages, changes, &mut undone)?;
@@ -180,7 +181,7 @@ impl AddressSpace {
     fn clean_pages(
         &self,
         state: &MemoryState,
-        snapshot: BorrowedFd<'_>,
+        snapshot: &SavedFile,
         pages: &PageMap,
         mut changes: Changes,
         undone: &mut Undone,
@@ -204,7 +205,7 @@ impl AddressSpace {
             let mut at = start;
             usual.add_within(start, end, &mut room);
             for (low, high) in usual.within(start, end) {
-                for (low, high) in self.write_over(state, low, high, snapshot) {
+                for (low, high) in self.write_over(state, low, high, snapshot)? {
                     let bytes = high.saturating_sub(low);
                     undone.rewritten_pages =
                         undone.rewritten_pages.saturating_add(bytes / PAGE_SIZE);
@@ -252,14 +253,14 @@ impl AddressSpace {
         Some(found)
     }
 
-    /// Reads into a range what the snapshot holds of it; answers where that was done.
+    /// Copies into a range what the snapshot holds of it; answers where that was done.
     fn write_over(
         &self,
         state: &MemoryState,
         start: u64,
         end: u64,
-        snapshot: BorrowedFd<'_>,
-    ) -> Vec<(u64, u64)> {
+        snapshot: &SavedFile,
+    ) -> Result<Vec<(u64, u64)>, SaveError> {
         let mut done = Vec::new();
         let writable = |mapping: &&MappingState| mapping.vma.prot.contains(Prot::WRITE);
         for mapping in overlapping(state, start, end).filter(writable) {
@@ -277,7 +278,7 @@ impl AddressSpace {
                 if mapping.beneath.is_none() && self.write_zeroes(at, low) {
                     done.push((at, low));
                 }
-                if self.read_extent(extent, low, high, snapshot) {
+                if self.copy_extent(extent, low, high, snapshot)? {
                     done.push((low, high));
                 }
                 at = high;
@@ -286,7 +287,7 @@ impl AddressSpace {
                 done.push((at, last));
             }
         }
-        done
+        Ok(done)
     }
 
     /// Writes what untouched memory holds; whether that worked. Nothing is no work.
@@ -304,19 +305,28 @@ impl AddressSpace {
         end > start
     }
 
-    /// Reads what the snapshot holds of a range into it; whether that worked.
-    fn read_extent(&self, extent: &Extent, start: u64, end: u64, snapshot: BorrowedFd<'_>) -> bool {
+    /// Copies what the snapshot holds of a range into it; whether that worked.
+    fn copy_extent(
+        &self,
+        extent: &Extent,
+        start: u64,
+        end: u64,
+        snapshot: &SavedFile,
+    ) -> Result<bool, SaveError> {
         let len = end.saturating_sub(start);
-        let offset = start
-            .checked_sub(extent.at)
-            .and_then(|into| extent.offset.checked_add(into))
-            .and_then(|offset| i64::try_from(offset).ok());
-        let (Some(host), Some(offset)) = (self.window.host(start, len), offset) else {
-            return false;
+        let into = start.checked_sub(extent.at);
+        let Some(offset) = into.and_then(|into| extent.offset.checked_add(into)) else {
+            return Ok(false);
         };
-        // SAFETY: the range lies in the window, which no Rust reference points into; the host checks its pages.
-        let count = unsafe { libc::pread(snapshot.as_raw_fd(), host.cast(), len as usize, offset) };
-        u64::try_from(count) == Ok(len)
+        let bytes = snapshot
+            .bytes(offset, len)
+            .map_err(|error| SaveError::Host("mmap", error.into()))?;
+        let (Some(to), Some(from)) = (self.window.host(start, len), bytes) else {
+            return Ok(false);
+        };
+        // SAFETY: one range lies in the window, the other in the mapping of the snapshot, and no Rust reference points into either.
+        let count = unsafe { copy(to, from, len as usize) };
+        Ok(count as u64 == len)
     }
 
     /// Pages of a range go; what lies beneath is there again when it is touched.

@@ -179,7 +179,8 @@ fn reset(
 ) -> Result<Undone, SaveError> {
     let mut open =
         |_: &str, with: &mut dyn FnMut(BorrowedFd<'_>) -> Result<(), Errno>| with(image.as_fd());
-    space.reset(state, store.file.as_fd(), pages, &mut open)
+    let file = SavedFile::new(store.file.try_clone().unwrap().into());
+    space.reset(state, &file, pages, &mut open)
 }
 
 #[test]
