@@ -10,11 +10,13 @@ const COUNTS_CALLS = Number.parseInt(process.versions.v8, 10) >= 12;
  * For a rehearsal; V8's defaults stand on the right. They are put back because node's own modules come compiled for these flags.
  *
  * Code that is not compiled for good counts each call down in a cell of its function's. These cells lie apart from each other: every clone would
- * write to a page for each, and own it.
+ * write to a page for each, and own it. Nothing is compiled beside the program: what was half done when it is frozen, each clone would do to its end, and own
+ * another half MiB to two for it.
  */
 const REHEARSING = [
   ["--retain-maps-for-n-gc=1000", "--retain-maps-for-n-gc=2"],
   ["--no-flush-bytecode", "--flush-bytecode"],
+  ["--no-concurrent-recompilation", "--concurrent-recompilation"],
   ...(COUNTS_CALLS
     ? [
         ["--invocation-count-for-maglev=50", "--invocation-count-for-maglev=400"],
@@ -55,20 +57,25 @@ export async function settle(target, warmTurns, rehearse) {
   // The collection has thrown away a little of what was compiled.
   await rehearsal.run(warmTurns);
   stage.done();
+  // Young objects alone, which throws nothing away that was compiled: were there room for few more, each clone would do this with its first call.
+  collector()({ type: "minor" });
   for (const [, flag] of REHEARSING) setFlagsFromString(flag);
   // The rehearsal's numbers are known to nobody, but without one there are none.
   if (warmTurns === 0) renew({});
   return afterRestore;
 }
 
-/**
- * The collector is shown to a context of its own, so that user code does not find it. What it finds dead has callbacks (FinalizationRegistry), which run in
- * later turns of the event loop: not after a restore.
- */
-async function collectGarbage() {
+/** V8's collector, shown to a context of its own, so that user code does not find it. */
+function collector() {
   setFlagsFromString("--expose-gc");
   const collect = runInNewContext("gc");
   setFlagsFromString("--no-expose-gc");
+  return collect;
+}
+
+/** What the collector finds dead has callbacks (FinalizationRegistry), which run in later turns of the event loop: not after a restore. */
+async function collectGarbage() {
+  const collect = collector();
   for (let round = 0; round < COLLECTIONS; round++) {
     collect();
     for (let turn = 0; turn < LATER_TURNS; turn++)

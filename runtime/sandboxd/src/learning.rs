@@ -1,7 +1,10 @@
 //! What the first answer of a snapshot's clone touches. Those that are brought back later have pages that it writes copied at once, and all of them
 //! mapped before they are asked for, which costs a fraction of what each costs when the guest meets it.
+//!
+//! Two clones are looked at, and what both touched counts: one of them may have collected garbage or compiled something, and what is copied beforehand is each
+//! later clone's own for good.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -33,6 +36,18 @@ pub struct Touches {
 }
 
 impl Touches {
+    /// What both touched; written is what both wrote.
+    fn common(&self, other: &Self) -> Self {
+        let mut read = overlap(&self.read, &other.read);
+        read.extend(overlap(&self.written, &other.read));
+        read.extend(overlap(&self.read, &other.written));
+        read.sort_unstable();
+        Self {
+            read,
+            written: overlap(&self.written, &other.written),
+        }
+    }
+
     fn pages(&self) -> u64 {
         count(&self.read).saturating_add(count(&self.written))
     }
@@ -54,6 +69,58 @@ fn count(ranges: &Ranges) -> u64 {
         .fold(0u64, |sum, (_, count)| sum.saturating_add(*count))
 }
 
+/// Pages that lie in a range of each, which are in order. Of what is in no order some are missed.
+fn overlap(one: &Ranges, other: &Ranges) -> Ranges {
+    let end = |(start, count): (u64, u64)| start.saturating_add(count);
+    let (mut ones, mut others) = (one.iter().copied(), other.iter().copied());
+    let mut at = (ones.next(), others.next());
+    let mut found = Ranges::new();
+    while let (Some(a), Some(b)) = at {
+        let (low, high) = (a.0.max(b.0), end(a).min(end(b)));
+        if low < high {
+            found.push((low, high.saturating_sub(low)));
+        }
+        if end(a) <= end(b) {
+            at.0 = ones.next();
+        } else {
+            at.1 = others.next();
+        }
+    }
+    found
+}
+
+/// What is known of a snapshot's first answers.
+#[derive(Debug, Default)]
+pub struct Lessons {
+    /// Of the first that was looked at.
+    first: Mutex<Option<Touches>>,
+    learned: OnceLock<Touches>,
+}
+
+impl Lessons {
+    /// Takes what one touched; whether that is enough.
+    fn take(&self, touches: Touches) -> bool {
+        let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
+        match first.take() {
+            None if self.learned.get().is_none() => {
+                *first = Some(touches);
+                false
+            }
+            None => true,
+            Some(before) => {
+                // Looks that were under way at once agree to whoever was first.
+                let _ = self.learned.set(before.common(&touches).bounded());
+                true
+            }
+        }
+    }
+
+    /// What first answers touch, once that is known.
+    pub fn learned(&self) -> Option<&Touches> {
+        self.learned.get()
+    }
+}
+
 /// A look at a sandbox that was brought back. Its monitor is asked for nothing else meanwhile.
 pub struct LearnJob {
     pub key: u64,
@@ -67,8 +134,8 @@ pub struct LearnDone {
     pub key: u64,
     /// None when it does not answer, and so will answer nothing else.
     pub resetter: Option<Resetter>,
-    /// How many pages that are.
-    pub outcome: Result<u64, Refusal>,
+    /// How many pages that are, and whether another one is to be looked at.
+    pub outcome: Result<(u64, bool), Refusal>,
     pub asker: Asker,
 }
 
@@ -87,8 +154,8 @@ impl LearnJob {
                 ok: true, touches, ..
             }) => {
                 let pages = touches.pages();
-                self.snapshot.learn(touches.bounded());
-                (Some(self.resetter), Ok(pages))
+                let enough = self.snapshot.lessons().take(touches.bounded());
+                (Some(self.resetter), Ok((pages, !enough)))
             }
             Ok(Seen { reason, .. }) => (Some(self.resetter), Err(refused(reason))),
             Err(error) => (None, Err(refused(error.to_string()))),
@@ -115,7 +182,7 @@ impl Daemon {
             .clone()
             .ok_or_else(|| Refusal::bad("The sandbox was not brought back from a snapshot."))?;
         if snapshot.learned().is_some() {
-            self.answer(asker, &json!({"ok": true, "pages": 0}));
+            self.answer(asker, &json!({"ok": true, "pages": 0, "again": false}));
             return Ok(());
         }
         let busy = || Refusal::bad("The sandbox is being reset.");
@@ -139,7 +206,9 @@ impl Daemon {
             asker,
         } = done;
         match outcome {
-            Ok(pages) => self.answer(asker, &json!({"ok": true, "pages": pages})),
+            Ok((pages, again)) => {
+                self.answer(asker, &json!({"ok": true, "pages": pages, "again": again}));
+            }
             Err(refusal) => self.answer(asker, &refusal),
         }
         let silent = resetter.is_none();
@@ -164,6 +233,46 @@ impl Daemon {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_two_touched_counts_and_what_one_of_them_wrote_is_read() {
+        let one = Touches {
+            read: vec![(10, 10), (40, 1), (90, 5)],
+            written: vec![(20, 10), (100, 2)],
+        };
+        let other = Touches {
+            read: vec![(0, 15), (25, 3), (101, 9)],
+            written: vec![(18, 4), (30, 20)],
+        };
+        let lessons = Lessons::default();
+        assert!(!lessons.take(one.clone()));
+        assert_eq!(lessons.learned(), None);
+        assert!(lessons.take(other.clone()));
+        let both = Touches {
+            read: vec![(10, 5), (18, 2), (25, 3), (40, 1), (101, 1)],
+            written: vec![(20, 2)],
+        };
+        assert_eq!(lessons.learned(), Some(&both));
+        // A third changes nothing, and the same twice is itself.
+        assert!(lessons.take(Touches::default()));
+        assert_eq!(lessons.learned(), Some(&both));
+        assert_eq!(one.common(&one), one);
+        assert_eq!(one.common(&other), other.common(&one));
+    }
+
+    #[test]
+    fn ranges_of_a_monitor_that_lies_give_nothing_that_it_did_not_touch() {
+        let lies: Ranges = vec![(u64::MAX, u64::MAX), (7, 0), (5, u64::MAX), (3, 1)];
+        let honest: Ranges = vec![(4, 4), (20, 2)];
+        let within = |(start, count): &(u64, u64)| {
+            let end = start.saturating_add(*count);
+            honest
+                .iter()
+                .any(|(low, pages)| *low <= *start && end <= low.saturating_add(*pages))
+        };
+        assert!(overlap(&lies, &honest).iter().all(within));
+        assert!(overlap(&honest, &lies).iter().all(within));
+    }
 
     #[test]
     fn what_is_too_much_is_not_done_beforehand() {

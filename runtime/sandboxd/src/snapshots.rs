@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 use std::{fs, io};
 
@@ -17,7 +17,7 @@ use crate::controlling::unknown;
 use crate::daemon::Daemon;
 use crate::images::Image;
 use crate::jobs::{Asker, Job};
-use crate::learning::Touches;
+use crate::learning::{Lessons, Touches};
 use crate::refusal::{Code, Refusal};
 use crate::request::Create;
 
@@ -58,8 +58,7 @@ pub struct Snapshot {
     bundle: Option<String>,
     file: File,
     bytes: u64,
-    /// What a first answer touches.
-    learned: OnceLock<Touches>,
+    lessons: Lessons,
 }
 
 impl Snapshot {
@@ -68,15 +67,14 @@ impl Snapshot {
         &self.shape.digest
     }
 
-    /// Notes what a first answer touches, once.
-    pub fn learn(&self, touches: Touches) {
-        // Whoever was first has said it.
-        let _ = self.learned.set(touches);
+    /// What first answers touch.
+    pub fn lessons(&self) -> &Lessons {
+        &self.lessons
     }
 
     /// What a first answer touches, once that is known.
     pub fn learned(&self) -> Option<&Touches> {
-        self.learned.get()
+        self.lessons.learned()
     }
 
     /// The function that it had, whose sandboxes alone it may become.
@@ -162,7 +160,7 @@ impl Freezer {
                 bundle: self.bundle,
                 file,
                 bytes,
-                learned: OnceLock::new(),
+                lessons: Lessons::default(),
             },
             still_ms: answer.still_ms,
             write_ms: answer.write_ms,
@@ -303,7 +301,7 @@ pub mod tests {
             bundle: bundle.map(str::to_owned),
             file: File::open("/dev/null").unwrap(),
             bytes,
-            learned: OnceLock::new(),
+            lessons: Lessons::default(),
         }
     }
 

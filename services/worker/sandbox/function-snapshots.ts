@@ -75,14 +75,15 @@ export class FunctionSnapshots {
     return this.#store.use(keyOf(shape, spec));
   }
 
-  /** A sandbox has given its first answer: sandboxd sees from the first of each snapshot what those to come will write. */
+  /** A sandbox has given its first answer: sandboxd sees from the first two of each snapshot what those to come will touch. */
   answered(snapshot: string, sandbox: string): void {
     if (this.#looked.has(snapshot)) return;
     this.#looked.add(snapshot);
     const [oldest] = this.#looked;
     if (this.#looked.size > MAX_VERSIONS && oldest !== undefined) this.#looked.delete(oldest);
+    const next = (): void => void this.#looked.delete(snapshot);
     // Without it they come back as well, only slower. This one may have ended meanwhile: then the next is looked at.
-    this.#launcher.learn(sandbox).catch(() => void this.#looked.delete(snapshot));
+    this.#launcher.learn(sandbox).then((again) => void (again && next()), next);
   }
 
   /** Has one made in the background, unless there is one, one is being made, or it failed lately. */

@@ -196,9 +196,10 @@ export class SandboxdLauncher implements SandboxLauncher, SandboxHolder {
     return { id: snapshot, bytes };
   }
 
-  /** Has sandboxd look at what a sandbox that was brought back has written so far. */
-  async learn(id: string): Promise<void> {
-    await this.#control.request({ op: "learn", sandbox: id });
+  /** Has sandboxd look at what a sandbox that was brought back has touched so far. Whether another one is to be looked at, too. */
+  async learn(id: string): Promise<boolean> {
+    const { again } = await this.#control.request({ op: "learn", sandbox: id });
+    return again === true;
   }
 
   /** Has sandboxd keep no more micro-VMs ready than that. */
