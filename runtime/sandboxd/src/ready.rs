@@ -391,12 +391,11 @@ impl Daemon {
         let killed = entry.killed;
         let stock = self.ready.stocks.entry(place).or_default();
         stock.making = stock.making.saturating_sub(1);
-        if forgotten {
+        // What was to end while it was made could not be ended then.
+        if forgotten || killed {
             return self.kill_now(key);
         }
-        if !killed {
-            stock.waiting.push(key);
-        }
+        stock.waiting.push(key);
         if self.ready.len() > self.ready.most {
             self.keep_ready(u32::try_from(self.ready.most).unwrap_or(MOST));
         }
