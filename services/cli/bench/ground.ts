@@ -1,7 +1,6 @@
 import { execFileSync } from "node:child_process";
-import { createHash, randomBytes } from "node:crypto";
-import { chmodSync, cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { createHash } from "node:crypto";
+import { cpSync, readFileSync } from "node:fs";
 import { join, relative, resolve } from "node:path";
 import { z } from "zod";
 import {
@@ -21,9 +20,10 @@ import {
 } from "../../worker/sandbox/index.ts";
 import { Failure, messageOf } from "../failure.ts";
 import { filesBelow } from "../host/files-below.ts";
-import { type Folders, foldersOf, imagesFolder } from "../instance/folders.ts";
-import { makeFolders, sandboxdService } from "../instance/services.ts";
+import { imagesFolder } from "../instance/folders.ts";
+import { sandboxdService } from "../instance/services.ts";
 import type { Running } from "../instance/supervised.ts";
+import { makeScratch } from "./scratch.ts";
 
 const manifestSchema = z.looseObject({
   layers: z.array(z.string().regex(/^[0-9a-f]{64}$/)),
@@ -109,19 +109,9 @@ export async function layGround(measured: Measured): Promise<Ground> {
       "Run ./cloister setup.",
     );
   }
-  const data = mkdtempSync(join(tmpdir(), "cloister-bench-"));
-  chmodSync(data, 0o711);
-  const folders: Folders = foldersOf(data);
-  makeFolders(folders);
-  // Beside the layers, because hard links stay within one file system.
-  const rootfs = join(imagesFolder(), `bench-${randomBytes(4).toString("hex")}`);
+  const { folders, rootfs, remove } = makeScratch();
   let sandboxd: Running | undefined;
-  const removeFiles = (): void => {
-    for (const folder of [rootfs, data, folders.run])
-      rmSync(folder, { recursive: true, force: true });
-  };
   try {
-    mkdirSync(rootfs, { mode: 0o755 });
     for (const layer of manifest.layers) {
       execFileSync("cp", ["-al", `${join(imagesFolder(), "layers", layer)}/.`, rootfs]);
     }
@@ -168,16 +158,16 @@ export async function layGround(measured: Measured): Promise<Ground> {
       made,
       sandboxd: { instance: folders.id, pid: running.child.pid ?? 0 },
       bystanders: new Set([running.child.pid ?? 0]),
-      scratch: data,
+      scratch: folders.data,
       async close() {
         launcher.close();
         await running.stop();
-        removeFiles();
+        remove();
       },
     };
   } catch (error) {
     await sandboxd?.stop();
-    removeFiles();
+    remove();
     if (error instanceof Failure) throw error;
     throw new Failure(`The benchmark cannot start: ${messageOf(error)}`, "Run ./cloister doctor.");
   }
