@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -29,4 +29,5 @@ test("the folders of a benchmark that was killed go with the next one, those of 
     one.remove();
     assert.ok(!existsSync(one.rootfs) && !existsSync(one.folders.run));
   }
+  rmSync(root, { recursive: true });
 });

@@ -66,9 +66,9 @@ function removeAbandoned(): void {
   for (const name of readdirSync(tmpdir()).filter((one) => one.startsWith(PREFIX))) {
     const data = join(tmpdir(), name);
     try {
-      const { uid } = lstatSync(data);
+      if (lstatSync(data).uid !== process.getuid?.()) continue;
       const owner = ownerSchema.parse(JSON.parse(readFileSync(join(data, OWNER), "utf8")));
-      if (uid !== process.getuid?.() || startTimeOf(owner.pid) === owner.startTime) continue;
+      if (startTimeOf(owner.pid) === owner.startTime) continue;
       removeAll(foldersOf(data), join(imagesFolder(), owner.rootfs));
     } catch {
       // Being made, or being removed, or not ours.
