@@ -52,13 +52,14 @@ export async function settle(target, warmTurns, rehearse) {
   await rehearsal.run(warmTurns);
   stage.done();
   await beforeSnapshot?.();
-  await collectGarbage();
+  const collect = collector();
+  await collectGarbage(collect);
   stage = rehearse();
   // The collection has thrown away a little of what was compiled.
   await rehearsal.run(warmTurns);
   stage.done();
   // Young objects alone, which throws nothing away that was compiled: were there room for few more, each clone would do this with its first call.
-  collector()({ type: "minor" });
+  collect({ type: "minor" });
   for (const [, flag] of REHEARSING) setFlagsFromString(flag);
   // The rehearsal's numbers are known to nobody, but without one there are none.
   if (warmTurns === 0) renew({});
@@ -74,8 +75,7 @@ function collector() {
 }
 
 /** What the collector finds dead has callbacks (FinalizationRegistry), which run in later turns of the event loop: not after a restore. */
-async function collectGarbage() {
-  const collect = collector();
+async function collectGarbage(collect) {
   for (let round = 0; round < COLLECTIONS; round++) {
     collect();
     for (let turn = 0; turn < LATER_TURNS; turn++)
