@@ -63,6 +63,17 @@ describe("function snapshots", { timeout: 300_000 }, () => {
     assert.ok(Number(snapshot.bytes) > 0 && Number(snapshot.ms) > 0, JSON.stringify(snapshot));
   }
 
+  /** Calls it until it comes back from a snapshot. */
+  async function startsAgain(name: string): Promise<void> {
+    let start: string | null = "";
+    for (let tries = 0; tries < TRIES && start !== "restored"; tries++) {
+      const response = await call(instance, name);
+      await response.arrayBuffer();
+      if (response.status === 200) start = response.headers.get("cloister-start");
+      await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
+    }
+  }
+
   /** The answer of a call that must have come of a snapshot. */
   async function restored(name: string): Promise<unknown> {
     const response = await call(instance, name);
@@ -280,16 +291,25 @@ async def handler(event, context):
     await ready("returning", "export default { fetch: () => Response.json(1) };");
     const { sandboxd } = instance.pids();
     process.kill(sandboxd ?? 0, "SIGKILL");
-    let start: string | null = "";
-    for (let tries = 0; tries < TRIES && start !== "restored"; tries++) {
-      const response = await call(instance, "returning");
-      await response.arrayBuffer();
-      if (response.status === 200) start = response.headers.get("cloister-start");
-      await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
-    }
+    await startsAgain("returning");
     assert.equal((await settled("returning")).state, "ready");
     // One that was brought back without its function, and loaded it, may still wait for a call; it is its last.
     assert.equal(await (await call(instance, "returning")).json(), 1);
     assert.equal(await restored("returning"), 1);
+  });
+
+  test("published while sandboxd was away: its calls have one made, also where a prepared sandbox serves them", async () => {
+    const { sandboxd } = instance.pids();
+    process.kill(sandboxd ?? 0, "SIGKILL");
+    const files = { "index.mjs": "export default { fetch: () => Response.json(2) };" };
+    await deploy(instance, { name: "unheard", isolation: "microvm", reuse: "fresh", files });
+    // Once this one has its snapshot again, a sandbox without a function waits too: what its first call had made.
+    await startsAgain("returning");
+    let snapshot: Snapshot = { state: "none" };
+    for (let tries = 0; tries < TRIES && snapshot.state !== "ready"; tries++) {
+      assert.equal(await (await call(instance, "unheard")).json(), 2);
+      snapshot = await settled("unheard");
+    }
+    assert.equal(snapshot.state, "ready", `${JSON.stringify(snapshot)}\n${instance.output()}`);
   });
 });

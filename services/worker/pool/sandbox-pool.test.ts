@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { after, afterEach, test } from "node:test";
 import type { VersionSpec } from "#contracts/function";
 import { CloisterError } from "#errors/catalogue";
+import type { SandboxLauncher, SandboxShape } from "../sandbox/index.ts";
 import { FunctionFolders, pythonLauncher } from "../testkit/python-sandboxes.ts";
 import type { Lease } from "./function-pool.ts";
 import { parsePrepared } from "./prepared-cells.ts";
@@ -216,6 +217,21 @@ test("prepared cells are made ahead, taken at once and replaced", async () => {
   assert.equal(lease.phases.create_ms, undefined);
   assert.ok((lease.phases.assign_ms ?? -1) >= 0);
   await until(() => pool.stats().prepared >= 1);
+  lease.release(true);
+});
+
+test("a function that a prepared cell serves is wanted as a snapshot too, like one that was launched", async () => {
+  const wanted: string[] = [];
+  const launcher: SandboxLauncher = Object.assign(pythonLauncher(), {
+    wantSnapshot: (_: SandboxShape, { name }: VersionSpec) => void wanted.push(name),
+  });
+  const pool = open({ launcher, prepared: parsePrepared("python3=1", 256) });
+  pool.start();
+  await until(() => pool.stats().prepared === 1);
+  const lease = await acquire(pool, folders.version("missed", HANDLER));
+  assert.equal(lease.start, "prepared");
+  await until(() => wanted.length > 0);
+  assert.deepEqual(wanted, ["missed"]);
   lease.release(true);
 });
 

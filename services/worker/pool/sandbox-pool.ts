@@ -500,6 +500,7 @@ export class SandboxPool {
         });
         const assigned = await booted.assign(hold, labelOf(owner.spec));
         await this.#serve(owner, assigned, reservation, hold, startOf(assigned, kind));
+        this.#options.launcher.wantSnapshot?.(shapeOf(owner.spec, owner.path), owner.spec);
       } else {
         const reservation = reserved as Reservation;
         let assigned: AssignedSandbox;

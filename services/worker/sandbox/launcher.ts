@@ -30,8 +30,10 @@ export interface SandboxLauncher {
   ): Promise<AssignedSandbox>;
   /** Whether `launch` would bring it back with its function loaded, which is faster than anything that waits without one. */
   restores?(shape: SandboxShape, spec: VersionSpec): boolean;
+  /** Has that made possible in the background, unless it is, is on its way, or failed lately. `launch` does so by itself. */
+  wantSnapshot?(shape: SandboxShape, spec: VersionSpec): void;
   /**
-   * The same, or nothing: undefined where `launch` would have to boot it. `warmTurns`: how often its runner rehearses a call with its own code before it is
+   * A sandbox as from `launch`, or nothing: undefined where `launch` would have to boot it. `warmTurns`: how often its runner rehearses a call with its own code before it is
    * back, for a sandbox that no call waits for.
    */
   bringBack?(

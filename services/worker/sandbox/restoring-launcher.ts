@@ -51,6 +51,11 @@ export class RestoringLauncher implements SandboxLauncher {
     return shape.kind === "microvm" && this.functions?.has(shape, spec) === true;
   }
 
+  /** One of the function, so that its next start is from it. */
+  wantSnapshot(shape: SandboxShape, spec: VersionSpec): void {
+    if (shape.kind === "microvm") this.functions?.want(shape, spec);
+  }
+
   async prepare(shape: SandboxShape, label: string): Promise<BootedSandbox> {
     const restored = await this.#restore(shape, label);
     return restored ? restored.heldBy(this.#inner) : this.#inner.prepare(shape, label);
@@ -62,7 +67,6 @@ export class RestoringLauncher implements SandboxLauncher {
     bundle: BundleRef,
     spec?: VersionSpec,
   ): Promise<AssignedSandbox> {
-    const { functions } = this;
     if (spec) {
       const returning = await this.bringBack(shape, label, bundle, spec);
       if (returning) {
@@ -75,7 +79,7 @@ export class RestoringLauncher implements SandboxLauncher {
       ? restored.alreadyAssigned()
       : await this.#inner.launch(shape, label, bundle, spec);
     // After the one that somebody waits for.
-    if (functions && spec && shape.kind === "microvm") functions.want(shape, spec);
+    if (spec) this.wantSnapshot(shape, spec);
     return assigned;
   }
 
