@@ -16,8 +16,9 @@ export async function firstAnswer(
 }
 
 /** Asks once; throws when the answer is not right. */
-export async function answer(serving: ServingSandbox, { question }: Ground): Promise<void> {
-  const { status, body } = await wholeAnswer(serving, question.request);
+export async function answer(serving: ServingSandbox, { question, init }: Ground): Promise<void> {
+  const { memoryMb } = init;
+  const { status, body } = await wholeAnswer(serving, { memoryMb, ...question.request });
   if (!question.isRight(status, body))
     throw new Error(`answered ${status} ${body.toString("utf8").slice(0, 200)}`);
 }

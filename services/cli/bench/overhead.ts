@@ -1,6 +1,7 @@
 import { existsSync } from "node:fs";
 import { cpus } from "node:os";
 import { z } from "zod";
+import { functionConfigSchema } from "#contracts/function";
 import { type ServingSandbox, wholeAnswer } from "../../worker/sandbox/index.ts";
 import { type HostFacts, hostFacts } from "../host/facts.ts";
 import { type Ground, layGround, type Measured } from "./ground.ts";
@@ -31,6 +32,8 @@ const WORKLOADS: readonly Workload[] = [
  * often they are asked.
  */
 export const ROUNDS_OF_A_SANDBOX = 2;
+/** One sandbox does all workloads of its language: it keeps the buffers of one, and garbage of others that is collected some time. */
+const MEMORY_MB = 512;
 /** Calls of a new sandbox that do not count: code is being compiled. */
 const CALLS_BEFORE = 3;
 
@@ -63,7 +66,9 @@ export async function benchOverhead(options: OverheadOptions): Promise<OverheadR
     for (const image of new Set(workloads.map(({ image }) => image))) {
       const language = image === NODE ? "node" : "python";
       const folder = `services/cli/bench/workloads/${language}`;
-      grounds.set(image, await layGround({ image, name: `workloads-${language}`, folder }));
+      const name = `workloads-${language}`;
+      const config = functionConfigSchema.parse({ name, runtime: image, memoryMb: MEMORY_MB });
+      grounds.set(image, await layGround({ image, name, folder, config }));
     }
     const homes = new Map<string, Home>();
     measured = workloads.flatMap((workload) => {
@@ -213,7 +218,8 @@ class Measurement implements Mode {
 
   /** Slices that the function told of; throws when it found what others have not. */
   async #answer(serving: ServingSandbox, path: string): Promise<number[]> {
-    const { status, body } = await wholeAnswer(serving, { path, timeoutMs: 60_000 });
+    const request = { path, timeoutMs: 60_000, memoryMb: MEMORY_MB };
+    const { status, body } = await wholeAnswer(serving, request);
     if (status !== 200) throw new Error(`answered ${status} ${body.toString("utf8", 0, 200)}`);
     const { answer, slicesMs } = answerSchema.parse(JSON.parse(body.toString("utf8")));
     const text = JSON.stringify(answer);

@@ -1,10 +1,10 @@
-//! Pages that are made before the guest touches them: many by one call cost a fraction of what each first
+//! Pages that are made before the guest touches them, or many of them at one touch: that costs a fraction of what each first
 //! touch costs, which goes through KVM.
 
 use vmm_abi::{PAGE_SIZE, Prot};
 
 use super::{AddressSpace, Backing, Layout, MapRequest, Place};
-use crate::{Charge, Vma};
+use crate::{Charge, Kind, Vma};
 
 /// Longest mapping that is filled at once. What is longer is seldom used whole.
 const FILLED_BYTES: u64 = 256 << 10;
@@ -13,6 +13,9 @@ const FILLED_BYTES: u64 = 256 << 10;
 const FILLED_OBJECT_BYTES: u64 = 1280 << 10;
 /// Longest part of a reserve that is filled when it is made writable: such steps are taken when there is something to write.
 const FILLED_PART_BYTES: u64 = 64 << 10;
+
+/// Shortest mapping, or step of the break, that is asked of the host in large pages. Who takes so much at once takes it for one object (an array, a buffer).
+const LARGE_BYTES: u64 = 4 << 20;
 
 impl Layout {
     /// Notes that a range is no longer what it was when it was mapped.
@@ -42,6 +45,7 @@ impl AddressSpace {
         if request.charge != Charge::Always || !request.prot.contains(Prot::WRITE) {
             return;
         }
+        self.fill_at_touch(layout, request, start, end);
         let most = match (&request.backing, request.place) {
             (Backing::Anonymous, Place::Anywhere(0)) => FILLED_OBJECT_BYTES,
             // Of files these are the variables of programs and libraries.
@@ -52,6 +56,26 @@ impl AddressSpace {
             self.fill(start, end);
         } else if matches!(request.backing, Backing::Anonymous) {
             layout.uncut = Some((start, end));
+        }
+    }
+
+    /// Has the host make 2 MiB at the first touch within them, if the mapping is long: a touch of each of their pages costs the guest ten times what it
+    /// costs a process. Only if twice the mapping fits under the limit beside what is in use, so that a program that touches little of it still gets what it
+    /// asks for next. A host without such pages, or that has none just now, gives small ones.
+    fn fill_at_touch(&self, layout: &Layout, request: &MapRequest<'_>, start: u64, end: u64) {
+        let len = end.saturating_sub(start);
+        // Who names a place lays out a heap of his own in it.
+        let named = !matches!(request.place, Place::Anywhere(0)) && request.kind != Kind::Heap;
+        if named || len < LARGE_BYTES || !matches!(request.backing, Backing::Anonymous) {
+            return;
+        }
+        let most = self.in_use(layout).saturating_add(len.saturating_mul(2));
+        if let Some(host) = self.window.host(start, len)
+            && most <= self.limits.bytes
+        {
+            // SAFETY: the range lies in the window, which holds nothing that Rust refers to, and the
+            // advice changes no page.
+            unsafe { libc::madvise(host.cast(), len as usize, libc::MADV_HUGEPAGE) };
         }
     }
 
@@ -103,7 +127,7 @@ impl AddressSpace {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Kind, Limits, NoMapper, Window};
+    use crate::{Limits, NoMapper, Window};
     use std::sync::Arc;
 
     fn space() -> AddressSpace {
@@ -156,6 +180,58 @@ mod tests {
             .protect(next, 2 * FILLED_PART_BYTES, Prot::RW)
             .unwrap();
         assert_eq!(filled(&space, reserve, LONG), 16);
+    }
+
+    /// Whether the host was asked for large pages there: its word of the mapping (proc_pid_smaps(5), VmFlags).
+    fn is_large(space: &AddressSpace, at: u64) -> bool {
+        let at = space.window.host(at, PAGE_SIZE).unwrap() as usize;
+        let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let mut found = false;
+        for line in smaps.lines() {
+            let ends = line
+                .split(' ')
+                .next()
+                .and_then(|range| range.split_once('-'));
+            let ends = ends.and_then(|(start, end)| {
+                let start = usize::from_str_radix(start, 16).ok()?;
+                Some((start, usize::from_str_radix(end, 16).ok()?))
+            });
+            if let Some((start, end)) = ends {
+                found = (start..end).contains(&at);
+            } else if found && let Some(flags) = line.strip_prefix("VmFlags:") {
+                return flags.split(' ').any(|flag| flag == "hg");
+            }
+        }
+        panic!("nothing is mapped at {at:#x}");
+    }
+
+    #[test]
+    fn what_is_long_comes_in_large_pages_where_twice_as_much_fits_under_the_limit() {
+        let space = space();
+        let map = |place, len, charge| space.map(&anonymous(place, len, charge)).unwrap();
+        let anywhere = Place::Anywhere(0);
+        assert!(is_large(&space, map(anywhere, LARGE_BYTES, Charge::Always)));
+        let short = map(anywhere, LARGE_BYTES - PAGE_SIZE, Charge::Always);
+        assert!(!is_large(&space, short));
+        for (place, charge) in [
+            (Place::Anywhere(1 << 29), Charge::Always),
+            (anywhere, Charge::InParts),
+            (anywhere, Charge::Never),
+        ] {
+            assert!(
+                !is_large(&space, map(place, LARGE_BYTES, charge)),
+                "{place:?} {charge:?}"
+            );
+        }
+        space.set_heap(1 << 28);
+        assert_eq!(
+            space.set_break((1 << 28) + PAGE_SIZE),
+            (1 << 28) + PAGE_SIZE
+        );
+        let end = space.set_break((1 << 28) + PAGE_SIZE + LARGE_BYTES);
+        assert!(is_large(&space, end - PAGE_SIZE) && !is_large(&space, 1 << 28));
+        // Without a meter all that was given counts: 16 of 64 MiB and this, so that 52 more do not fit.
+        assert!(!is_large(&space, map(anywhere, 26 << 20, Charge::Always)));
     }
 
     #[test]
