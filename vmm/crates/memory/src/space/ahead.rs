@@ -60,8 +60,8 @@ impl AddressSpace {
     }
 
     /// Has the host make 2 MiB at the first touch within them, if the mapping is long: a touch of each of their pages costs the guest ten times what it
-    /// costs a process. Only if twice the mapping fits under the limit beside what is in use, so that a program that touches little of it still gets what it
-    /// asks for next. A host without such pages, or that has none just now, gives small ones.
+    /// costs a process. Only as long as twice the mapping fits under half of the limit beside what is in use, so that a program that touches little of many
+    /// such mappings keeps the other half. A host without such pages, or that has none just now, gives small ones.
     fn fill_at_touch(&self, layout: &Layout, request: &MapRequest<'_>, start: u64, end: u64) {
         let len = end.saturating_sub(start);
         // Who names a place lays out a heap of his own in it.
@@ -71,7 +71,7 @@ impl AddressSpace {
         }
         let most = self.in_use(layout).saturating_add(len.saturating_mul(2));
         if let Some(host) = self.window.host(start, len)
-            && most <= self.limits.bytes
+            && most <= self.limits.bytes / 2
         {
             // SAFETY: the range lies in the window, which holds nothing that Rust refers to, and the
             // advice changes no page.
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_long_comes_in_large_pages_where_twice_as_much_fits_under_the_limit() {
+    fn what_is_long_comes_in_large_pages_while_little_of_the_limit_is_in_use() {
         let space = space();
         let map = |place, len, charge| space.map(&anonymous(place, len, charge)).unwrap();
         let anywhere = Place::Anywhere(0);
@@ -230,8 +230,12 @@ mod tests {
         );
         let end = space.set_break((1 << 28) + PAGE_SIZE + LARGE_BYTES);
         assert!(is_large(&space, end - PAGE_SIZE) && !is_large(&space, 1 << 28));
-        // Without a meter all that was given counts: 16 of 64 MiB and this, so that 52 more do not fit.
-        assert!(!is_large(&space, map(anywhere, 26 << 20, Charge::Always)));
+        // Without a meter all that was given counts: half of the 64 MiB.
+        map(anywhere, 10 << 20, Charge::Always);
+        assert!(!is_large(
+            &space,
+            map(anywhere, LARGE_BYTES, Charge::Always)
+        ));
     }
 
     #[test]
