@@ -24,6 +24,8 @@ export interface FunctionSnapshotsOptions {
   observe?: (sandbox: AssignedSandbox, spec: VersionSpec) => void;
   /** A version's state is another now. */
   changed?: (spec: VersionSpec, state: SnapshotState) => void;
+  /** A first answer was looked at, or could not be; whether that of another sandbox is to be. */
+  looked?: (again: boolean) => void;
 }
 
 /** Enough for V8 to compile what a call runs: the first answer then touches a third fewer pages. It takes half a second. */
@@ -81,9 +83,12 @@ export class FunctionSnapshots {
     this.#looked.add(snapshot);
     const [oldest] = this.#looked;
     if (this.#looked.size > MAX_VERSIONS && oldest !== undefined) this.#looked.delete(oldest);
-    const next = (): void => void this.#looked.delete(snapshot);
+    const looked = (again: boolean): void => {
+      if (again) this.#looked.delete(snapshot);
+      this.#options.looked?.(again);
+    };
     // Without it they come back as well, only slower. This one may have ended meanwhile: then the next is looked at.
-    this.#launcher.learn(sandbox).then((again) => void (again && next()), next);
+    this.#launcher.learn(sandbox).then(looked, () => looked(true));
   }
 
   /** Has one made in the background, unless there is one, one is being made, or it failed lately. */
