@@ -288,7 +288,8 @@ function exitCost(
   const each = (one: WorkloadReport | undefined, count: number | undefined): string => {
     const { process_least_ms: bare, microvm_least_ms: own } = one ?? {};
     if (bare == null || own == null || !count) return NOBODY;
-    return `${figure(((own - bare) * 1000) / count)} µs`;
+    // What lies within the noise of a process is not a cost.
+    return own > bare ? `${figure(((own - bare) * 1000) / count)} µs` : "nothing measured for";
   };
-  return `${each(syscalls, syscalls?.exits?.syscall)} a system call; ${each(memory, memory?.page_faults)} a page touched first (no exit: the host serves it)`;
+  return `${each(syscalls, syscalls?.exits?.syscall)} a system call; ${each(memory, memory?.page_faults)} a first touch of 4 KiB or 2 MiB (no exit: the host serves it)`;
 }
