@@ -133,10 +133,14 @@ function requestOf(turn, afterRestore) {
     method: hasBody ? "POST" : "GET",
     url: "http://localhost/path?name=value",
     path: "/path?name=value",
-    headers: [
-      ["host", "localhost"],
-      ["content-type", "application/json"],
-    ],
+    // V8 takes an empty list for another kind of thing.
+    headers:
+      turn % 5 === 0
+        ? []
+        : [
+            ["host", "localhost"],
+            ["content-type", "application/json"],
+          ],
     deadlineMs: 1000,
     hasBody,
   };
