@@ -70,12 +70,8 @@ impl AddressSpace {
             return;
         }
         let most = self.in_use(layout).saturating_add(len.saturating_mul(2));
-        if let Some(host) = self.window.host(start, len)
-            && most <= self.limits.bytes / 2
-        {
-            // SAFETY: the range lies in the window, which holds nothing that Rust refers to, and the
-            // advice changes no page.
-            unsafe { libc::madvise(host.cast(), len as usize, libc::MADV_HUGEPAGE) };
+        if most <= self.limits.bytes / 2 {
+            self.hint(start, end, libc::MADV_HUGEPAGE);
         }
     }
 
@@ -113,13 +109,17 @@ impl AddressSpace {
         }
     }
 
-    /// Where the host refuses, pages come one by one as they are touched.
     fn fill(&self, start: u64, end: u64) {
+        self.hint(start, end, libc::MADV_POPULATE_WRITE);
+    }
+
+    /// Where the host refuses, pages come one by one as they are touched. `advice` changes no page that is there.
+    fn hint(&self, start: u64, end: u64, advice: i32) {
         let len = end.saturating_sub(start);
         if let Some(host) = self.window.host(start, len) {
             // SAFETY: the range lies in the window, which holds nothing that Rust refers to, and the
             // advice changes no page that is there.
-            unsafe { libc::madvise(host.cast(), len as usize, libc::MADV_POPULATE_WRITE) };
+            unsafe { libc::madvise(host.cast(), len as usize, advice) };
         }
     }
 }
