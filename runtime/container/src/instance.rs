@@ -14,7 +14,7 @@ use crate::cgroup::hierarchy::{ALWAYS, Hierarchy, write};
 use crate::cgroup::leftovers::{self, Leftovers};
 use crate::cradle::Cradle;
 use crate::error::CgroupError;
-use crate::network::Networks;
+use crate::namespaces::Namespaces;
 use crate::template::Templates;
 
 /// One sandboxd's share of the machine: the cgroups `cloister-<id>`, a private mount namespace with the images' roots, and processes that wait to
@@ -34,7 +34,7 @@ pub(crate) struct Shared {
     /// The program `cloister-init`.
     pub init: PathBuf,
     pub templates: Templates,
-    pub networks: Arc<Networks>,
+    pub namespaces: Arc<Namespaces>,
     pub ready: Mutex<Ready>,
     /// A cradle was taken, or the instance closes.
     pub taken: Condvar,
@@ -92,7 +92,7 @@ impl Instance {
             name,
             init: init_program().map_err(step("finding cloister-init"))?,
             templates,
-            networks: Arc::default(),
+            namespaces: Arc::default(),
             ready: Mutex::default(),
             taken: Condvar::new(),
             cells: AtomicU64::new(0),

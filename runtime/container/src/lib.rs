@@ -11,7 +11,7 @@ mod error;
 mod instance;
 mod limits;
 mod mounts;
-pub mod network;
+pub mod namespaces;
 pub mod order;
 mod sandbox;
 mod template;

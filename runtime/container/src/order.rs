@@ -12,14 +12,15 @@ use serde::{Deserialize, Serialize};
 
 /// A packet is at most this long; an environment of 32 KiB, escaped, and a command line fit well.
 pub const MAX_PACKET: usize = 192 * 1024;
-/// fd3, stdout, stderr, the root's tree, the bundle's tree, the monitor's program, /dev/kvm, the counters, the network namespace, what belongs to a
+/// fd3, stdout, stderr, the root's tree, the bundle's tree, the monitor's program, /dev/kvm, the counters, two namespaces, what belongs to a
 /// snapshot.
-pub const MAX_FDS: usize = 9 + MAX_SNAPSHOT_FDS;
+pub const MAX_FDS: usize = 10 + MAX_SNAPSHOT_FDS;
 /// The file of a snapshot, and the socket by which one is asked for.
 pub const MAX_SNAPSHOT_FDS: usize = 2;
 
 /// Makes a sandbox. Descriptors: the runner's fd 3, its stdout, its stderr, a detached mount of the root, one of the bundle when
-/// `has_bundle`, and with `has_monitor` the monitor's program, /dev/kvm, its counters, its network namespace and the snapshot's.
+/// `has_bundle`, and with `has_monitor` the monitor's program, /dev/kvm, its counters, its network
+/// and IPC namespaces and the snapshot's.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Order {
     /// Becomes the host name.

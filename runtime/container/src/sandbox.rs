@@ -17,7 +17,7 @@ use crate::cgroup::leftovers::remove_when_empty;
 use crate::error::SpawnError;
 use crate::instance::Instance;
 use crate::limits::{CpuWeight, LimitChange, Limits};
-use crate::network::{Network, Networks};
+use crate::namespaces::{Namespaces, Taken};
 use crate::order::{Ended, Order, Report, receive, send};
 
 /// What a sandbox is made of.
@@ -82,7 +82,7 @@ pub struct Sandbox {
     mounts: Option<OwnedFd>,
     cgroup: Mutex<CellCgroup>,
     /// Of a micro-VM.
-    network: Option<Network>,
+    namespaces: Option<Taken>,
     stat_files: StatFiles,
     phases: Vec<(&'static str, f64)>,
 }
@@ -134,7 +134,7 @@ pub fn spawn(instance: &Instance, spec: &Spec<'_>, stdio: Stdio) -> Result<Sandb
     let shared = &instance.shared;
     let mut cradle = shared.take_cradle()?;
     marks.mark("cradle_ms");
-    let mut network = None;
+    let mut namespaces = None;
     let outcome = cradle
         .cgroup
         .limit(&spec.limits, cradle.child.id())
@@ -179,12 +179,12 @@ pub fn spawn(instance: &Instance, spec: &Spec<'_>, stdio: Stdio) -> Result<Sandb
             ];
             fds.extend(tree.as_ref().map(AsFd::as_fd));
             if spec.monitor.is_some() {
-                let taken = Networks::take(&shared.networks);
-                network = Some(taken.map_err(SpawnError::setup("network namespace"))?);
+                let taken = Namespaces::take(&shared.namespaces);
+                namespaces = Some(taken.map_err(SpawnError::setup("namespaces"))?);
             }
-            if let (Some(monitor), Some(network)) = (&spec.monitor, &network) {
+            if let (Some(monitor), Some(namespaces)) = (&spec.monitor, &namespaces) {
                 fds.extend([monitor.program, monitor.kvm, monitor.counters]);
-                fds.push(network.as_fd());
+                fds.extend(namespaces.as_fds());
                 fds.extend(monitor.snapshot_fds());
             }
             send(cradle.socket.as_fd(), &order, &fds).map_err(SpawnError::setup("order"))
@@ -215,7 +215,7 @@ pub fn spawn(instance: &Instance, spec: &Spec<'_>, stdio: Stdio) -> Result<Sandb
                 socket,
                 mounts,
                 cgroup,
-                network,
+                namespaces,
                 stat_files,
                 phases,
             })
@@ -410,8 +410,8 @@ impl Sandbox {
         };
         let memory_peak_bytes = cgroup.memory_peak_bytes();
         let leftover = !cgroup.remove_with(remove_when_empty);
-        if let Some(network) = self.network.filter(|_| !leftover) {
-            network.give_back();
+        if let Some(namespaces) = self.namespaces.filter(|_| !leftover) {
+            namespaces.give_back();
         }
         ExitReport {
             reason,

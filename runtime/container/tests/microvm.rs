@@ -141,19 +141,23 @@ fn a_program_runs_behind_both_walls() {
 }
 
 #[test]
-fn each_has_a_network_of_its_own_which_others_have_after_it() {
+fn each_has_a_network_and_ipc_of_its_own_which_others_have_after_it() {
     let ground = Ground::lay();
     let sleeping = || start(&ground, &["/bin/busybox", "sleep", "600"]).0;
     let namespace = |path: &str| std::fs::metadata(path).unwrap().ino();
-    let network = |live: &Live| namespace(&format!("/proc/{}/ns/net", live.sandbox.pid()));
+    let of = |process: String| {
+        ["net", "ipc"].map(|kind| namespace(&format!("/proc/{process}/ns/{kind}")))
+    };
+    let both = |live: &Live| of(live.sandbox.pid().to_string());
     let (first, second) = (sleeping(), sleeping());
-    let (one, other) = (network(&first), network(&second));
-    let host = namespace("/proc/self/ns/net");
-    assert!(one != other && one != host && other != host);
+    let (one, other, host) = (both(&first), both(&second), of("self".to_owned()));
+    for kind in 0..2 {
+        assert!(one[kind] != other[kind] && one[kind] != host[kind] && other[kind] != host[kind]);
+    }
     first.sandbox.kill().unwrap();
     first.finish();
     let third = sleeping();
-    assert_eq!(network(&third), one);
+    assert_eq!(both(&third), one);
     let devices = std::fs::read_to_string(format!("/proc/{}/net/dev", third.sandbox.pid()));
     let devices = devices.unwrap();
     let named: Vec<&str> = devices.lines().skip(2).map(|line| line.trim()).collect();
@@ -162,6 +166,36 @@ fn each_has_a_network_of_its_own_which_others_have_after_it() {
         live.sandbox.kill().unwrap();
         live.finish();
     }
+}
+
+/// What its guest sees beside the image and the bundle, the monitor makes.
+#[test]
+fn the_monitor_sees_the_image_and_processes_alone() {
+    let ground = Ground::lay();
+    let (live, _) = start(&ground, &["/bin/busybox", "sleep", "600"]);
+    let inside = PathBuf::from(format!("/proc/{}", live.sandbox.pid()));
+    let mounts = std::fs::read_to_string(inside.join("mountinfo")).unwrap();
+    let mut points: Vec<&str> = mounts
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .collect();
+    points.sort_unstable();
+    assert_eq!(points, ["/", "/dev", "/proc"], "{mounts}");
+    let names = std::fs::read_dir(inside.join("root/proc")).unwrap();
+    let strange: Vec<String> = names
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| !["self", "thread-self"].contains(&name.as_str()))
+        .filter(|name| name.parse::<u32>().is_err())
+        .collect();
+    assert_eq!(strange, Vec::<String>::new());
+    for path in ["tmp/x", "dev/shm/x", "x"] {
+        assert!(
+            File::create(inside.join("root").join(path)).is_err(),
+            "{path}"
+        );
+    }
+    live.sandbox.kill().unwrap();
+    live.finish();
 }
 
 #[test]

@@ -12,7 +12,7 @@ export interface Holdings {
   mounts: number;
   /** Memory files that sandboxd has open. */
   memfds: number;
-  /** All that sandboxd has open but network namespaces, of which it keeps some, at most 64, for the micro-VMs to come (runtime/container/src/network.rs). */
+  /** All that sandboxd has open but namespaces, of which it keeps some, at most 64 pairs, for the micro-VMs to come (runtime/container/src/namespaces.rs). */
   descriptors: number;
 }
 
@@ -34,7 +34,7 @@ export function holdingsOf({ sandboxd }: Ground): Holdings {
     cgroups: foldersNamed("/sys/fs/cgroup", group, 3),
     mounts: readFileSync(`/proc/${sandboxd.pid}/mountinfo`, "latin1").split("\n").length,
     memfds: links.filter((link) => link.startsWith("/memfd:")).length,
-    descriptors: links.filter((link) => !link.startsWith("net:[")).length,
+    descriptors: links.filter((link) => !/^(net|ipc):\[/.test(link)).length,
   };
 }
 

@@ -17,9 +17,15 @@ const NAMESPACES: libc::c_int = libc::CLONE_NEWUSER
     | libc::CLONE_NEWPID
     | libc::CLONE_NEWNS
     | libc::CLONE_NEWUTS
-    | libc::CLONE_NEWIPC
     | libc::CLONE_NEWCGROUP
     | CLONE_NEWTIME;
+
+/// Namespaces that are there already (../namespaces.rs).
+#[derive(Clone, Copy)]
+pub struct Given<'a> {
+    pub network: BorrowedFd<'a>,
+    pub ipc: BorrowedFd<'a>,
+}
 
 /// Holds init until its ids are mapped.
 pub struct Gate {
@@ -51,16 +57,18 @@ impl Gate {
     }
 }
 
-/// As fork(2), into new namespaces of every kind, or into that network namespace if one is given; None in the child. The child is
+/// As fork(2), into new namespaces of every kind but those that are given, which are joined; None in the child. The child is
 /// sandboxd's, not ours, so that sandboxd can wait for it.
-pub fn into_namespaces(network: Option<BorrowedFd<'_>>) -> Result<Option<Pid>, Failure> {
+pub fn into_namespaces(given: Option<Given<'_>>) -> Result<Option<Pid>, Failure> {
     let mut namespaces = NAMESPACES;
-    match network {
-        Some(network) => {
+    match given {
+        Some(Given { network, ipc }) => {
             move_into_link_name_space(network, Some(LinkNameSpaceType::Network))
                 .wall("network namespace")?;
+            move_into_link_name_space(ipc, Some(LinkNameSpaceType::InterProcessCommunication))
+                .wall("IPC namespace")?;
         }
-        None => namespaces |= libc::CLONE_NEWNET,
+        None => namespaces |= libc::CLONE_NEWNET | libc::CLONE_NEWIPC,
     }
     // SAFETY: all-zero is a valid clone_args.
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };

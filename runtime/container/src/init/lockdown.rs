@@ -75,7 +75,7 @@ pub fn confine(filter: Filter<'_>) -> Result<(), Failure> {
     install_filters(filter)
 }
 
-/// Landlock: everything may be read and executed, only /tmp, /dev/shm and the devices written.
+/// Landlock: everything may be read and executed, only /tmp, /dev/shm and the devices written, by a monitor nothing.
 fn restrict_files(filter: Filter<'_>) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     // The newest kind of access this knows of; a kernel that knows fewer is asked for those.
     let abi = ABI::V5;
@@ -83,8 +83,7 @@ fn restrict_files(filter: Filter<'_>) -> Result<(), Box<dyn std::error::Error + 
     let all = AccessFs::from_all(abi);
     let file = AccessFs::from_file(abi);
     let mut rules: RulesetCreated = Ruleset::default().handle_access(all)?.create()?;
-    for (path, access) in [
-        ("/", read),
+    let writable = [
         ("/tmp", all),
         ("/dev/shm", all),
         ("/dev/null", file),
@@ -92,7 +91,12 @@ fn restrict_files(filter: Filter<'_>) -> Result<(), Box<dyn std::error::Error + 
         ("/dev/full", file),
         ("/dev/random", file),
         ("/dev/urandom", file),
-    ] {
+    ];
+    let writable = match filter {
+        Filter::Runner => writable.as_slice(),
+        Filter::Monitor(_) => &[],
+    };
+    for (path, access) in [("/", read)].iter().chain(writable).copied() {
         rules = rules.add_rule(PathBeneath::new(PathFd::new(path)?, access))?;
     }
     if let Filter::Monitor(program) = filter {

@@ -123,8 +123,11 @@ fn cradle(title: &mut title::Title) -> Result<(), Failure> {
     std::fs::write("/proc/self/oom_score_adj", "500").step("oom_score_adj")?;
     rustix::thread::set_thread_groups(&[]).step("groups")?;
     let gate = clone::Gate::new()?;
-    let network = fds.monitor.as_ref().map(|monitor| monitor.network.as_fd());
-    let Some(pid) = clone::into_namespaces(network)? else {
+    let given = fds.monitor.as_ref().map(|monitor| clone::Given {
+        network: monitor.network.as_fd(),
+        ipc: monitor.ipc.as_fd(),
+    });
+    let Some(pid) = clone::into_namespaces(given)? else {
         gate.pass()?;
         match init(&order, fds, title) {
             Ok(ended) => {
@@ -221,8 +224,9 @@ struct Monitor {
     program: OwnedFd,
     kvm: OwnedFd,
     counters: OwnedFd,
-    /// The namespace it is to be in.
+    /// The namespaces it is to be in.
     network: OwnedFd,
+    ipc: OwnedFd,
     /// Its file, then the socket by which it is asked for.
     snapshot: Vec<OwnedFd>,
 }
@@ -247,6 +251,7 @@ impl Descriptors {
                 kvm: next()?,
                 counters: next()?,
                 network: next()?,
+                ipc: next()?,
                 snapshot: (0..order.snapshot_fds.min(MAX_SNAPSHOT_FDS))
                     .map(|_| next())
                     .collect::<Result<_, _>>()?,

@@ -1,4 +1,4 @@
-use cloister_container::network::bring_loopback_up;
+use cloister_container::namespaces::bring_loopback_up;
 
 use crate::failure::{Failure, Step};
 

@@ -40,43 +40,24 @@ const HIDDEN: [&CStr; 24] = [
 ];
 /// May be read, never changed.
 const READ_ONLY: [&CStr; 4] = [c"proc/sys", c"proc/irq", c"proc/bus", c"proc/fs"];
+const PRIVATE: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV);
 /// Files in /tmp and /dev/shm; each costs kernel memory that the size does not count.
 const MAX_INODES: u32 = 16_384;
 
-/// Puts the root together and moves into it; the host's file systems are gone afterwards.
+/// Puts the root together and moves into it; the host's file systems are gone afterwards. A monitor's has no more than the image, the bundle and what
+/// /proc tells of processes: the rest its guest gets from the monitor.
 pub fn build(order: &Order, root: &OwnedFd, bundle: Option<&OwnedFd>) -> Result<(), Failure> {
     let attach = |tree: &OwnedFd, path: &str| {
         move_mount(tree, "", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
     };
     attach(root, &order.mount_point).wall("mount of the root")?;
     chdir(order.mount_point.as_str()).wall("mount of the root")?;
-    let private = MountFlags::NOSUID | MountFlags::NODEV;
-    mount("proc", "proc", "proc", private | MountFlags::NOEXEC, None).wall("mount of /proc")?;
-    for path in HIDDEN {
-        hide(path, &order.empty_file).wall("mount over /proc")?;
+    if !order.has_monitor {
+        mount_whole_proc(order)?;
+        mount_writable(order)?;
+    } else if !mount_proc_of_processes()? {
+        mount_whole_proc(order)?;
     }
-    for path in READ_ONLY {
-        if exists(path) {
-            mount_bind(path, path).wall("mount over /proc")?;
-            let flags = MountFlags::BIND | MountFlags::RDONLY | private | MountFlags::NOEXEC;
-            mount_remount(path, flags, c"").wall("mount over /proc")?;
-        }
-    }
-    let options = CString::new(format!(
-        "size={},nr_inodes={MAX_INODES},mode=1777",
-        order.tmp_bytes
-    ))
-    .map_err(io::Error::from)
-    .step("mount of /tmp")?;
-    mount("tmp", "tmp", "tmpfs", private, Some(options.as_c_str())).wall("mount of /tmp")?;
-    mount(
-        "shm",
-        "dev/shm",
-        "tmpfs",
-        private | MountFlags::NOEXEC,
-        Some(options.as_c_str()),
-    )
-    .wall("mount of /dev/shm")?;
     if let Some(bundle) = bundle {
         attach(bundle, "fn").wall("mount of the bundle")?;
     }
@@ -84,6 +65,58 @@ pub fn build(order: &Order, root: &OwnedFd, bundle: Option<&OwnedFd>) -> Result<
     pivot_root(".", ".").wall("pivot_root")?;
     unmount(".", UnmountFlags::DETACH).wall("unmount of the old root")?;
     chdir("/").wall("pivot_root")
+}
+
+fn mount_proc(options: Option<&CStr>) -> rustix::io::Result<()> {
+    mount(
+        "proc",
+        "proc",
+        "proc",
+        PRIVATE | MountFlags::NOEXEC,
+        options,
+    )
+}
+
+/// Nothing of the machine is in it (proc(5), "subset=pid"). False where the kernel knows no such thing (before Linux 5.8).
+fn mount_proc_of_processes() -> Result<bool, Failure> {
+    match mount_proc(Some(c"subset=pid")) {
+        Err(rustix::io::Errno::INVAL) => Ok(false),
+        other => other.wall("mount of /proc").map(|()| true),
+    }
+}
+
+fn mount_whole_proc(order: &Order) -> Result<(), Failure> {
+    mount_proc(None).wall("mount of /proc")?;
+    for path in HIDDEN {
+        hide(path, &order.empty_file).wall("mount over /proc")?;
+    }
+    for path in READ_ONLY {
+        if exists(path) {
+            mount_bind(path, path).wall("mount over /proc")?;
+            let flags = MountFlags::BIND | MountFlags::RDONLY | PRIVATE | MountFlags::NOEXEC;
+            mount_remount(path, flags, c"").wall("mount over /proc")?;
+        }
+    }
+    Ok(())
+}
+
+/// What a function may write to.
+fn mount_writable(order: &Order) -> Result<(), Failure> {
+    let options = CString::new(format!(
+        "size={},nr_inodes={MAX_INODES},mode=1777",
+        order.tmp_bytes
+    ))
+    .map_err(io::Error::from)
+    .step("mount of /tmp")?;
+    mount("tmp", "tmp", "tmpfs", PRIVATE, Some(options.as_c_str())).wall("mount of /tmp")?;
+    mount(
+        "shm",
+        "dev/shm",
+        "tmpfs",
+        PRIVATE | MountFlags::NOEXEC,
+        Some(options.as_c_str()),
+    )
+    .wall("mount of /dev/shm")
 }
 
 fn exists(path: &CStr) -> bool {

@@ -1,4 +1,5 @@
 use std::arch::x86_64::{__cpuid, __cpuid_count};
+use std::{fs, io};
 
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2};
 use kvm_ioctls::Kvm;
@@ -13,6 +14,8 @@ use crate::error::kvm;
 pub struct HostFacts {
     /// [`processor_id`].
     pub processor: String,
+    /// [`boot_id`], where it could be had.
+    pub boot: Option<String>,
     /// What KVM can let guests see: function, index, flags, eax, ebx, ecx, edx (kvm_cpuid_entry2).
     cpuid: Vec<[u32; 7]>,
 }
@@ -34,6 +37,7 @@ impl HostFacts {
         let entries = supported.as_slice().iter();
         Ok(Self {
             processor: processor_id(),
+            boot: boot_id().ok(),
             cpuid: entries
                 .map(|e| [e.function, e.index, e.flags, e.eax, e.ebx, e.ecx, e.edx])
                 .collect(),
@@ -63,6 +67,15 @@ impl HostFacts {
         CpuId::from_entries(&entries)
             .map_err(|_| HypervisorError::Stopped("there are too many CPUID entries".into()))
     }
+}
+
+/// What the kernel calls this boot of the machine (random(4)).
+///
+/// # Errors
+/// Where /proc is not mounted, or shows processes only.
+pub fn boot_id() -> io::Result<String> {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    Ok(id.trim().to_owned())
 }
 
 /// Maker, model and features of the processor, which a guest sees as they are: what programs choose their code by.

@@ -22,7 +22,7 @@ mod vcpu;
 pub use bound::BoundVcpu;
 pub use error::HypervisorError;
 pub use exit::Exit;
-pub use host_facts::{HostFacts, processor_id};
+pub use host_facts::{HostFacts, boot_id, processor_id};
 pub use inside::Words;
 pub use kick::{Kicker, install_kick_handler};
 pub use machine::{Machine, VcpuPlace};

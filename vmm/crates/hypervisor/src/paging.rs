@@ -8,7 +8,7 @@ use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::VmFd;
 use parking_lot::Mutex;
 use vmm_abi::{Errno, PAGE_SIZE, Prot};
-use vmm_memory::{Mapper, Vma};
+use vmm_memory::{Coming, Mapper, Vma};
 
 use crate::WINDOW_BYTES;
 use crate::system_area::{
@@ -48,6 +48,22 @@ struct Piece {
     behind: bool,
     /// Something is mapped here that entries are still to be made for.
     owed: bool,
+    /// Nothing that is here is likely to be touched: the slot, too, is put off.
+    seldom: bool,
+}
+
+impl Piece {
+    /// Has a slot cover a part of it, the first to do so; answers from where to where.
+    fn begin(&mut self, index: u64, start: u64, end: u64) -> (u64, u64) {
+        let piece_start = index.saturating_mul(SLOT_BYTES);
+        let piece_end = piece_start.saturating_add(SLOT_BYTES);
+        // Whole large pages, so that KVM may map them as such.
+        let low = start & !LARGE_PAGE.wrapping_sub(1);
+        let high = end.next_multiple_of(LARGE_PAGE).min(piece_end);
+        self.core = Some((low, high));
+        (self.before, self.behind) = (low == piece_start, high == piece_end);
+        (low, high)
+    }
 }
 
 type EachPage<'a> = &'a mut dyn FnMut(u64, u64, u64, u64) -> Result<(), Errno>;
@@ -131,31 +147,29 @@ impl Paging {
         pieces.iter().map(of).fold(0, u64::saturating_add)
     }
 
+    /// One of the slots of a piece.
+    fn piece_slot(&self, index: u64, number: u64, low: u64, high: u64) -> Result<(), Errno> {
+        let first = FIRST_SLOT.saturating_add(index.saturating_mul(SLOTS_OF_PIECE));
+        let host = self.window_base.saturating_add(low);
+        let number = first.saturating_add(number);
+        self.add_slot(number, low, high.saturating_sub(low), host)
+    }
+
     /// Makes slots for a part of a piece, as far as there are none.
     fn cover(&self, index: u64, piece: &mut Piece, start: u64, end: u64) -> Result<(), Errno> {
-        let first = FIRST_SLOT.saturating_add(index.saturating_mul(SLOTS_OF_PIECE));
-        let slot = |number: u64, low: u64, high: u64| {
-            let number = first.saturating_add(number);
-            let host = self.window_base.saturating_add(low);
-            self.add_slot(number, low, high.saturating_sub(low), host)
+        let Some((low, high)) = piece.core else {
+            let (low, high) = piece.begin(index, start, end);
+            let made = self.piece_slot(index, 0, low, high);
+            return made.inspect_err(|_| piece.core = None);
         };
         let piece_start = index.saturating_mul(SLOT_BYTES);
-        let piece_end = piece_start.saturating_add(SLOT_BYTES);
-        let Some((low, high)) = piece.core else {
-            // Whole large pages, so that KVM may map them as such.
-            let low = start & !LARGE_PAGE.wrapping_sub(1);
-            let high = end.next_multiple_of(LARGE_PAGE).min(piece_end);
-            slot(0, low, high)?;
-            piece.core = Some((low, high));
-            (piece.before, piece.behind) = (low == piece_start, high == piece_end);
-            return Ok(());
-        };
         if start < low && !piece.before {
-            slot(1, piece_start, low)?;
+            self.piece_slot(index, 1, piece_start, low)?;
             piece.before = true;
         }
         if end > high && !piece.behind {
-            slot(2, high, piece_end)?;
+            let piece_end = piece_start.saturating_add(SLOT_BYTES);
+            self.piece_slot(index, 2, high, piece_end)?;
             piece.behind = true;
         }
         Ok(())
@@ -168,10 +182,8 @@ impl Paging {
         let whole = end.saturating_sub(start) == SLOT_BYTES;
         let mut pieces = self.pieces.lock();
         let piece = pieces.entry(index).or_default();
-        if piece.core.is_none() && (whole || flags == 0) {
-            if whole {
-                piece.owed = flags != 0;
-            }
+        if piece.core.is_none() && (whole || flags == 0 || piece.seldom) {
+            piece.owed = flags != 0 || (piece.owed && !whole);
             return Ok(false);
         }
         if piece.core.is_none() {
@@ -286,10 +298,10 @@ impl Mapper for Paging {
         Ok(())
     }
 
-    fn make_room(&self, ranges: &mut dyn Iterator<Item = (u64, u64)>) -> Result<(), Errno> {
-        // What of each piece is to be covered.
-        let mut parts: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
-        for (start, end) in ranges {
+    fn make_room(&self, coming: &mut dyn Iterator<Item = Coming>) -> Result<(), Errno> {
+        // What of each piece is to be covered, and whether anything is in it.
+        let mut parts: BTreeMap<u64, Coming> = BTreeMap::new();
+        for Coming { start, end, holds } in coming {
             if end > WINDOW_BYTES {
                 return Err(Errno::ENOMEM);
             }
@@ -298,18 +310,41 @@ impl Mapper for Paging {
                 let index = at / SLOT_BYTES;
                 let next = index.saturating_add(1).saturating_mul(SLOT_BYTES).min(end);
                 if next.saturating_sub(at) < SLOT_BYTES {
-                    let part = parts.entry(index).or_insert((at, next));
-                    *part = (part.0.min(at), part.1.max(next));
+                    let (start, end) = (at, next);
+                    let part = parts.entry(index).or_insert(Coming { start, end, holds });
+                    part.start = part.start.min(start);
+                    part.end = part.end.max(end);
+                    part.holds |= holds;
                 }
                 at = next;
             }
         }
+        // One slot for pieces that follow each other without a gap, as each costs time of its own: the number of its first, and where it lies.
+        let mut run: Option<(u64, u64, u64)> = None;
+        let make = |run: Option<(u64, u64, u64)>| {
+            run.map_or(Ok(()), |(index, low, high)| {
+                self.piece_slot(index, 0, low, high)
+            })
+        };
         let mut pieces = self.pieces.lock();
-        for (index, (start, end)) in parts {
+        for (index, part) in parts {
             let piece = pieces.entry(index).or_default();
-            self.cover(index, piece, start, end)?;
+            if piece.core.is_some() {
+                self.cover(index, piece, part.start, part.end)?;
+            } else if part.holds {
+                let (low, high) = piece.begin(index, part.start, part.end);
+                run = match run {
+                    Some((first, start, end)) if end == low => Some((first, start, high)),
+                    former => {
+                        make(former)?;
+                        Some((index, low, high))
+                    }
+                };
+            } else {
+                piece.seldom = true;
+            }
         }
-        Ok(())
+        make(run)
     }
 
     fn catch_up(&self, address: u64, mappings: &dyn Fn(u64, u64) -> Vec<Vma>) -> Result<(), Errno> {

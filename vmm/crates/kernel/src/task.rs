@@ -33,6 +33,9 @@ pub trait Fpu {
     fn restore(&mut self, bytes: &[u8]) -> Result<(), Errno>;
 }
 
+/// futex(2)
+const FUTEX: u64 = 202;
+
 thread_local! {
     /// The guest thread that this host thread runs.
     static CURRENT: RefCell<Option<Arc<ThreadShared>>> = const { RefCell::new(None) };
@@ -301,6 +304,33 @@ impl Task {
         std::mem::take(&mut self.interrupted)
     }
 
+    /// Whether a thread that stands so is likely to need no host thread for long: it waits for a futex, without a deadline.
+    #[must_use]
+    pub fn sleeps(state: &ThreadState) -> bool {
+        let call = state.call.as_ref();
+        call.is_some_and(|call| call.number == FUTEX && call.deadline_ns.is_none())
+    }
+
+    /// Has a restored thread that [sleeps](Task::sleeps) go on with that, by the calling host thread, which runs something else: true when it waits again.
+    /// Whoever wakes its parker is to have it go on by [`Task::system_call`]. When false, nothing has happened.
+    pub fn sleeps_on(&mut self) -> bool {
+        let r = &self.registers;
+        let sleeps = self.interrupted && r.rax == FUTEX && self.wait.deadline_ns.is_none();
+        if !sleeps || self.kernel.trace_mark() != 0 {
+            return false;
+        }
+        let args = Args([r.rdi, r.rsi, r.rdx, r.r10, r.r8, r.r9]);
+        self.shared.parker.clear();
+        let asked = syscalls::futex(self, args);
+        let pending = self.shared.pending.lock().mask() | self.kernel.actions.lock().pending.mask();
+        let waits = matches!(asked, Ok(Ret::Block(_))) && self.wait.deadline_ns.is_none();
+        if waits && pending & !self.mask() == 0 && !self.is_over() {
+            return true;
+        }
+        self.drop_wait();
+        false
+    }
+
     /// Where the thread is; `call` is the number of the system call it waits in.
     fn state(&self, call: Option<u64>, fpu: &mut dyn Fpu) -> Result<Standing, Errno> {
         let mut fpu = fpu.save()?;
@@ -495,6 +525,12 @@ impl Task {
         CURRENT.with(|current| current.take());
         let code = self.ending.unwrap_or(0);
         self.kernel.remove_thread(self.shared.tid, code);
+    }
+
+    /// The end of a thread that [sleeps on](Task::sleeps_on), once its process is over: nobody waits for it any more. The caller may hold locks of what
+    /// it waits for.
+    pub fn finish_asleep(self) {
+        self.kernel.remove_thread(self.shared.tid, 0);
     }
 
     /// Ends the whole process.

@@ -16,16 +16,46 @@ pub trait Wake: Send + Sync {
 }
 
 /// The parking place of one guest thread.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Parker {
     woken: AtomicBool,
-    thread: Mutex<Option<Thread>>,
+    told: Mutex<Told>,
+}
+
+/// Who hears that it is woken.
+#[derive(Default)]
+enum Told {
+    #[default]
+    Nobody,
+    Thread(Thread),
+    /// No host thread runs it: this has one do so.
+    Start(Start),
+}
+
+type Start = Box<dyn FnOnce() + Send>;
+
+impl std::fmt::Debug for Parker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Parker({:?})", self.woken)
+    }
 }
 
 impl Parker {
     /// Says that the calling host thread is the one to wake.
     pub fn adopt_this_thread(&self) {
-        *self.thread.lock() = Some(std::thread::current());
+        *self.told.lock() = Told::Thread(std::thread::current());
+    }
+
+    /// Has `start` called, once, by whoever wakes it first, or at once if somebody has since [`Parker::clear`]. It may be called with locks held that
+    /// have to do with what is waited for, so it must not take any that the kernel has.
+    pub fn start_when_woken(&self, start: impl FnOnce() + Send + 'static) {
+        let mut told = self.told.lock();
+        if self.woken.load(Ordering::SeqCst) {
+            drop(told);
+            start();
+        } else {
+            *told = Told::Start(Box::new(start));
+        }
     }
 
     /// Forgets wakes so far; before a condition is looked at.
@@ -56,8 +86,17 @@ impl Parker {
 impl Wake for Parker {
     fn wake(&self) {
         self.woken.store(true, Ordering::SeqCst);
-        if let Some(thread) = self.thread.lock().as_ref() {
-            thread.unpark();
+        let mut told = self.told.lock();
+        match std::mem::take(&mut *told) {
+            Told::Nobody => {}
+            Told::Thread(thread) => {
+                thread.unpark();
+                *told = Told::Thread(thread);
+            }
+            Told::Start(start) => {
+                drop(told);
+                start();
+            }
         }
     }
 }
@@ -130,5 +169,29 @@ mod tests {
         drop(registration);
         queue.wake_all();
         assert!(!parker.park(Some(clock::monotonic_ns())));
+    }
+
+    #[test]
+    fn what_nobody_runs_is_started_once_by_who_wakes_it() {
+        let parker = Parker::default();
+        let started = Arc::new(AtomicU64::new(0));
+        let start = || {
+            let started = Arc::clone(&started);
+            move || {
+                started.fetch_add(1, Ordering::SeqCst);
+            }
+        };
+        parker.start_when_woken(start());
+        assert_eq!(started.load(Ordering::SeqCst), 0);
+        for _ in 0..2 {
+            parker.wake();
+            assert_eq!(started.load(Ordering::SeqCst), 1);
+        }
+        // A wake that came first is not lost.
+        parker.start_when_woken(start());
+        assert_eq!(started.load(Ordering::SeqCst), 2);
+        parker.clear();
+        parker.start_when_woken(start());
+        assert_eq!(started.load(Ordering::SeqCst), 2);
     }
 }

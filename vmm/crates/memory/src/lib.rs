@@ -16,7 +16,7 @@ mod vma;
 mod window;
 
 pub use error::MemoryError;
-pub use mapper::{Mapper, NoMapper};
+pub use mapper::{Coming, Mapper, NoMapper};
 pub use page_map::PageMap;
 pub use saved::{Extent, MappingState, MemoryState, PageStore, SaveError};
 pub use saved_file::SavedFile;

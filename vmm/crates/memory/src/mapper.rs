@@ -14,11 +14,12 @@ pub trait Mapper: Send + Sync {
     /// the range but that a later call may set it again.
     fn protect(&self, start: u64, end: u64, prot: Prot) -> Result<(), Errno>;
 
-    /// Makes, for mappings that are likely to come, what takes long and depends on their places alone.
+    /// Makes, for mappings that are likely to come, what takes long and depends on their places alone. Of pieces of the window in which none of them
+    /// [holds](Coming::holds) anything it is put off until somebody touches one.
     ///
     /// # Errors
     /// As for [`Mapper::protect`].
-    fn make_room(&self, ranges: &mut dyn Iterator<Item = (u64, u64)>) -> Result<(), Errno>;
+    fn make_room(&self, coming: &mut dyn Iterator<Item = Coming>) -> Result<(), Errno>;
 
     /// Does what [`Mapper::protect`] put off until somebody would want it, in the piece of the window
     /// that holds `address`. `mappings` answers what lies in a range.
@@ -26,6 +27,15 @@ pub trait Mapper: Send + Sync {
     /// # Errors
     /// ENOMEM as for [`Mapper::protect`].
     fn catch_up(&self, address: u64, mappings: &dyn Fn(u64, u64) -> Vec<Vma>) -> Result<(), Errno>;
+}
+
+/// A mapping that is likely to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Coming {
+    pub start: u64,
+    pub end: u64,
+    /// Something other than zeroes is in it.
+    pub holds: bool,
 }
 
 /// A mapper for address spaces that no processor runs in (fuzzing, unit tests).
@@ -37,7 +47,7 @@ impl Mapper for NoMapper {
         Ok(())
     }
 
-    fn make_room(&self, _ranges: &mut dyn Iterator<Item = (u64, u64)>) -> Result<(), Errno> {
+    fn make_room(&self, _coming: &mut dyn Iterator<Item = Coming>) -> Result<(), Errno> {
         Ok(())
     }
 

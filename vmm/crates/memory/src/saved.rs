@@ -3,7 +3,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use vmm_abi::{Errno, Prot};
 
-use crate::{Kind, Mapper, Vma};
+use crate::{Coming, Kind, Mapper, Vma};
 
 /// Bytes of a snapshot's file that lie somewhere: in guest memory, or in a file of the guest. All three
 /// numbers are multiples of the page size.
@@ -65,7 +65,20 @@ impl MemoryState {
     pub(crate) fn make_room(&self, mapper: &dyn Mapper) -> Result<(), Errno> {
         let reached = |mapping: &&MappingState| !mapping.vma.prot.is_empty();
         let mappings = self.mappings.iter().filter(reached);
-        mapper.make_room(&mut mappings.map(|mapping| (mapping.vma.start, mapping.vma.end)))
+        let mut coming = mappings.flat_map(|mapping| {
+            let filled = mapping.is_special() || mapping.beneath.is_some();
+            let extents = mapping.extents.iter().map(|extent| Coming {
+                start: extent.at,
+                end: extent.at.saturating_add(extent.len),
+                holds: true,
+            });
+            extents.chain([Coming {
+                start: mapping.vma.start,
+                end: mapping.vma.end,
+                holds: filled,
+            }])
+        });
+        mapper.make_room(&mut coming)
     }
 
     /// Has a mapper make what it makes for an address space that this is brought back into.

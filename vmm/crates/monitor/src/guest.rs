@@ -209,7 +209,7 @@ pub fn restore(options: &Options) -> Result<u8, GuestError> {
         Stream::None => None,
         Stream::Here(stream) => Some(stream),
         Stream::Later => {
-            empty.threads.make_ready(snapshot.process.threads.len())?;
+            empty.threads.make_ready(&snapshot.process.threads)?;
             let memory = &empty.kernel.memory;
             let appear = |fault| memory.resolve(&fault);
             empty.machine.touch(&hints.touched(), &appear)?;
@@ -244,7 +244,7 @@ pub fn restore(options: &Options) -> Result<u8, GuestError> {
 
 /// Makes what a guest like that one will need.
 fn make_ready(empty: &Empty, likely: &Snapshot) -> Result<(), GuestError> {
-    empty.threads.make_ready(likely.process.threads.len())?;
+    empty.threads.make_ready(&likely.process.threads)?;
     empty
         .kernel
         .make_ready(&likely.memory)

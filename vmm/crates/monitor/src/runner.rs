@@ -13,6 +13,9 @@ use crate::cpu::{Beginning, Cpu};
 use crate::crew::Crew;
 use crate::report::Totals;
 
+/// As for whatever else keeps the monitor from going on (main.rs).
+const EXIT_NO_THREAD: i32 = 125;
+
 /// The host threads that run guest threads.
 #[derive(Clone)]
 pub struct Threads {
@@ -75,14 +78,15 @@ impl Threads {
         self.failure.lock().take()
     }
 
-    /// Makes the virtual CPUs that most programs use at once, and host threads for a program of `threads`, before anybody waits for them.
+    /// Makes the virtual CPUs that most programs use at once, and host threads for those of a program, before anybody waits for them.
     ///
     /// # Errors
     /// [`HypervisorError`] when one cannot be had.
-    pub fn make_ready(&self, threads: usize) -> Result<(), HypervisorError> {
+    pub fn make_ready(&self, threads: &[ThreadState]) -> Result<(), HypervisorError> {
         // The first runs on the thread that is there.
+        let awake = threads.iter().skip(1).filter(|state| !Task::sleeps(state));
         self.crew
-            .grow(threads.saturating_sub(1))
+            .grow(awake.count())
             .map_err(|error| HypervisorError::Stopped(format!("no thread: {error}")))?;
         // The thread that answers, and one that works for it.
         let vcpus = [self.machine.take_vcpu()?, self.machine.take_vcpu()?];
@@ -121,10 +125,12 @@ impl Threads {
         };
         let mut first = None;
         for (shared, state) in threads {
-            let task = Task::restored(Arc::clone(&kernel), shared, &state);
+            let mut task = Task::restored(Arc::clone(&kernel), shared, &state);
             let beginning = Beginning::Saved(state.fpu, None);
             if first.is_none() {
                 first = Some((task, beginning));
+            } else if task.sleeps_on() {
+                self.start_when_woken(task, beginning);
             } else {
                 self.start(task, beginning)
                     .map_err(|error| HypervisorError::Stopped(format!("no thread: {error}")))?;
@@ -138,14 +144,37 @@ impl Threads {
 
     /// Runs a thread on one of the host that has nothing to do, or a new one.
     fn start(&self, task: Task, beginning: Beginning) -> io::Result<()> {
+        self.running.begin();
+        self.run_elsewhere(task, beginning)
+            .inspect_err(|_| self.running.end())
+    }
+
+    fn run_elsewhere(&self, task: Task, beginning: Beginning) -> io::Result<()> {
+        let threads = self.clone();
+        self.crew.run(Box::new(move || {
+            threads.run(task, beginning);
+            threads.running.end();
+        }))
+    }
+
+    /// Has one that sleeps run when it is woken, which for most threads of most programs is never.
+    fn start_when_woken(&self, task: Task, beginning: Beginning) {
         let threads = self.clone();
         self.running.begin();
-        self.crew
-            .run(Box::new(move || {
-                threads.run(task, beginning);
-                threads.running.end();
-            }))
-            .inspect_err(|_| self.running.end())
+        let parker = Arc::clone(&task.shared.parker);
+        parker.start_when_woken(move || {
+            if task.kernel.exit_status().is_some() {
+                task.finish_asleep();
+                return threads.running.end();
+            }
+            // The guest has this thread: it cannot be told that there is none.
+            if let Err(error) = threads.run_elsewhere(task, beginning) {
+                eprintln!(
+                    "cloister-vm: no thread for a thread of the guest that was woken: {error}"
+                );
+                std::process::exit(EXIT_NO_THREAD);
+            }
+        });
     }
 
     /// Waits until no host thread but the calling one holds anything of the process, whose threads have been told to end.

@@ -1,7 +1,6 @@
 //! Writing a guest that stands still to a file, and reading it.
 
 use std::fmt;
-use std::fs;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -56,9 +55,10 @@ impl std::error::Error for SnapshotError {}
 /// What a snapshot made or brought back here is tied to. To be asked before the monitor is confined.
 ///
 /// # Errors
-/// Where /proc is not mounted.
+/// Where no facts tell the boot, and /proc does not either.
 pub fn machine_id(facts: Option<&HostFacts>) -> Result<MachineId, SnapshotError> {
-    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    let told = facts.and_then(|facts| facts.boot.clone());
+    let boot = told.map_or_else(vmm_hypervisor::boot_id, Ok);
     let boot = boot.map_err(|error| SnapshotError::Host("the id of the boot", error))?;
     let image = crc32fast::hash(GuestClock::image());
     Ok(MachineId {
@@ -66,7 +66,7 @@ pub fn machine_id(facts: Option<&HostFacts>) -> Result<MachineId, SnapshotError>
             facts.processor.clone()
         }),
         monitor: format!("{} {image:08x}", env!("CARGO_PKG_VERSION")),
-        boot: boot.trim().to_owned(),
+        boot,
     })
 }
 

@@ -35,7 +35,7 @@ use crate::task::{Fpu, Task};
 pub(crate) use open::named_file;
 pub use page::page;
 pub use table::{Arg, Level, ROWS, Row};
-pub(crate) use threads::leave_robust_futexes;
+pub(crate) use threads::{futex, leave_robust_futexes};
 pub(crate) use transfer::{rest_of, total};
 pub(crate) use waiting::with_bands;
 
