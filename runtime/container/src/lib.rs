@@ -9,6 +9,7 @@ mod cgroup;
 mod cradle;
 mod error;
 mod instance;
+mod large_file;
 mod limits;
 mod mounts;
 pub mod namespaces;
@@ -20,6 +21,7 @@ pub use cgroup::hierarchy::{Hierarchy, StatFile, StatFiles};
 pub use cgroup::leftovers::Leftovers;
 pub use error::{CgroupError, SpawnError, SpawnError as AssignError};
 pub use instance::Instance;
+pub use large_file::copy_in_large_pages;
 pub use limits::{CpuWeight, IoLimits, LimitChange, Limits};
 pub use sandbox::{ExitReason, ExitReport, Monitor, Sandbox, Spec, Stdio, spawn};
 

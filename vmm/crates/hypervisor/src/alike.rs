@@ -76,16 +76,12 @@ impl Machine {
     /// # Errors
     /// EINVAL for extents that cannot be; what the host says.
     pub fn share_pages(&self, file: BorrowedFd<'_>, extents: &[Extent]) -> Result<u64, Errno> {
-        let fd = file.as_raw_fd();
-        // SAFETY: takes numbers only.
-        let seals = unsafe { libc::fcntl(fd, libc::F_GET_SEALS) };
-        let sealed = seals >= 0 && seals & NEEDED_SEALS == NEEDED_SEALS;
         let size = file_bytes(file)?;
         let mut end = 0;
         for extent in extents {
             end = check(extent, end, size).ok_or(Errno::EINVAL)?;
         }
-        if !sealed {
+        if !is_fixed(file) {
             return Ok(0);
         }
         self.area.note_alike();
@@ -104,6 +100,22 @@ fn bytes(area: &SystemArea, start: u64, end: u64) -> Vec<u8> {
     words
         .flat_map(|word| word.load(Ordering::Relaxed).to_le_bytes())
         .collect()
+}
+
+/// Whether nobody can change a file any more: it is sealed, or its mount cannot be written to (mount_setattr(2) makes one so only when nothing there is
+/// open for writing).
+fn is_fixed(file: BorrowedFd<'_>) -> bool {
+    let fd = file.as_raw_fd();
+    // SAFETY: takes numbers only.
+    let seals = unsafe { libc::fcntl(fd, libc::F_GET_SEALS) };
+    if seals >= 0 && seals & NEEDED_SEALS == NEEDED_SEALS {
+        return true;
+    }
+    // SAFETY: all zero is a value of it.
+    let mut mount: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the host writes to `mount`, which lives here.
+    let told = unsafe { libc::fstatvfs(fd, &raw mut mount) } == 0;
+    told && mount.f_flag & libc::ST_RDONLY != 0
 }
 
 fn file_bytes(file: BorrowedFd<'_>) -> Result<u64, Errno> {
