@@ -7,9 +7,11 @@
     reason = "a failed step of a test is to end it"
 )]
 
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, FromRawFd};
+use std::ptr::null;
 
 use vmm_abi::Prot;
 use vmm_memory::AddressSpace;
@@ -141,6 +143,38 @@ fn what_differs_or_could_still_be_changed_stays_the_machines_own() {
     assert_eq!(shared, pages(&extents) - extents.len() as u64);
     assert!(content(&machine) == before, "nothing is believed of a file");
     assert_eq!(reads(&machine, &memory, MORE), PAGES as usize);
+}
+
+/// mount(2)
+fn mount(kind: &CStr, at: &CStr, flags: libc::c_ulong) {
+    // SAFETY: all are strings, and no data is given.
+    let result = unsafe { libc::mount(kind.as_ptr(), at.as_ptr(), kind.as_ptr(), flags, null()) };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+}
+
+#[test]
+fn a_file_is_fixed_where_its_mount_is_read_only() {
+    let folder = std::env::temp_dir().join(format!("fixed-{}", std::process::id()));
+    std::fs::create_dir(&folder).unwrap();
+    let (place, path) = (
+        CString::new(folder.as_os_str().as_encoded_bytes()).unwrap(),
+        folder.join("file"),
+    );
+    // In a mount namespace of its own, which goes with the thread.
+    let seen = std::thread::spawn(move || {
+        // SAFETY: takes numbers only; this thread alone is meant.
+        assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNS) }, 0, "as root");
+        mount(c"none", c"/", libc::MS_REC | libc::MS_PRIVATE);
+        mount(c"tmpfs", &place, 0);
+        std::fs::write(&path, b"text").unwrap();
+        let fixed = || is_fixed(File::open(&path).unwrap().as_fd());
+        let before = fixed();
+        mount(c"tmpfs", &place, libc::MS_REMOUNT | libc::MS_RDONLY);
+        (before, fixed())
+    });
+    let seen = seen.join();
+    std::fs::remove_dir(&folder).unwrap();
+    assert_eq!(seen.unwrap(), (false, true));
 }
 
 #[test]
