@@ -105,11 +105,12 @@ fn tmp_and_shm_are_bounded() {
             .unwrap();
         assert_eq!(size, ground::LIMITS.tmp_bytes);
     }
+    // By what the shell does itself: a process for each file takes minutes where the machine is emulated.
     let out = ground.out(
-        "i=0; while (: > /tmp/f$i) && [ $i -lt 20000 ]; do i=$((i+1)); done 2>/dev/null; echo $i",
+        "i=0; while true > /tmp/f$i && [ $i -lt 20000 ]; do i=$((i+1)); done 2>/dev/null; echo $i",
     );
     let files: u32 = out.trim().parse().unwrap();
-    assert!(files < 16_384, "{files}");
+    assert!((16_000..16_384).contains(&files), "{files}");
 }
 
 #[test]
