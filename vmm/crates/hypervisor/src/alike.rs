@@ -23,7 +23,7 @@ use crate::{HypervisorError, Machine};
 /// Tables that are written down: those of 2 GiB in small pages. A guest with more has the rest to itself.
 const MOST_TABLES: u64 = 1024;
 /// Virtual CPUs that every machine has which is made ready.
-const VCPUS: u64 = 2;
+const VCPUS: u64 = 1;
 /// Bytes of a mapping must be there, and stay as they are, before they are compared with anything.
 const NEEDED_SEALS: i32 = libc::F_SEAL_WRITE | libc::F_SEAL_SHRINK;
 const WORDS_OF_PAGE: usize = (PAGE_SIZE / 8) as usize;

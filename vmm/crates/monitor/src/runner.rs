@@ -78,7 +78,7 @@ impl Threads {
         self.failure.lock().take()
     }
 
-    /// Makes the virtual CPUs that most programs use at once, and host threads for those of a program, before anybody waits for them.
+    /// Makes the virtual CPU that every program uses at once, and host threads for those of a program, before anybody waits for them.
     ///
     /// # Errors
     /// [`HypervisorError`] when one cannot be had.
@@ -88,11 +88,9 @@ impl Threads {
         self.crew
             .grow(awake.count())
             .map_err(|error| HypervisorError::Stopped(format!("no thread: {error}")))?;
-        // The thread that answers, and one that works for it.
-        let vcpus = [self.machine.take_vcpu()?, self.machine.take_vcpu()?];
-        for vcpu in vcpus {
-            self.machine.return_vcpu(vcpu);
-        }
+        // Of the thread that answers. What works beside it mostly sleeps, and makes its own when it is woken.
+        let vcpu = self.machine.take_vcpu()?;
+        self.machine.return_vcpu(vcpu);
         Ok(())
     }
 
