@@ -14,6 +14,7 @@ import { freePort, Instance } from "../instance/instance.ts";
 import { callers } from "./closed-model.ts";
 import { type Arrivals, arrive } from "./open-model.ts";
 import { perRequest, processTimes } from "./process-time.ts";
+import { smallAnswer } from "./small-answer.ts";
 
 /** Paths take turns of this length, so that both meet the same weather, s. */
 const TURN_S = 2;
@@ -220,7 +221,7 @@ class Measured {
   }
 
   async #ask(): Promise<Answer> {
-    const { statusCode, headers, body } = await this.#pool.request({
+    const { status, headers, text } = await smallAnswer(this.#pool, {
       path: `/f/${NAME}/?name=bench`,
       method: "GET",
       headers: {
@@ -228,10 +229,9 @@ class Measured {
         "cloister-isolation": this.path,
       },
     });
-    const text = await body.text();
     const timing = HANDLER.exec(String(headers["server-timing"] ?? ""));
     return {
-      status: statusCode,
+      status,
       text,
       start: String(headers["cloister-start"] ?? "-"),
       sandboxMs: timing ? Number(timing[1]) : undefined,
