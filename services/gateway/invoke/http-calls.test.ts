@@ -163,7 +163,8 @@ test("a client that does not read holds its function back", async () => {
 
 test("HEAD, 204 and 304 have no body, and the connection stays usable", async () => {
   rig.worker.behaviours.set("/head", answers(200, [["content-length", "6"]], "teapot"));
-  rig.worker.behaviours.set("/204", answers(204, [["content-length", "3"]], "abc"));
+  // Of no letters or digits, which the ids in headers are made of.
+  rig.worker.behaviours.set("/204", answers(204, [["content-length", "3"]], "~~~"));
   rig.worker.behaviours.set("/304", answers(304, [["etag", '"x"']]));
   const head = await rig.fetch("/f/fn/head", { method: "HEAD" });
   assert.equal(head.headers.get("content-length"), "6");
@@ -181,7 +182,7 @@ test("HEAD, 204 and 304 have no body, and the connection stays usable", async ()
   );
   assert.equal(all.match(/HTTP\/1\.1 /g)?.length, 3);
   assert.equal(all.match(/teapot/g)?.length, 1);
-  assert.ok(!all.includes("abc"));
+  assert.ok(!all.includes("~~~"));
 });
 
 test("a body that is not as long as its Content-Length never reaches the next answer", async () => {

@@ -14,12 +14,12 @@ mod compiled;
 mod guest_programs;
 mod hanging;
 mod said;
+mod written;
 
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -27,7 +27,8 @@ use std::process::{Child, Command, Stdio};
 use compiled::Made;
 use guest_programs::{Kind, Program};
 use serde_json::Value;
-use vmm_snapshot::{Snapshot, TRAILER_BYTES, Trailer, decode};
+use vmm_snapshot::Snapshot;
+use written::{all_stand, state_of};
 
 const HERE: &str = "here\n";
 
@@ -70,22 +71,11 @@ fn frozen_in_calls(folder: &Path, name: &str) -> (File, Snapshot) {
     // Threads reach their calls when they are scheduled: most often all of them do before the program is frozen.
     for _ in 0..100 {
         let (file, snapshot) = frozen(folder, name);
-        if snapshot.process.threads.iter().all(|t| t.call.is_some()) {
+        if all_stand(&snapshot) {
             return (file, snapshot);
         }
     }
     panic!("there was always a thread of {name} that stood in no call");
-}
-
-fn state_of(file: &File) -> Snapshot {
-    let size = file.metadata().unwrap().len();
-    let mut end = [0; TRAILER_BYTES];
-    let place = size - TRAILER_BYTES as u64;
-    file.read_exact_at(&mut end, place).unwrap();
-    let trailer = Trailer::from_bytes(&end, size).unwrap();
-    let mut state = vec![0; usize::try_from(trailer.state).unwrap()];
-    file.read_exact_at(&mut state, trailer.pages).unwrap();
-    decode(&trailer, &state).unwrap()
 }
 
 /// System calls that threads stand in.

@@ -12,6 +12,7 @@
 mod freezing;
 mod resettable;
 mod runner;
+mod written;
 
 use std::collections::BTreeSet;
 

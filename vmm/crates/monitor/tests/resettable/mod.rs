@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::freezing::{frozen, inherited, option};
 use crate::runner::{Runner, monitor};
+use crate::written::{all_stand, state_of};
 
 /// Bytes of guest memory that the monitor reserves.
 const WINDOW_BYTES: u64 = 512 << 30;
@@ -21,14 +22,20 @@ pub struct Resettable {
 }
 
 impl Resettable {
-    /// Of a runner that was frozen with a function, which has been called once.
+    /// Of a runner that was frozen with a function, which has been called once; at rest, so that all its lives begin alike.
     #[allow(dead_code, reason = "not every test has a function")]
     pub fn of_function(image: &str, bundle: &Path, entry: &str) -> Self {
-        let snapshot = frozen(image, bundle, |runner| {
-            runner.init_to_be_frozen(entry);
-            runner.call(1, &json!({"say": "warm"}));
-        });
-        Self::of(&snapshot, image, bundle)
+        // A thread of the runner's may be on its way from the call to its rest: seldom more than once.
+        for _ in 0..20 {
+            let snapshot = frozen(image, bundle, |runner| {
+                runner.init_to_be_frozen(entry);
+                runner.call(1, &json!({"say": "warm"}));
+            });
+            if all_stand(&state_of(&snapshot)) {
+                return Self::of(&snapshot, image, bundle);
+            }
+        }
+        panic!("there was always a thread that stood in no call");
     }
 
     pub fn of(snapshot: &File, image: &str, bundle: &Path) -> Self {
