@@ -9,6 +9,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use vmm_abi::Prot;
+use vmm_memory::Coming;
 
 use super::*;
 use crate::HostFacts;
@@ -61,6 +62,41 @@ fn so_many_that_are_not_there_end_it() {
     addresses.push(DATA);
     machine.touch(&addresses, &|_| false).unwrap();
     assert_eq!(machine.touches().unwrap().unwrap(), Touches::default());
+}
+
+#[test]
+fn of_what_is_to_come_pieces_that_hold_nothing_wait_and_others_share_a_slot() {
+    const PIECE: u64 = 64 << 20;
+    let (memory, machine) = guest(None);
+    let vcpu = machine.take_vcpu().unwrap();
+    machine.return_vcpu(vcpu);
+    // From one piece into the next, and in one further up.
+    let (low, high) = (PIECE - 4 * PAGE_SIZE, PIECE + 4 * PAGE_SIZE);
+    let (empty, end) = (9 * PIECE, 9 * PIECE + PAGE_SIZE);
+    let coming = |start, end, holds| Coming { start, end, holds };
+    let mut all = [coming(low, high, true), coming(empty, end, false)].into_iter();
+    let before = machine.paging.covered();
+    machine.mapper().make_room(&mut all).unwrap();
+    let covered = machine.paging.covered();
+    assert_eq!(covered - before, 4 << 20);
+    map(&memory, low, high - low, Prot::RW);
+    map(&memory, empty, PAGE_SIZE, Prot::RW);
+    let missing = AtomicUsize::new(0);
+    let appear = |fault| {
+        let appears = memory.resolve(&fault);
+        missing.fetch_add(usize::from(!appears), Ordering::Relaxed);
+        appears
+    };
+    let pages: Vec<u64> = (low..high).step_by(PAGE_SIZE as usize).collect();
+    machine.touch(&pages, &appear).unwrap();
+    assert_eq!(
+        machine.paging.covered(),
+        covered,
+        "nothing else was touched"
+    );
+    machine.touch(&[empty], &appear).unwrap();
+    assert_eq!(machine.paging.covered() - covered, PIECE);
+    assert_eq!(missing.load(Ordering::Relaxed), 0);
 }
 
 #[test]
