@@ -103,7 +103,7 @@ fn bytes(area: &SystemArea, start: u64, end: u64) -> Vec<u8> {
 }
 
 /// Whether nobody can change a file any more: it is sealed, or its mount cannot be written to (mount_setattr(2) makes one so only when nothing there is
-/// open for writing).
+/// open for writing). That its file system is mounted nowhere else is the word of who gives the file: sandboxd's is not.
 fn is_fixed(file: BorrowedFd<'_>) -> bool {
     let fd = file.as_raw_fd();
     // SAFETY: takes numbers only.

@@ -18,7 +18,7 @@ pub trait Mapper: Send + Sync {
     /// [holds](Coming::holds) anything it is put off until somebody touches one.
     ///
     /// # Errors
-    /// As for [`Mapper::protect`].
+    /// ENOMEM as for [`Mapper::protect`]; the mapper is then of no use.
     fn make_room(&self, coming: &mut dyn Iterator<Item = Coming>) -> Result<(), Errno>;
 
     /// Does what [`Mapper::protect`] put off until somebody would want it, in the piece of the window
