@@ -12,10 +12,9 @@ use crate::images::Image;
 use crate::jobs::{AdoptJob, Job, ReplyTo, duplicate};
 use crate::making::{say, too_many};
 use crate::peer::{self, PeerProcess};
-use crate::ready::{Next, Place};
+use crate::ready::{Next, Place, no_socket_yet, tell_beforehand};
 use crate::refusal::{Code, Refusal};
 use crate::request::{Create, Kind};
-use crate::reset::Resetter;
 use crate::snapshots::{Freezer, Shape, Snapshot};
 use crate::watch::Source;
 
@@ -141,7 +140,16 @@ impl Daemon {
         let (snapshot, next) = of.unzip();
         let socket_again = duplicate(socket.as_fd())?;
         let reply_to = ReplyTo::by(socket, stream)?.then(next);
-        let mut making = self.making(create, &ground.image, socket_again)?;
+        // A monitor gets its guest's socket with what it is told.
+        let (fd3, told) = match snapshot {
+            Some(snapshot) => {
+                let told = tell_beforehand(snapshot, socket_again);
+                let told = told.map_err(|refusal| io::Error::other(refusal.message))?;
+                (no_socket_yet()?, Some((snapshot, told)))
+            }
+            None => (socket_again, None),
+        };
+        let mut making = self.making(create, &ground.image, fd3)?;
         if let Some(hypervisor) = &ground.hypervisor {
             let counters = making.count(&self.counters)?;
             let mut machine = Machine::new(Arc::clone(hypervisor), counters);
@@ -151,18 +159,13 @@ impl Daemon {
                 making.freezer = Some(freezer);
                 machine = machine.freezable(Some(by));
             }
-            if let Some(snapshot) = snapshot {
-                let (resetter, theirs) = Resetter::new()?;
-                making.resetter = Some(resetter);
-                making.snapshot = Some(Arc::clone(snapshot));
-                machine = machine
-                    .of_snapshot(Some(Arc::clone(snapshot)))
-                    .hearing(Some(theirs));
-            }
-            let task = match snapshot {
-                Some(snapshot) => Task::BringBack {
-                    watch: snapshot.learned().is_none(),
-                },
+            let task = match told {
+                Some((snapshot, (resetter, theirs))) => {
+                    making.resetter = Some(resetter);
+                    making.snapshot = Some(Arc::clone(snapshot));
+                    machine = machine.hearing(Some(theirs));
+                    Task::Wait { likely: false }
+                }
                 None => Task::Boot {
                     freezable: create.freezable,
                 },

@@ -155,11 +155,7 @@ pub enum Task {
     Boot {
         freezable: bool,
     },
-    /// Bring a snapshot back; `watch` if nobody knows yet what its first answer touches.
-    BringBack {
-        watch: bool,
-    },
-    /// Bring back what it is told, when it is told; `likely` if it is given one like that.
+    /// Bring back the snapshot that it is told, when it is told; `likely` if it is given one like that.
     Wait {
         likely: bool,
     },
@@ -175,7 +171,7 @@ pub fn monitor_argv(
 ) -> Vec<String> {
     let verb = match task {
         Task::Boot { .. } => "run",
-        Task::BringBack { .. } | Task::Wait { .. } => "restore",
+        Task::Wait { .. } => "restore",
     };
     let mut argv: Vec<String> = Vec::new();
     let mut say = |words: &[&str]| argv.extend(words.iter().map(|word| (*word).to_owned()));
@@ -186,7 +182,6 @@ pub fn monitor_argv(
     // The two descriptors follow each other; without a file the socket is the first.
     let (file, socket) = match task {
         Task::Boot { freezable } => (freezable, freezable),
-        Task::BringBack { .. } => (true, true),
         Task::Wait { likely } => (likely, true),
     };
     if file {
@@ -199,9 +194,6 @@ pub fn monitor_argv(
         // Its socket comes with what it is told.
         Task::Wait { .. } => say(&["--wait"]),
         _ => say(&["--fd3", "3"]),
-    }
-    if task == (Task::BringBack { watch: true }) {
-        say(&["--watch"]);
     }
     if verb == "restore" {
         say(&["--pid", &pid.to_string()]);

@@ -71,7 +71,7 @@ impl Making {
         self.machine = Some(machine);
         self.guest_pid = match task {
             Task::Boot { .. } => None,
-            Task::BringBack { .. } | Task::Wait { .. } => Some(pid),
+            Task::Wait { .. } => Some(pid),
         };
     }
 }

@@ -143,6 +143,28 @@ impl RestoreOrder {
     }
 }
 
+/// Tells a monitor that is still to be made to bring that back, with that socket at descriptor 3: it finds the order when it listens. Answers what asks it
+/// for resets afterwards, and its end of the socket.
+pub fn tell_beforehand(
+    snapshot: &Arc<Snapshot>,
+    fd3: OwnedFd,
+) -> Result<(Resetter, OwnedFd), Refusal> {
+    let (control, theirs) = UnixStream::pair().map_err(failed)?;
+    let order = RestoreOrder {
+        control,
+        snapshot: Arc::clone(snapshot),
+        fd3,
+        ahead: false,
+    };
+    order.send()?;
+    Ok((Resetter::by(order.control), OwnedFd::from(theirs)))
+}
+
+/// Stands at descriptor 3 of a monitor that gets its guest's socket later.
+pub fn no_socket_yet() -> io::Result<OwnedFd> {
+    File::open("/dev/null").map(OwnedFd::from)
+}
+
 /// To bring that back; `later` if what is to be at descriptor 3 comes with a second message.
 fn order(snapshot: &Snapshot, later: bool) -> String {
     let hints = match snapshot.learned() {
@@ -336,8 +358,6 @@ impl Daemon {
         let bundle = own.as_ref().and_then(|snapshot| snapshot.bundle());
         let bundle = bundle.map(|digest| self.bundles.get(digest)).transpose();
         let bundle = bundle.map_err(|refusal| io::Error::other(refusal.message))?;
-        // In the place of the socket that is still to come.
-        let nothing = OwnedFd::from(File::open("/dev/null")?);
         let create = Create {
             kind: Kind::Microvm,
             label: format!("ready-{}", create.image),
@@ -345,7 +365,7 @@ impl Daemon {
             snapshot: None,
             ..create.clone()
         };
-        let mut making = self.making(&create, image, nothing)?;
+        let mut making = self.making(&create, image, no_socket_yet()?)?;
         let counters = making.count(&self.counters)?;
         let (waiting, theirs) = Waiting::new(place.clone())?;
         let likely = match &own {

@@ -1,7 +1,6 @@
 //! Micro-VMs that are put back to the snapshot they were brought back from. One that cannot be shown to be as it was is ended.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -68,13 +67,7 @@ pub struct ResetDone {
 }
 
 impl Resetter {
-    /// It, and the monitor's end of the socket.
-    pub fn new() -> io::Result<(Self, OwnedFd)> {
-        let (control, theirs) = UnixStream::pair()?;
-        Ok((Self { control }, OwnedFd::from(theirs)))
-    }
-
-    /// By a socket that the monitor listens at for other orders first.
+    /// By the socket at which the monitor hears first what it is to bring back.
     pub fn by(control: UnixStream) -> Self {
         Self { control }
     }
@@ -210,10 +203,11 @@ mod tests {
     }
 
     fn answered(said: &'static str) -> ResetDone {
-        let (mut resetter, theirs) = Resetter::new().unwrap();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let mut resetter = Resetter::by(ours);
         resetter.ask("00ff", 301).unwrap();
         let monitor = std::thread::spawn(move || {
-            let mut reader = BufReader::new(UnixStream::from(theirs));
+            let mut reader = BufReader::new(theirs);
             let mut order = String::new();
             reader.read_line(&mut order).unwrap();
             reader.get_mut().write_all(said.as_bytes()).unwrap();

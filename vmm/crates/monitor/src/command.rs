@@ -34,7 +34,6 @@ host for it; `host-facts` what all micro-VMs of this host have in common, as JSO
                        for one like that of --snapshot-fd, if that is given
   --snapshot-key TEXT  what the snapshot is of; must be the same again for `restore`
   --host-facts JSON    what `cloister-vm host-facts` prints here, so that it is not asked for again
-  --watch              notes what the guest touches, until that is asked for by --control-fd
   --verify             reads the whole snapshot first and compares its checksum
   --pid N              process id that a restored program sees (1)
   --strace             writes each system call to the standard error
@@ -62,8 +61,6 @@ pub struct Options {
     pub wait: bool,
     /// What `cloister-vm host-facts` printed on this host; what is not that is asked for again.
     pub host_facts: Option<HostFacts>,
-    /// What the guest touches is to be noted, until that is asked for.
-    pub watch: bool,
     /// Whether the pages of a snapshot are to be checked too.
     pub verify: bool,
     pub pid: i32,
@@ -152,7 +149,6 @@ fn parse_options(
         snapshot_key: String::new(),
         wait: false,
         host_facts: None,
-        watch: false,
         verify: false,
         pid: 1,
         strace: false,
@@ -192,7 +188,6 @@ fn parse_options(
                 let facts = serde_json::from_slice(facts.as_bytes()).ok();
                 options.host_facts = facts.filter(HostFacts::are_of_here);
             }
-            "--watch" => options.watch = true,
             "--verify" => options.verify = true,
             "--pid" => options.pid = process_id(value("--pid", "N")?)?,
             "--strace" => options.strace = true,

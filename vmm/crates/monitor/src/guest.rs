@@ -164,7 +164,7 @@ pub fn restore(options: &Options) -> Result<u8, GuestError> {
             Ordered {
                 file: given.ok_or_else(missing)?,
                 key: options.snapshot_key.clone(),
-                hints: Hints::none(options.watch),
+                hints: Hints::default(),
                 stream: Stream::None,
             }
         }

@@ -52,14 +52,6 @@ type Pages = Vec<(u64, u64)>;
 type Received = (Vec<u8>, Vec<OwnedFd>);
 
 impl Hints {
-    /// Nothing is known.
-    pub fn none(watch: bool) -> Self {
-        Self {
-            watch,
-            ..Self::default()
-        }
-    }
-
     /// Those that are written, as far as they are taken seriously.
     pub fn written(&self) -> Pages {
         bounded(&self.written)
