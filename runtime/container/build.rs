@@ -1,36 +1,25 @@
 //! Compiles seccomp/*.json to the BPF programs that src/init/lockdown.rs installs.
-use std::collections::HashMap;
 use std::error::Error;
 use std::fs;
 use std::path::PathBuf;
 
-use seccompiler::{BpfProgram, TargetArch, compile_from_json};
+use cloister_filters::Lists;
 
-/// Each file, and the filters that are taken from it.
-const SOURCES: [(&str, &[&str]); 2] = [
-    ("seccomp/runner.json", &["absent", "runner"]),
-    ("seccomp/monitor.json", &["monitor"]),
-];
+const SOURCES: [&str; 2] = ["seccomp/runner.json", "seccomp/monitor.json"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
-    for (source, names) in SOURCES {
+    let mut texts = Vec::new();
+    for source in SOURCES {
         println!("cargo::rerun-if-changed={source}");
-        let programs: HashMap<String, BpfProgram> =
-            compile_from_json(fs::File::open(source)?, TargetArch::x86_64)?;
-        for name in names {
-            let program = programs
-                .get(*name)
-                .ok_or_else(|| format!("{source} has no filter {name}"))?;
-            let mut bytes = Vec::new();
-            for instruction in program {
-                bytes.extend_from_slice(&instruction.code.to_ne_bytes());
-                bytes.extend_from_slice(&[instruction.jt, instruction.jf]);
-                bytes.extend_from_slice(&instruction.k.to_ne_bytes());
-            }
-            fs::write(out.join(format!("{name}.bpf")), bytes)?;
-        }
+        texts.push(fs::read_to_string(source)?);
+    }
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let lists = Lists::parse(&texts)?;
+    for name in ["runner", "monitor"] {
+        let program = lists.program(name, Some("absent"))?;
+        fs::write(out.join(format!("{name}.bpf")), program)?;
     }
     Ok(())
 }

@@ -72,7 +72,7 @@ pub fn confine(filter: Filter<'_>) -> Result<(), Failure> {
             .map_err(io::Error::other)
             .wall("Landlock")?;
     }
-    install_filters(filter)
+    install_filter(filter)
 }
 
 /// Landlock: everything may be read and executed, only /tmp, /dev/shm and the devices written, by a monitor nothing.
@@ -119,22 +119,16 @@ pub enum Filter<'a> {
     Monitor(BorrowedFd<'a>),
 }
 
-/// no_new_privs and the programs made of seccomp/*.json.
-fn install_filters(filter: Filter<'_>) -> Result<(), Failure> {
+/// no_new_privs and the program made of seccomp/*.json.
+fn install_filter(filter: Filter<'_>) -> Result<(), Failure> {
     let own = match filter {
         Filter::Runner => include_bytes!(concat!(env!("OUT_DIR"), "/runner.bpf")).as_slice(),
         Filter::Monitor(_) => include_bytes!(concat!(env!("OUT_DIR"), "/monitor.bpf")).as_slice(),
     };
-    for program in [
-        include_bytes!(concat!(env!("OUT_DIR"), "/absent.bpf")).as_slice(),
-        own,
-    ] {
-        let program: Vec<sock_filter> = program.chunks_exact(8).filter_map(instruction).collect();
-        apply_filter(&program)
-            .map_err(io::Error::other)
-            .wall("seccomp filter")?;
-    }
-    Ok(())
+    let program: Vec<sock_filter> = own.chunks_exact(8).filter_map(instruction).collect();
+    apply_filter(&program)
+        .map_err(io::Error::other)
+        .wall("seccomp filter")
 }
 
 /// As build.rs wrote it: code, jt, jf, k in the machine's byte order.

@@ -10,7 +10,6 @@ use seccompiler::{apply_filter, sock_filter};
 /// # Errors
 /// What seccomp(2) says.
 pub fn guest() -> io::Result<()> {
-    install(include_bytes!(concat!(env!("OUT_DIR"), "/absent.bpf")))?;
     install(include_bytes!(concat!(env!("OUT_DIR"), "/guest.bpf")))
 }
 

@@ -175,7 +175,7 @@ fn calls_of(command: &mut Command) -> Vec<(&'static str, Call)> {
     );
     let seccomp = i32::try_from(libc::SYS_seccomp).unwrap();
     let first = calls.first().expect("some calls").tid;
-    // The first thread installs two filters, the reactor one, before it.
+    // The first thread installs a filter, the reactor one of its own, before it.
     let mut installed: HashMap<i32, u32> = HashMap::new();
     let mut reactor = None;
     let mut after = Vec::new();
@@ -188,7 +188,7 @@ fn calls_of(command: &mut Command) -> Vec<(&'static str, Call)> {
             if *count == 1 {
                 after.push(("reactor", call));
             }
-        } else if installed.get(&first).is_some_and(|count| *count == 2) {
+        } else if installed.get(&first).is_some_and(|count| *count == 1) {
             after.push(("guest", call));
         }
     }
