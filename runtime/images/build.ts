@@ -40,6 +40,11 @@ export interface BuiltImage extends Manifest {
 }
 
 const ENVIRONMENT = { PATH: "/usr/bin:/bin", HOME: "/tmp", LANG: "C.UTF-8", TZ: "UTC" };
+/**
+ * A sandbox has one core, so that the threads of Node and Python take turns: an arena of libc's for each (mallopt(3)) would only be a place of its own in the address space, and for a
+ * micro-VM one more memory slot to make and to take apart. The runner takes the variable away before a function could see it.
+ */
+const INTERPRETERS_ENVIRONMENT = { ...ENVIRONMENT, MALLOC_ARENA_MAX: "1" };
 
 /**
  * Builds what is not built yet and publishes one manifest per image. Needs root, apt and binutils; installs nothing.
@@ -124,7 +129,7 @@ function nodeFlags(source: string, name: string): string[] {
 
 function publish(store: ImageStore, name: string, layers: Layer[], argv: string[]): BuiltImage {
   const digests = layers.map((layer) => layer.digest);
-  const runner = { argv, env: ENVIRONMENT };
+  const runner = { argv, env: name === "binary" ? ENVIRONMENT : INTERPRETERS_ENVIRONMENT };
   const digest = hashText(JSON.stringify({ layers: digests, runner }));
   const sizeBytes = layers.reduce((sum, layer) => sum + layer.sizeBytes, 0);
   const manifest: Manifest = { schema: 1, name, digest, layers: digests, runner, sizeBytes };

@@ -7,6 +7,8 @@ import { EXIT_USAGE, jsonFrame, READY, Wire } from "./wire.mjs";
 guardRandom();
 const fd = Number(process.env.CLOISTER_FD ?? 3);
 delete process.env.CLOISTER_FD;
+// Of libc alone, which has read it (runtime/images).
+delete process.env.MALLOC_ARENA_MAX;
 
 let engine;
 let wire;

@@ -252,6 +252,26 @@ for (const major of MAJORS)
       assert.match(String(cwd), /cloister-node-runner/);
     });
 
+    test("a function sees nothing of what only libc is to read, unless it sets that itself", async () => {
+      const names = "export const handler = () => Object.entries(process.env).sort();";
+      for (const [env, seen] of [
+        [{}, []],
+        [{ MALLOC_ARENA_MAX: "4" }, [["MALLOC_ARENA_MAX", "4"]]],
+      ] as const) {
+        const runner = functions.spawn({ MALLOC_ARENA_MAX: "1" });
+        await runner.init(functions.folder(names), { env });
+        const { body } = await runner.invoke({ kind: "event", body: "{}" });
+        assert.deepEqual(json(body), [
+          ["CLOISTER_FUNCTION_NAME", "hello"],
+          ["CLOISTER_FUNCTION_VERSION", "3"],
+          ["HOME", "/tmp"],
+          ...seen,
+          ["PATH", "/usr/bin:/bin"],
+          ["TZ", "UTC"],
+        ]);
+      }
+    });
+
     test("output becomes the log of the invocation that wrote it, also when they overlap", async () => {
       const runner = await functions.serve(`
         console.log('while loading');

@@ -27,7 +27,8 @@ function bundle(files: Record<string, string>): string {
 
 function runner(): Conversation {
   const argv = [PYTHON, "-I", "-S", "-B", "-X", "utf8", RUNNER];
-  const conversation = new Conversation(argv, { PATH: "/usr/bin:/bin", LANG: "C.UTF-8" });
+  const env = { PATH: "/usr/bin:/bin", LANG: "C.UTF-8", MALLOC_ARENA_MAX: "1" };
+  const conversation = new Conversation(argv, env);
   conversations.push(conversation);
   return conversation;
 }
@@ -311,6 +312,21 @@ test("the environment is there before the function loads", async () => {
     },
   );
   assert.deepEqual(JSON.parse((await conversation.invoke()).body.toString()), ["v", "JST"]);
+});
+
+test("a function sees nothing of what only libc is to read, unless it sets that itself", async () => {
+  const source = "import os\ndef handler(e, c): return sorted(os.environ.items())\n";
+  for (const [env, seen] of [
+    [{}, []],
+    [{ MALLOC_ARENA_MAX: "4" }, [["MALLOC_ARENA_MAX", "4"]]],
+  ] as const) {
+    const conversation = await serve(source, { env });
+    const all: [string, string][] = JSON.parse((await conversation.invoke()).body.toString());
+    assert.deepEqual(
+      all.filter(([name]) => !name.startsWith("CLOISTER_")),
+      [["LANG", "C.UTF-8"], ...seen, ["PATH", "/usr/bin:/bin"]],
+    );
+  }
 });
 
 test("a child process does not hold the socket", async () => {

@@ -39,6 +39,8 @@ def main():
     except OSError:
         os.write(2, b"File descriptor 3 is not open: this program is started by sandboxd.\n")
         os._exit(64)
+    # Of libc alone, which has read it (runtime/images).
+    os.environ.pop("MALLOC_ARENA_MAX", None)
     wire = Wire()
     logs = Logs(wire)
     capture(logs)
