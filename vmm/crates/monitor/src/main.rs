@@ -1,4 +1,8 @@
 //! `cloister-vm`: one process, one micro-VM.
+//!
+//! It begins as a C program does. What Rust's runtime would do before `main` is for programs that want to be told of a stack overflow in words: it reads the
+//! process's mappings, and has a second stack mapped for each thread. Here any fault of the monitor's own ends it.
+#![cfg_attr(not(test), no_main)]
 
 mod abort;
 mod command;
@@ -16,62 +20,107 @@ mod runner;
 mod snapshot;
 mod usage;
 
-use std::process::ExitCode;
+use std::io::{self, Write};
 
 #[cfg(not(any(panic = "abort", test, clippy)))]
 compile_error!(
     "a panic ends this program at once: build it with the settings of .cargo/config.toml"
 );
 
-fn main() -> ExitCode {
-    match command::parse(std::env::args_os().skip(1)) {
-        Ok(command::Command::Help) => {
-            print!("{}", command::HELP);
-            ExitCode::SUCCESS
+/// A command line that cannot be understood.
+const EXIT_USAGE: u8 = 2;
+/// The monitor, not its guest, could not go on.
+const EXIT_FAILED: u8 = 125;
+
+#[cfg(not(test))]
+#[unsafe(no_mangle)]
+extern "C" fn main(_argc: libc::c_int, _argv: *const *const libc::c_char) -> libc::c_int {
+    let code = match settle() {
+        Ok(()) => act(),
+        Err(error) => {
+            eprintln!("cloister-vm: descriptors 0 to 2: {error}");
+            EXIT_FAILED
         }
-        Ok(command::Command::Syscalls) => {
-            print!("{}", vmm_kernel::syscalls::page());
-            ExitCode::SUCCESS
+    };
+    libc::c_int::from(code)
+}
+
+/// What a program in Rust may rely on: descriptors 0 to 2 are open, and who has gone away is an error of a write.
+#[cfg_attr(test, expect(dead_code, reason = "called by main alone"))]
+fn settle() -> io::Result<()> {
+    const STANDARD: [libc::c_int; 3] = [0, 1, 2];
+    let mut look = STANDARD.map(|fd| libc::pollfd {
+        fd,
+        events: 0,
+        revents: 0,
+    });
+    // SAFETY: the host writes to `look`, which is as long as it is told.
+    while unsafe { libc::poll(look.as_mut_ptr(), STANDARD.len() as libc::nfds_t, 0) } < 0 {
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
         }
-        Ok(command::Command::SyscallNames) => {
-            println!("{}", report::syscall_names());
-            ExitCode::SUCCESS
+    }
+    for _ in look.iter().filter(|one| one.revents & libc::POLLNVAL != 0) {
+        // The lowest that is free, which is this one.
+        // SAFETY: the path is a text that ends with a zero.
+        if unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR) } < 0 {
+            return Err(io::Error::last_os_error());
         }
-        Ok(command::Command::HostCalls) => match host_calls::page() {
-            Ok(page) => {
-                print!("{page}");
-                ExitCode::SUCCESS
-            }
-            Err(error) => {
-                eprintln!("cloister-vm: the list of host calls is malformed: {error}");
-                ExitCode::FAILURE
-            }
-        },
-        Ok(command::Command::HostFacts) => match vmm_hypervisor::HostFacts::ask() {
-            Ok(facts) => {
-                println!("{}", serde_json::json!(facts));
-                ExitCode::SUCCESS
-            }
-            Err(error) => {
-                eprintln!("cloister-vm: {error}");
-                ExitCode::FAILURE
-            }
-        },
-        Ok(command::Command::Run(options)) => ended(guest::run(&options)),
-        Ok(command::Command::Restore(options)) => ended(guest::restore(&options)),
+    }
+    // SAFETY: takes numbers only.
+    if unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) } == libc::SIG_ERR {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Does what the command line asks for; answers the exit status.
+#[cfg_attr(test, expect(dead_code, reason = "called by main alone"))]
+fn act() -> u8 {
+    let command = match command::parse(std::env::args_os().skip(1)) {
+        Ok(command) => command,
         Err(error) => {
             eprintln!("cloister-vm: {error}");
-            ExitCode::from(2)
+            return EXIT_USAGE;
+        }
+    };
+    match command {
+        command::Command::Help => said(Ok::<_, io::Error>(command::HELP.to_owned())),
+        command::Command::Syscalls => said(Ok::<_, io::Error>(vmm_kernel::syscalls::page())),
+        command::Command::SyscallNames => {
+            said(Ok::<_, io::Error>(format!("{}\n", report::syscall_names())))
+        }
+        command::Command::HostCalls => said(
+            host_calls::page()
+                .map_err(|error| format!("the list of host calls is malformed: {error}")),
+        ),
+        command::Command::HostFacts => said(
+            vmm_hypervisor::HostFacts::ask().map(|facts| format!("{}\n", serde_json::json!(facts))),
+        ),
+        command::Command::Run(options) => ended(guest::run(&options)),
+        command::Command::Restore(options) => ended(guest::restore(&options)),
+    }
+}
+
+/// Prints a text, or why there is none.
+fn said(text: Result<String, impl std::fmt::Display>) -> u8 {
+    match text {
+        Ok(text) => {
+            let mut out = io::stdout().lock();
+            let told = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+            u8::from(told.is_err())
+        }
+        Err(error) => {
+            eprintln!("cloister-vm: {error}");
+            1
         }
     }
 }
 
-fn ended(result: Result<u8, guest::GuestError>) -> ExitCode {
-    match result {
-        Ok(code) => ExitCode::from(code),
-        Err(error) => {
-            eprintln!("cloister-vm: {error}");
-            ExitCode::from(125)
-        }
-    }
+fn ended(result: Result<u8, guest::GuestError>) -> u8 {
+    result.unwrap_or_else(|error| {
+        eprintln!("cloister-vm: {error}");
+        EXIT_FAILED
+    })
 }
