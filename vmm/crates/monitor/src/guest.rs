@@ -175,9 +175,11 @@ pub fn restore(options: &Options) -> Result<u8, GuestError> {
                     &snapshot::read(&likely, &options.snapshot_key, &machine)?,
                 )?;
             }
-            confine::give_back_free_memory();
-            confine::give_back_free_stack();
-            match order::wait(resets.control())? {
+            let rest = || {
+                confine::give_back_free_memory();
+                confine::give_back_free_stack();
+            };
+            match order::wait(resets.control(), rest)? {
                 Some(ordered) => ordered,
                 // Nobody needs it any more.
                 None => return Ok(0),
@@ -214,8 +216,9 @@ pub fn restore(options: &Options) -> Result<u8, GuestError> {
             let appear = |fault| memory.resolve(&fault);
             empty.machine.touch(&hints.touched(), &appear)?;
             drop(hints);
-            confine::give_back_free_memory();
-            let waiting = resets.as_ref().map(|r| order::wait_for_stream(r.control()));
+            let rest = confine::give_back_free_memory;
+            let waiting = resets.as_ref();
+            let waiting = waiting.map(|r| order::wait_for_stream(r.control(), rest));
             match waiting.transpose()?.flatten() {
                 Some(stream) => Some(stream),
                 None => return Ok(0),

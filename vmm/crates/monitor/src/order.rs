@@ -104,12 +104,12 @@ struct Message {
 }
 
 /// Waits for one message on the control socket: `{"key", "hints", "later"}`, and with it (SCM_RIGHTS, unix(7)) the snapshot's file and what the guest is to have
-/// at 3, which may be left out, or come later. `None` when the other end was closed.
+/// at 3, which may be left out, or come later. `None` when the other end was closed. `rest` is called if it is not there yet.
 ///
 /// # Errors
 /// [`SnapshotError::Host`] for what is no such message.
-pub fn wait(control: &OwnedFd) -> Result<Option<Ordered>, SnapshotError> {
-    let Some((text, files)) = receive(control, MOST_BYTES)? else {
+pub fn wait(control: &OwnedFd, rest: impl FnOnce()) -> Result<Option<Ordered>, SnapshotError> {
+    let Some((text, files)) = receive(control, MOST_BYTES, rest)? else {
         return Ok(None);
     };
     let mut files = files.into_iter();
@@ -128,12 +128,15 @@ pub fn wait(control: &OwnedFd) -> Result<Option<Ordered>, SnapshotError> {
     }))
 }
 
-/// Waits for what the guest is to have at 3, which comes with a message of one byte. `None` when the other end was closed.
+/// Waits for what the guest is to have at 3, which comes with a message of one byte. `None` when the other end was closed. `rest` is called if it is not there yet.
 ///
 /// # Errors
 /// As [`wait`].
-pub fn wait_for_stream(control: &OwnedFd) -> Result<Option<OwnedFd>, SnapshotError> {
-    let Some((_, files)) = receive(control, MOST_EMPTY_BYTES)? else {
+pub fn wait_for_stream(
+    control: &OwnedFd,
+    rest: impl FnOnce(),
+) -> Result<Option<OwnedFd>, SnapshotError> {
+    let Some((_, files)) = receive(control, MOST_EMPTY_BYTES, rest)? else {
         return Ok(None);
     };
     let stream = files.into_iter().next();
@@ -148,15 +151,24 @@ fn wrong(what: &str) -> SnapshotError {
 }
 
 /// One message, and what came with it. Two that follow each other are not read as one, because each has a descriptor.
-fn receive(control: &OwnedFd, most: usize) -> Result<Option<Received>, SnapshotError> {
+fn receive(
+    control: &OwnedFd,
+    most: usize,
+    rest: impl FnOnce(),
+) -> Result<Option<Received>, SnapshotError> {
     let mut text = vec![0u8; most];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut rest = Some(rest);
     let received = loop {
         let mut parts = [IoSliceMut::new(&mut text)];
-        let flags = RecvFlags::CMSG_CLOEXEC;
+        let mut flags = RecvFlags::CMSG_CLOEXEC;
+        flags.set(RecvFlags::DONTWAIT, rest.is_some());
         match recvmsg(control, &mut parts, &mut ancillary, flags) {
             Err(rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::AGAIN) if rest.is_some() => {
+                rest.take().into_iter().for_each(|rest| rest());
+            }
             other => break other.map_err(|e| SnapshotError::Host("the order", e.into()))?,
         }
     };
