@@ -129,8 +129,10 @@ impl Locks {
         };
         self.settle(&mut files, file);
         drop(files);
-        // A shared lock in the place of an exclusive one lets others in.
-        self.queue.wake_all();
+        if result.is_ok() {
+            // A shared lock in the place of an exclusive one lets others in. What was refused changed nothing: who waits would wake himself for ever.
+            self.queue.wake_all();
+        }
         result
     }
 
@@ -193,7 +195,10 @@ impl Locks {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
     use super::*;
+    use crate::wait::Wake;
 
     const FILE: FileId = (1, 2);
 
@@ -203,6 +208,36 @@ mod tests {
             last,
             exclusive,
         }
+    }
+
+    /// Counts how often it is woken.
+    #[derive(Default)]
+    struct Woken(AtomicU32);
+
+    impl Wake for Woken {
+        fn wake(&self) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn who_waits_is_woken_by_what_lets_others_in_and_not_by_asking_in_vain() {
+        let locks = Locks::default();
+        let waiter = Arc::new(Woken::default());
+        let _waits = locks.queue.register(Arc::clone(&waiter) as Arc<dyn Wake>);
+        let woken = || waiter.0.swap(0, Ordering::SeqCst);
+        locks.lock_range(FILE, 1, range(0, 9, true)).unwrap();
+        locks.lock_whole(FILE, 1, Some(true)).unwrap();
+        woken();
+        assert!(locks.lock_range(FILE, 2, range(5, 5, false)).is_err());
+        assert!(locks.lock_whole(FILE, 2, Some(false)).is_err());
+        assert_eq!(woken(), 0);
+        locks.lock_range(FILE, 1, range(5, 9, false)).unwrap();
+        assert_eq!(woken(), 1);
+        locks.unlock_range(FILE, 1, range(0, 4, true)).unwrap();
+        assert_eq!(woken(), 1);
+        locks.lock_whole(FILE, 1, None).unwrap();
+        assert_eq!(woken(), 1);
     }
 
     #[test]
