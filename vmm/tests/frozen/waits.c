@@ -19,7 +19,7 @@
 #define LONG_S 300
 
 static uint32_t words[3];
-static int pipes[6][2], pairs[2][2], full_pipe[2], full_pair[2];
+static int pipes[10][2], pairs[2][2], full_pipe[2], full_pair[2];
 static int event, epoll_event, epoll_set, timer, listener, datagram, signals;
 static int locked, ranged;
 static int fifo_ready;
@@ -66,6 +66,23 @@ static long wait_epoll(void)
     struct epoll_event got = {0};
     long count = epoll_wait(epoll_set, &got, 1, LONG_S * 1000);
     return count * 1000 + (long)got.data.u64;
+}
+/* Without a time: by pipes and eventfds of the program's own, through a set in a set, beside a file of the host's, and by what is added later. */
+static int forever[4], inner;
+static long wait_for_ever(int set)
+{
+    struct epoll_event got = {0};
+    long count = epoll_pwait(set, &got, 1, -1, NULL);
+    return count * 1000 + (long)got.data.u64;
+}
+static long wait_epoll_forever(void) { return wait_for_ever(forever[0]); }
+static long wait_epoll_nested(void) { return wait_for_ever(forever[1]); }
+static long wait_epoll_host(void) { return wait_for_ever(forever[2]); }
+static long wait_epoll_added(void) { return wait_for_ever(forever[3]); }
+static void watch(int set, int fd, uint64_t data)
+{
+    struct epoll_event wanted = {.events = EPOLLIN | EPOLLET, .data.u64 = data};
+    NEED(epoll_ctl(set, EPOLL_CTL_ADD, fd, &wanted) == 0);
 }
 static long wait_poll(void)
 {
@@ -207,7 +224,7 @@ struct one {
 
 #define ONE(name) {#name, wait_##name, 0, ""}
 static struct one all[] = {
-    ONE(futex), ONE(futex_relative), ONE(futex_absolute), ONE(condition), ONE(epoll), ONE(poll), ONE(ppoll), ONE(select), ONE(pselect),
+    ONE(futex), ONE(futex_relative), ONE(futex_absolute), ONE(condition), ONE(epoll), ONE(epoll_forever), ONE(epoll_nested), ONE(epoll_host), ONE(epoll_added), ONE(poll), ONE(ppoll), ONE(select), ONE(pselect),
     ONE(pipe), ONE(event), ONE(timer), ONE(stream), ONE(message), ONE(room_in_pipe), ONE(room_in_socket), ONE(accept), ONE(signal_queued),
     ONE(sigsuspend), ONE(signalfd), ONE(nanosleep), ONE(clock_nanosleep), ONE(realtime_nanosleep), ONE(flock), ONE(range), ONE(fifo),
 };
@@ -273,7 +290,7 @@ int main(void)
     sigset_t blocked;
     struct flock range = {.l_type = F_WRLCK, .l_start = 0, .l_len = 100};
 
-    for (int index = 0; index < 6; index++)
+    for (int index = 0; index < 10; index++)
         NEED(pipe(pipes[index]) == 0);
     NEED(socketpair(AF_UNIX, SOCK_STREAM, 0, pairs[0]) == 0);
     NEED(pipe(full_pipe) == 0 && socketpair(AF_UNIX, SOCK_STREAM, 0, full_pair) == 0);
@@ -284,6 +301,14 @@ int main(void)
     epoll_set = epoll_create1(0);
     struct epoll_event wanted = {.events = EPOLLIN, .data.u64 = 42};
     NEED(epoll_ctl(epoll_set, EPOLL_CTL_ADD, epoll_event, &wanted) == 0);
+    for (int index = 0; index < 4; index++)
+        NEED((forever[index] = epoll_create1(0)) >= 0);
+    NEED((inner = epoll_create1(0)) >= 0);
+    watch(forever[0], pipes[6][0], 6);
+    watch(inner, pipes[7][0], 7);
+    watch(forever[1], inner, 70);
+    watch(forever[2], pipes[8][0], 8);
+    watch(forever[2], 1, 80);
     timer = timerfd_create(CLOCK_MONOTONIC, 0);
     listener = socket(AF_INET, SOCK_STREAM, 0);
     NEED(bind(listener, (struct sockaddr *)&address, sizeof address) == 0 && listen(listener, 1) == 0);
@@ -321,6 +346,9 @@ int main(void)
     NEED(write(epoll_event, &five, 8) == 8 && write(event, &five, 8) == 8);
     for (int index = 0; index < 5; index++)
         NEED(write(pipes[index][1], "x", 1) == 1);
+    for (int index = 6; index < 10; index++)
+        NEED(write(pipes[index][1], "x", 1) == 1);
+    watch(forever[3], pipes[9][0], 9);
     struct itimerspec soon = {.it_value = {0, 1000000}};
     NEED(timerfd_settime(timer, 0, &soon, NULL) == 0);
     NEED(write(pairs[0][1], "1234", 4) == 4 && write(pairs[0][1], "5678", 4) == 4);

@@ -11,6 +11,7 @@ use vmm_snapshot::EpollEntry;
 
 use crate::file::{File, OpenFile};
 use crate::inside::Board;
+use crate::stream::HostStream;
 use crate::syscalls::with_bands;
 use crate::wait::{Registration, WaitQueue, Wake};
 
@@ -137,6 +138,10 @@ impl Epoll {
             }
         }
         let queue = open.file.queue().ok_or(Errno::EPERM)?;
+        if nested.is_some() || open.file.as_any().is::<HostStream>() {
+            // Who sleeps without a host thread gets one now: the reactor, which is about to have something to tell, could start none.
+            self.queue.wake_all();
+        }
         let mut entries = self.entries.lock();
         entries.retain(|_, entry| entry.open.strong_count() > 0);
         let key = key(fd, open);
@@ -273,6 +278,19 @@ impl Epoll {
             entry.changed.flag.store(state.changed, Ordering::SeqCst);
         }
         Ok(())
+    }
+
+    /// Whether nothing that it watches, also by sets below it, has its changes told by the reactor.
+    pub fn is_guests_own(&self) -> bool {
+        let entries = self.entries.lock();
+        let files = entries.values().filter_map(|entry| entry.open.upgrade());
+        // Nothing may be dropped for good while the lock is held.
+        let files: Vec<_> = files.collect();
+        drop(entries);
+        files.iter().all(|open| match as_set(open) {
+            Some(set) => set.is_guests_own(),
+            None => !open.file.as_any().is::<HostStream>(),
+        })
     }
 
     /// Takes up to `limit` events that hold now.

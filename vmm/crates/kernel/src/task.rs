@@ -35,6 +35,10 @@ pub trait Fpu {
 
 /// futex(2)
 const FUTEX: u64 = 202;
+const EPOLL_WAIT: u64 = 232;
+const EPOLL_PWAIT: u64 = 281;
+/// What threads stand in that have nothing to do for long.
+const SLEEPING: [u64; 3] = [FUTEX, EPOLL_WAIT, EPOLL_PWAIT];
 
 thread_local! {
     /// The guest thread that this host thread runs.
@@ -304,26 +308,32 @@ impl Task {
         std::mem::take(&mut self.interrupted)
     }
 
-    /// Whether a thread that stands so is likely to need no host thread for long: it waits for a futex, without a deadline.
+    /// Whether a thread that stands so is likely to need no host thread for long: it waits for a futex, or by epoll, without a deadline.
     #[must_use]
     pub fn sleeps(state: &ThreadState) -> bool {
         let call = state.call.as_ref();
-        call.is_some_and(|call| call.number == FUTEX && call.deadline_ns.is_none())
+        call.is_some_and(|call| SLEEPING.contains(&call.number) && call.deadline_ns.is_none())
     }
 
-    /// Has a restored thread that [sleeps](Task::sleeps) go on with that, by the calling host thread, which runs something else: true when it waits again.
-    /// Whoever wakes its parker is to have it go on by [`Task::system_call`]. When false, nothing has happened.
+    /// Has a restored thread that [sleeps](Task::sleeps) go on with that, by the calling host thread, which runs something else: true when it waits again, for
+    /// nothing that the reactor tells of, which may start no thread. Whoever wakes its parker is to have it go on by [`Task::system_call`]. When false, nothing has
+    /// happened.
     pub fn sleeps_on(&mut self) -> bool {
         let r = &self.registers;
-        let sleeps = self.interrupted && r.rax == FUTEX && self.wait.deadline_ns.is_none();
+        let sleeps = self.interrupted && self.wait.deadline_ns.is_none();
         if !sleeps || self.kernel.trace_mark() != 0 {
             return false;
         }
         let args = Args([r.rdi, r.rsi, r.rdx, r.r10, r.r8, r.r9]);
         self.shared.parker.clear();
-        let asked = syscalls::futex(self, args);
+        let asked = match r.rax {
+            FUTEX => matches!(syscalls::futex(self, args), Ok(Ret::Block(_))),
+            EPOLL_PWAIT => syscalls::waits_on(self, args),
+            EPOLL_WAIT => syscalls::waits_on(self, Args([r.rdi, r.rsi, r.rdx, r.r10, 0, 0])),
+            _ => false,
+        };
         let pending = self.shared.pending.lock().mask() | self.kernel.actions.lock().pending.mask();
-        let waits = matches!(asked, Ok(Ret::Block(_))) && self.wait.deadline_ns.is_none();
+        let waits = asked && self.wait.deadline_ns.is_none();
         if waits && pending & !self.mask() == 0 && !self.is_over() {
             return true;
         }

@@ -9,6 +9,7 @@
     reason = "a failed step of a test is to end it"
 )]
 
+mod asleep;
 mod freezing;
 mod resettable;
 mod runner;

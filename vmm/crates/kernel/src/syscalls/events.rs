@@ -133,6 +133,25 @@ pub fn epoll_pwait(task: &mut Task, args: Args) -> SysResult {
     wait(task, args)
 }
 
+/// Has a restored thread that stood in epoll_wait(2) or epoll_pwait(2) wait on, without a deadline or a mask: true when whatever ends that is told by a thread of the
+/// guest's. No event is taken.
+pub fn waits_on(task: &mut Task, args: Args) -> bool {
+    if args.int(3) >= 0 || args.word(4) != 0 {
+        return false;
+    }
+    let Ok(open) = task.file(args.int(0)) else {
+        return false;
+    };
+    let Some(epoll) = open.file.as_any().downcast_ref::<Epoll>() else {
+        return false;
+    };
+    if let Some(queue) = epoll.queue() {
+        task.watch(queue);
+    }
+    // Whatever is added from here on wakes it.
+    epoll.is_guests_own() && epoll.readiness() == 0
+}
+
 /// epoll_wait(2) has no mask.
 pub fn epoll_wait(task: &mut Task, args: Args) -> SysResult {
     let Args([a, b, c, d, ..]) = args;

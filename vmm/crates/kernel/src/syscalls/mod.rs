@@ -32,6 +32,7 @@ use crate::args::{Args, Ret, SysResult};
 use crate::kernel::Identity;
 use crate::task::{Fpu, Task};
 
+pub(crate) use events::waits_on;
 pub(crate) use open::named_file;
 pub use page::page;
 pub use table::{Arg, Level, ROWS, Row};

@@ -5,10 +5,10 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::asleep::wait_until_asleep;
 use crate::freezing::{frozen, inherited, option};
 use crate::runner::{Runner, monitor};
 use crate::written::{all_stand, state_of};
@@ -22,27 +22,6 @@ pub struct Resettable {
     control: BufReader<UnixStream>,
 }
 
-/// Until no thread of a process runs, as the host sees it: those of a runner that has answered are on their way to their rest for a moment.
-fn wait_until_asleep(process: u32) {
-    let asleep = || {
-        let mut threads = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
-        threads.all(|thread| {
-            // proc_pid_stat(5): the state stands behind the name, which is in brackets. One that has ended meanwhile does not run.
-            let stat = std::fs::read_to_string(thread.unwrap().path().join("stat"));
-            let state = |stat: String| stat.rsplit(')').next().map(|rest| rest.starts_with(" S"));
-            stat.map_or(true, |stat| state(stat).unwrap())
-        })
-    };
-    // A minute on a machine that gives each look its time.
-    for _ in 0..60_000 {
-        if asleep() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    panic!("a thread of process {process} always runs");
-}
-
 impl Resettable {
     /// Of a runner that was frozen with a function, which has been called once; at rest, so that all its lives begin alike.
     #[allow(dead_code, reason = "not every test has a function")]
@@ -51,7 +30,8 @@ impl Resettable {
             let snapshot = frozen(image, bundle, |runner| {
                 runner.init_to_be_frozen(entry);
                 runner.call(1, &json!({"say": "warm"}));
-                wait_until_asleep(runner.process.id());
+                // It has answered, and is on its way to its rest for a moment.
+                wait_until_asleep(runner.process.id(), 1);
             });
             if all_stand(&state_of(&snapshot)) {
                 return Self::of(&snapshot, image, bundle);
