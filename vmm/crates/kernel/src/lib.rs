@@ -38,7 +38,7 @@ pub use inside::{Board, BoardWords, code as inside_code};
 pub use kernel::{
     ExitStatus, Identity, Kernel, MAX_THREADS, NewThread, Spawner, ThreadShared, TraceSlots,
 };
-pub use reactor::start_reactor;
+pub use reactor::{hear, start_reactor};
 pub use state::{CaptureError, Files, RestoreError};
 pub use stream::HostStream;
 pub use task::{Fpu, Task};

@@ -1,7 +1,7 @@
 //! The thread that waits for host descriptors on behalf of all guest threads.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Arc, OnceLock, mpsc};
 
 use parking_lot::Mutex;
@@ -13,7 +13,14 @@ use crate::stream::{HostStream, ROOM};
 struct Reactor {
     epoll: OwnedFd,
     /// They stay: the last reference to one must not be dropped by this thread, which may not close anything.
-    waited_for: Mutex<Vec<Arc<HostStream>>>,
+    waited_for: Mutex<Vec<Waited>>,
+}
+
+/// Who is told of a descriptor.
+#[derive(Clone)]
+enum Waited {
+    Stream(Arc<HostStream>),
+    Heard(Arc<dyn Fn() + Send + Sync>),
 }
 
 static REACTOR: OnceLock<Arc<Reactor>> = OnceLock::new();
@@ -76,6 +83,22 @@ pub fn start_reactor(confine: impl FnOnce() -> io::Result<()> + Send + 'static) 
     Ok(())
 }
 
+/// Has `heard` called by the reactor when something has come to be read at a descriptor, or its other end was closed: once for all that is there (EPOLLET). It must stay open, and
+/// `heard` may do no more than the reactor's list of host calls has: it reads without waiting, and drops nothing that is closed with it.
+///
+/// # Errors
+/// What epoll_ctl(2) says.
+pub fn hear(fd: BorrowedFd<'_>, heard: Arc<dyn Fn() + Send + Sync>) -> io::Result<()> {
+    let reactor = REACTOR.get().ok_or(io::ErrorKind::NotConnected)?;
+    let mut waited_for = reactor.waited_for.lock();
+    let place = epoll::EventData::new_u64(waited_for.len() as u64);
+    let flags = epoll::EventFlags::ET | epoll::EventFlags::IN | epoll::EventFlags::RDHUP;
+    // Nothing is told before the list is free again.
+    epoll::add(&reactor.epoll, fd, place, flags)?;
+    waited_for.push(Waited::Heard(heard));
+    Ok(())
+}
+
 impl Reactor {
     fn run(&self) {
         let mut events = Vec::with_capacity(16);
@@ -92,10 +115,14 @@ impl Reactor {
             for event in &events {
                 let place = event.data.u64() as usize;
                 let known = self.waited_for.lock().get(place).cloned();
-                if let Some(stream) = known {
-                    let flags = event.flags;
-                    let ends = flags.bits() & (EPOLLRDHUP | EPOLLHUP | EPOLLERR) != 0;
-                    stream.changed(ends);
+                match known {
+                    Some(Waited::Stream(stream)) => {
+                        let flags = event.flags;
+                        let ends = flags.bits() & (EPOLLRDHUP | EPOLLHUP | EPOLLERR) != 0;
+                        stream.changed(ends);
+                    }
+                    Some(Waited::Heard(heard)) => heard(),
+                    None => {}
                 }
             }
         }
@@ -119,7 +146,7 @@ impl Reactor {
             // Nothing is told before the list is free again.
             let added = epoll::add(&self.epoll, fd, epoll::EventData::new_u64(place), flags);
             if added.is_ok() {
-                waited_for.push(shared);
+                waited_for.push(Waited::Stream(shared));
                 asked.place = Some(place);
             }
             added

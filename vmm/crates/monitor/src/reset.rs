@@ -5,13 +5,14 @@
 
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use rustix::io::readv;
-use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendFlags, recvmsg, sendmsg,
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use vmm_abi::{Errno, PAGE_SIZE};
@@ -91,6 +92,10 @@ struct State {
     /// The process that an order is for.
     kernel: Weak<Kernel>,
     wanted: Option<Wanted>,
+    /// The process that has been told to end: the reactor may not be the one to take it apart.
+    told: Option<Arc<Kernel>>,
+    /// What came of an order that is not whole yet.
+    held: Vec<u8>,
 }
 
 /// Where resets are asked for and answered.
@@ -158,10 +163,10 @@ impl Resets {
         &self.control
     }
 
-    /// From now on orders are for this process; the first call starts the thread that hears them.
+    /// From now on orders are for this process; from the first call on the reactor hears them.
     ///
     /// # Errors
-    /// What the host says when it gives no thread.
+    /// What the host says when it cannot be told of them.
     pub fn watch(&self, kernel: &Arc<Kernel>, machine: &Arc<Machine>) -> io::Result<()> {
         let mut state = self.state.lock();
         let first = state.kernel.strong_count() == 0 && Weak::ptr_eq(&state.kernel, &Weak::new());
@@ -170,17 +175,19 @@ impl Resets {
         if first {
             let (control, state) = (Arc::clone(&self.control), Arc::clone(&self.state));
             let machine = Arc::clone(machine);
-            let builder = std::thread::Builder::new()
-                .name("resets".into())
-                .stack_size(64 << 10);
-            builder.spawn(move || hear(&control, &state, &machine))?;
+            let heard = move || hear(&control, &state, &machine);
+            vmm_kernel::hear(self.control.as_fd(), Arc::new(heard))?;
         }
         Ok(())
     }
 
     /// The reset that ended the process, if one did.
     pub fn take(&self) -> Option<Wanted> {
-        self.state.lock().wanted.take()
+        let mut state = self.state.lock();
+        let (wanted, told) = (state.wanted.take(), state.told.take());
+        drop(state);
+        drop(told);
+        wanted
     }
 
     /// Makes everything anew for a process whose threads have all been told to end. The threads it answers are to be started, once
@@ -291,11 +298,11 @@ fn look(machine: &Machine) -> Value {
     }
 }
 
-/// Hears orders until the other end is closed.
+/// Hears the orders that have come. Called by the reactor.
 fn hear(control: &OwnedFd, state: &Mutex<State>, machine: &Machine) {
-    let mut held = Vec::new();
+    let mut state = state.lock();
     loop {
-        let line = match next_line(control, &mut held) {
+        let line = match next_line(control, &mut state.held) {
             Ok(Some(line)) => line,
             Ok(None) => return,
             Err(error) => {
@@ -314,17 +321,15 @@ fn hear(control: &OwnedFd, state: &Mutex<State>, machine: &Machine) {
                 continue;
             }
         };
-        let mut state = state.lock();
         if state.wanted.is_some() {
             refuse(control, "a reset is under way");
             continue;
         }
         // Before the process ends, so that who waits for its end finds it.
         state.wanted = Some(wanted);
-        let ended = state
-            .kernel
-            .upgrade()
-            .is_some_and(|kernel| kernel.end_first(ExitStatus::Signal(vmm_abi::SIGKILL)));
+        state.told = state.kernel.upgrade();
+        let told = state.told.as_ref();
+        let ended = told.is_some_and(|k| k.end_first(ExitStatus::Signal(vmm_abi::SIGKILL)));
         if !ended {
             state.wanted = None;
             refuse(control, "the program has ended");
@@ -351,7 +356,7 @@ fn read_order(line: &[u8]) -> Result<Wanted, String> {
     })
 }
 
-/// The next line; `None` at the end.
+/// The next line; `None` when it has not come, or the other end was closed.
 fn next_line(control: &OwnedFd, held: &mut Vec<u8>) -> io::Result<Option<Vec<u8>>> {
     loop {
         if let Some(end) = held.iter().position(|byte| *byte == b'\n') {
@@ -362,8 +367,14 @@ fn next_line(control: &OwnedFd, held: &mut Vec<u8>) -> io::Result<Option<Vec<u8>
             return Err(io::Error::other("the order is too long"));
         }
         let mut part = [0u8; MOST_BYTES];
-        match readv(control, &mut [IoSliceMut::new(&mut part)]) {
-            Ok(0) => return Ok(None),
+        let received = recvmsg(
+            control,
+            &mut [IoSliceMut::new(&mut part)],
+            &mut RecvAncillaryBuffer::default(),
+            RecvFlags::DONTWAIT,
+        );
+        match received.map(|received| received.bytes) {
+            Ok(0) | Err(rustix::io::Errno::AGAIN) => return Ok(None),
             Ok(count) => held.extend_from_slice(part.get(..count).unwrap_or_default()),
             Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
@@ -418,6 +429,7 @@ mod tests {
         let mut held = Vec::new();
         ours.write_all(b"one\ntw").unwrap();
         assert_eq!(next_line(&theirs, &mut held).unwrap().unwrap(), b"one\n");
+        assert!(next_line(&theirs, &mut held).unwrap().is_none());
         ours.write_all(b"o\n").unwrap();
         assert_eq!(next_line(&theirs, &mut held).unwrap().unwrap(), b"two\n");
         ours.write_all(&[b'x'; MOST_BYTES]).unwrap();
