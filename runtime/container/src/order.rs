@@ -1,11 +1,11 @@
 //! What travels between the library and `cloister-init`: one JSON message per packet of a SOCK_SEQPACKET pair, file descriptors beside it.
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, RecvMsg, ReturnFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -93,30 +93,34 @@ pub fn send<T: Serialize>(
     Ok(())
 }
 
+fn packet(
+    socket: BorrowedFd<'_>,
+    bytes: &mut [u8],
+    control: &mut RecvAncillaryBuffer<'_>,
+    flags: RecvFlags,
+) -> io::Result<RecvMsg> {
+    loop {
+        match recvmsg(socket, &mut [IoSliceMut::new(bytes)], control, flags) {
+            Err(rustix::io::Errno::INTR) => {}
+            other => return Ok(other?),
+        }
+    }
+}
+
 /// Receives one message with its descriptors; None when the other side has gone.
 pub fn receive<T: DeserializeOwned>(
     socket: BorrowedFd<'_>,
     wait: bool,
 ) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
-    let mut bytes = vec![0_u8; MAX_PACKET];
+    let mut flags = RecvFlags::CMSG_CLOEXEC;
+    flags.set(RecvFlags::DONTWAIT, !wait);
+    // A look at how long it is (recv(2), MSG_TRUNC): room for the longest would be two hundred times what most need.
+    let look = flags | RecvFlags::PEEK | RecvFlags::TRUNC;
+    let length = packet(socket, &mut [], &mut RecvAncillaryBuffer::default(), look)?.bytes;
+    let mut bytes = vec![0_u8; length.min(MAX_PACKET)];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let flags = if wait {
-        RecvFlags::CMSG_CLOEXEC
-    } else {
-        RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT
-    };
-    let got = loop {
-        match recvmsg(
-            socket.as_fd(),
-            &mut [IoSliceMut::new(&mut bytes)],
-            &mut control,
-            flags,
-        ) {
-            Err(rustix::io::Errno::INTR) => {}
-            other => break other?,
-        }
-    };
+    let got = packet(socket, &mut bytes, &mut control, flags)?;
     let fds: Vec<OwnedFd> = control
         .drain()
         .filter_map(|message| match message {
