@@ -64,8 +64,8 @@ impl Lists {
         Ok(Self(lists))
     }
 
-    /// One program for the list `name`, in the bytes of an array of `struct sock_filter`. What the list `before` matches is answered as that one says, whatever `name`
-    /// says of it; it may ask about no arguments.
+    /// One program for the list `name`, in the bytes of an array of `struct sock_filter`. What the list `before` matches is answered as that one says,
+    /// whatever `name` says of it; it may ask about no arguments.
     ///
     /// # Errors
     /// [`FilterError`].
@@ -90,6 +90,10 @@ impl Lists {
                 }
                 calls.insert(number, outcome);
             }
+        }
+        if head.is_empty() {
+            // Nothing to take the look at the architecture from.
+            return Err(FilterError::Missing(format!("{name} with a call in it")));
         }
         head.extend(search(&spans(calls, action(&list.mismatch_action)?)));
         Ok(head)

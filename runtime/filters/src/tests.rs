@@ -229,6 +229,12 @@ fn what_is_no_list_is_refused() {
         lists.program("a", None),
         Err(FilterError::Seccompiler(_))
     ));
+    // It would let another architecture's calls pass.
+    let lists = Lists::parse(&[&unknown.replace(r#"{"syscall": "no_such_call"}"#, "")]).unwrap();
+    assert!(matches!(
+        lists.program("a", None),
+        Err(FilterError::Missing(_))
+    ));
     // What asks of arguments cannot come before another list: it would have to go on with that one.
     let lists = Lists::parse(&[GUEST]).unwrap();
     assert!(matches!(

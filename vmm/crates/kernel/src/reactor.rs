@@ -83,8 +83,9 @@ pub fn start_reactor(confine: impl FnOnce() -> io::Result<()> + Send + 'static) 
     Ok(())
 }
 
-/// Has `heard` called by the reactor when something has come to be read at a descriptor, or its other end was closed: once for all that is there (EPOLLET). It must stay open, and
-/// `heard` may do no more than the reactor's list of host calls has: it reads without waiting, and drops nothing that is closed with it.
+/// Has `heard` called by the reactor when something has come to be read at a descriptor, or its other end was closed: once for all that is there (EPOLLET).
+/// The descriptor must stay open, and `heard` may do no more than the reactor's list of host calls has: it reads without waiting, and drops nothing that is
+/// closed with it.
 ///
 /// # Errors
 /// What epoll_ctl(2) says.

@@ -133,8 +133,8 @@ pub fn epoll_pwait(task: &mut Task, args: Args) -> SysResult {
     wait(task, args)
 }
 
-/// Has a restored thread that stood in epoll_wait(2) or epoll_pwait(2) wait on, without a deadline or a mask: true when whatever ends that is told by a thread of the
-/// guest's. No event is taken.
+/// Has a restored thread that stood in epoll_wait(2) or epoll_pwait(2) wait on, without a deadline or a mask: true when whatever ends that is told by a thread
+/// of the guest's. No event is taken.
 pub fn waits_on(task: &mut Task, args: Args) -> bool {
     if args.int(3) >= 0 || args.word(4) != 0 {
         return false;
