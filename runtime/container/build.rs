@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let lists = Lists::parse(&texts)?;
     for name in ["runner", "monitor"] {
         let program = lists.program(name, Some("absent"))?;
-        fs::write(out.join(format!("{name}.bpf")), program)?;
+        fs::write(out.join(format!("{name}.rs")), program)?;
     }
     Ok(())
 }

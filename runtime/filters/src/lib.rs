@@ -64,19 +64,21 @@ impl Lists {
         Ok(Self(lists))
     }
 
-    /// One program for the list `name`, in the bytes of an array of `struct sock_filter`. What the list `before` matches is answered as that one says,
-    /// whatever `name` says of it; it may ask about no arguments.
+    /// One program for the list `name`, as the text of a slice of `seccompiler::sock_filter` in Rust, to be included. What the list `before` matches is
+    /// answered as that one says, whatever `name` says of it; it may ask about no arguments.
     ///
     /// # Errors
     /// [`FilterError`].
-    pub fn program(&self, name: &str, before: Option<&str>) -> Result<Vec<u8>, FilterError> {
-        let mut bytes = Vec::new();
-        for instruction in self.instructions(name, before)? {
-            bytes.extend_from_slice(&instruction.code.to_ne_bytes());
-            bytes.extend_from_slice(&[instruction.jt, instruction.jf]);
-            bytes.extend_from_slice(&instruction.k.to_ne_bytes());
-        }
-        Ok(bytes)
+    pub fn program(&self, name: &str, before: Option<&str>) -> Result<String, FilterError> {
+        let texts =
+            self.instructions(name, before)?
+                .into_iter()
+                .map(|sock_filter { code, jt, jf, k }| {
+                    format!(
+                        "seccompiler::sock_filter {{ code: {code}, jt: {jt}, jf: {jf}, k: {k} }},"
+                    )
+                });
+        Ok(format!("&[\n{}\n]", texts.collect::<Vec<_>>().join("\n")))
     }
 
     fn instructions(&self, name: &str, before: Option<&str>) -> Result<BpfProgram, FilterError> {

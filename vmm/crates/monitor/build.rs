@@ -13,10 +13,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     let lists = Lists::parse(&[&fs::read_to_string(SOURCE)?])?;
     for (name, before) in [("guest", Some("absent")), ("reactor", None)] {
-        fs::write(
-            out.join(format!("{name}.bpf")),
-            lists.program(name, before)?,
-        )?;
+        fs::write(out.join(format!("{name}.rs")), lists.program(name, before)?)?;
     }
     Ok(())
 }

@@ -121,23 +121,12 @@ pub enum Filter<'a> {
 
 /// no_new_privs and the program made of seccomp/*.json.
 fn install_filter(filter: Filter<'_>) -> Result<(), Failure> {
-    let own = match filter {
-        Filter::Runner => include_bytes!(concat!(env!("OUT_DIR"), "/runner.bpf")).as_slice(),
-        Filter::Monitor(_) => include_bytes!(concat!(env!("OUT_DIR"), "/monitor.bpf")).as_slice(),
-    };
-    let program: Vec<sock_filter> = own.chunks_exact(8).filter_map(instruction).collect();
-    apply_filter(&program)
-        .map_err(io::Error::other)
-        .wall("seccomp filter")
-}
-
-/// As build.rs wrote it: code, jt, jf, k in the machine's byte order.
-fn instruction(bytes: &[u8]) -> Option<sock_filter> {
-    let [c0, c1, jt, jf, k0, k1, k2, k3] = <[u8; 8]>::try_from(bytes).ok()?;
-    Some(sock_filter {
-        code: u16::from_ne_bytes([c0, c1]),
-        jt,
-        jf,
-        k: u32::from_ne_bytes([k0, k1, k2, k3]),
+    const RUNNER: &[sock_filter] = include!(concat!(env!("OUT_DIR"), "/runner.rs"));
+    const MONITOR: &[sock_filter] = include!(concat!(env!("OUT_DIR"), "/monitor.rs"));
+    apply_filter(match filter {
+        Filter::Runner => RUNNER,
+        Filter::Monitor(_) => MONITOR,
     })
+    .map_err(io::Error::other)
+    .wall("seccomp filter")
 }

@@ -10,7 +10,7 @@ use seccompiler::{apply_filter, sock_filter};
 /// # Errors
 /// What seccomp(2) says.
 pub fn guest() -> io::Result<()> {
-    install(include_bytes!(concat!(env!("OUT_DIR"), "/guest.bpf")))
+    install(include!(concat!(env!("OUT_DIR"), "/guest.rs")))
 }
 
 /// Keeps libc from asking the host for more than memory. A second arena would make it read /sys, for the number of processors, when it is made,
@@ -47,21 +47,9 @@ pub fn give_back_free_stack() {
 /// # Errors
 /// What seccomp(2) says.
 pub fn reactor() -> io::Result<()> {
-    install(include_bytes!(concat!(env!("OUT_DIR"), "/reactor.bpf")))
+    install(include!(concat!(env!("OUT_DIR"), "/reactor.rs")))
 }
 
-fn install(program: &[u8]) -> io::Result<()> {
-    let program: Vec<sock_filter> = program.chunks_exact(8).filter_map(instruction).collect();
-    apply_filter(&program).map_err(io::Error::other)
-}
-
-/// As build.rs wrote it: code, jt, jf, k in the machine's byte order.
-fn instruction(bytes: &[u8]) -> Option<sock_filter> {
-    let [c0, c1, jt, jf, k0, k1, k2, k3] = <[u8; 8]>::try_from(bytes).ok()?;
-    Some(sock_filter {
-        code: u16::from_ne_bytes([c0, c1]),
-        jt,
-        jf,
-        k: u32::from_ne_bytes([k0, k1, k2, k3]),
-    })
+fn install(program: &[sock_filter]) -> io::Result<()> {
+    apply_filter(program).map_err(io::Error::other)
 }

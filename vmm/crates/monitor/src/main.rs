@@ -22,6 +22,10 @@ mod usage;
 
 use std::io::{self, Write};
 
+use vmm_hypervisor::HostFacts;
+
+use crate::command::Command;
+
 #[cfg(not(any(panic = "abort", test, clippy)))]
 compile_error!(
     "a panic ends this program at once: build it with the settings of .cargo/config.toml"
@@ -30,7 +34,7 @@ compile_error!(
 /// A command line that cannot be understood.
 const EXIT_USAGE: u8 = 2;
 /// The monitor, not its guest, could not go on.
-const EXIT_FAILED: u8 = 125;
+pub(crate) const EXIT_FAILED: u8 = 125;
 
 #[cfg(not(test))]
 #[unsafe(no_mangle)]
@@ -38,7 +42,7 @@ extern "C" fn main(_argc: libc::c_int, _argv: *const *const libc::c_char) -> lib
     let code = match settle() {
         Ok(()) => act(),
         Err(error) => {
-            eprintln!("cloister-vm: descriptors 0 to 2: {error}");
+            eprintln!("cloister-vm: it cannot begin: {error}");
             EXIT_FAILED
         }
     };
@@ -85,32 +89,25 @@ fn act() -> u8 {
             return EXIT_USAGE;
         }
     };
-    match command {
-        command::Command::Help => said(Ok::<_, io::Error>(command::HELP.to_owned())),
-        command::Command::Syscalls => said(Ok::<_, io::Error>(vmm_kernel::syscalls::page())),
-        command::Command::SyscallNames => {
-            said(Ok::<_, io::Error>(format!("{}\n", report::syscall_names())))
-        }
-        command::Command::HostCalls => said(
-            host_calls::page()
-                .map_err(|error| format!("the list of host calls is malformed: {error}")),
-        ),
-        command::Command::HostFacts => said(
-            vmm_hypervisor::HostFacts::ask().map(|facts| format!("{}\n", serde_json::json!(facts))),
-        ),
-        command::Command::Run(options) => ended(guest::run(&options)),
-        command::Command::Restore(options) => ended(guest::restore(&options)),
-    }
-}
-
-/// Prints a text, or why there is none.
-fn said(text: Result<String, impl std::fmt::Display>) -> u8 {
-    match text {
-        Ok(text) => {
-            let mut out = io::stdout().lock();
-            let told = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-            u8::from(told.is_err())
-        }
+    let text = match command {
+        Command::Help => Ok(command::HELP.to_owned()),
+        Command::Syscalls => Ok(vmm_kernel::syscalls::page()),
+        Command::SyscallNames => Ok(format!("{}\n", report::syscall_names())),
+        Command::HostCalls => host_calls::page()
+            .map_err(|error| format!("the list of host calls is malformed: {error}")),
+        Command::HostFacts => HostFacts::ask()
+            .map(|facts| format!("{}\n", serde_json::json!(facts)))
+            .map_err(|error| error.to_string()),
+        Command::Run(options) => return ended(guest::run(&options)),
+        Command::Restore(options) => return ended(guest::restore(&options)),
+    };
+    let told = text.and_then(|text| {
+        let mut out = io::stdout().lock();
+        let told = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        told.map_err(|error| format!("the answer cannot be written: {error}"))
+    });
+    match told {
+        Ok(()) => 0,
         Err(error) => {
             eprintln!("cloister-vm: {error}");
             1

@@ -13,9 +13,6 @@ use crate::cpu::{Beginning, Cpu};
 use crate::crew::Crew;
 use crate::report::Totals;
 
-/// As for whatever else keeps the monitor from going on (main.rs).
-const EXIT_NO_THREAD: i32 = 125;
-
 /// The host threads that run guest threads.
 #[derive(Clone)]
 pub struct Threads {
@@ -170,7 +167,7 @@ impl Threads {
                 eprintln!(
                     "cloister-vm: no thread for a thread of the guest that was woken: {error}"
                 );
-                std::process::exit(EXIT_NO_THREAD);
+                std::process::exit(i32::from(crate::EXIT_FAILED));
             }
         });
     }
