@@ -37,7 +37,7 @@ export interface Waiter {
   readonly resolve: (lease: Lease) => void;
   readonly reject: (error: Error) => void;
   readonly sinceMs: number;
-  timer: NodeJS.Timeout | undefined;
+  readonly timer: NodeJS.Timeout;
 }
 
 /** One sandbox to be made for the waiters of a function. */
@@ -66,8 +66,16 @@ const LONGEST_WAIT_MS = 4 * PATIENCE_MS;
 const PAUSE_MS = PATIENCE_MS;
 /** While all processors are busy, a function with this many places and calls that end gets no more. */
 const PLACES_WHEN_BUSY = 2 * availableParallelism();
+/** While all processors are busy, so many calls of a function whose calls want nothing but processors are under way at once. */
+const CALLS_WHEN_BUSY = availableParallelism();
+/** Calls that use a processor for this share of the time they take when nothing holds them up want hardly anything else. */
+const PROCESSOR_SHARE = 0.5;
 /** Without a call's end for this long, a function's calls wait for something else than processors, ms. */
 const STUCK_MS = 500;
+
+/** What falls with `ms` at once, and rises towards it, or towards four times what it was, by one part of `parts`. */
+const fallen = (known: number | undefined, ms: number, parts: number): number =>
+  known === undefined || ms < known ? ms : known + (Math.min(ms, 4 * known) - known) / parts;
 
 /** Everything the pool knows of one version on one path. */
 export class FunctionPool {
@@ -91,6 +99,10 @@ export class FunctionPool {
    * processors every call lasts longer, and that is no reason for more sandboxes. Unknown before the first.
    */
   #serviceMs: number | undefined;
+  /** The same, which rises more slowly still: many sandboxes that take turns would make it look as if calls waited for something else. */
+  #leastMs: number | undefined;
+  /** Processor time of a call, that of the last 16, as good as, ms. Unknown before the first. */
+  #cpuMs: number | undefined;
   /** Invocations that hold a place. */
   #held = 0;
   /** When a call last ended, or the first of those under way began. */
@@ -114,18 +126,55 @@ export class FunctionPool {
     );
   }
 
+  /** Somebody waits for a sandbox, behind those who do already; `late` is called when none came within `waitMs`. */
+  wait(waitMs: number, late: () => void): { waiter: Waiter; promise: Promise<Lease> } {
+    const { promise, resolve, reject } = Promise.withResolvers<Lease>();
+    const timer = setTimeout(late, Math.max(0, waitMs));
+    const waiter: Waiter = { resolve, reject, sinceMs: performance.now(), timer };
+    this.waiters.add(waiter);
+    return { waiter, promise };
+  }
+
+  /** Waits no more, because there is a sandbox or none is wanted; false when that was so already. */
+  leave(waiter: Waiter): boolean {
+    clearTimeout(waiter.timer);
+    return this.waiters.delete(waiter);
+  }
+
   /** An invocation takes a place. */
   leased(nowMs: number): void {
     if (this.#held++ === 0) this.#progressMs = nowMs;
   }
 
-  /** An invocation has left its sandbox after `heldMs`. */
-  served(heldMs: number, nowMs: number): void {
+  /** An invocation has left its sandbox after `heldMs`; `cpuMs`: what that sandbox has run for it. */
+  served(heldMs: number, nowMs: number, cpuMs: number | undefined): void {
+    if (cpuMs !== undefined)
+      this.#cpuMs = this.#cpuMs === undefined ? cpuMs : this.#cpuMs + (cpuMs - this.#cpuMs) / 16;
     this.#held--;
     this.#progressMs = nowMs;
-    const known = this.#serviceMs;
-    if (known === undefined || heldMs < known) this.#serviceMs = heldMs;
-    else this.#serviceMs = known + (Math.min(heldMs, 4 * known) - known) / 64;
+    this.#serviceMs = fallen(this.#serviceMs, heldMs, 64);
+    this.#leastMs = fallen(this.#leastMs, heldMs, 1024);
+  }
+
+  /**
+   * Whether one more call would only take turns with those under way, though a sandbox may be free: calls of it end one after the other and
+   * want nothing but processors, of which all are `busy` and each has one of them. Sandboxes that take turns cost the processor more than one
+   * that serves the same calls one by one.
+   */
+  enough(nowMs: number, busy: () => boolean): boolean {
+    return (
+      this.#held >= CALLS_WHEN_BUSY &&
+      this.width === 1 &&
+      this.spec.config.reuse !== "fresh" &&
+      this.#computes &&
+      nowMs - this.#progressMs < PAUSE_MS &&
+      busy()
+    );
+  }
+
+  /** Whether its calls want hardly anything but a processor. */
+  get #computes(): boolean {
+    return (this.#cpuMs ?? 0) >= PROCESSOR_SHARE * (this.#leastMs ?? Number.POSITIVE_INFINITY);
   }
 
   /** Invocations that what runs can serve at once. */
@@ -143,6 +192,7 @@ export class FunctionPool {
     const waiting = this.waiters.size;
     if (waiting === 0) return 0;
     if (this.spec.config.reuse === "fresh") return Math.max(0, waiting - this.#resetting(nowMs));
+    if (this.enough(nowMs, busy)) return 0;
     const places = this.places;
     const serviceMs = this.#serviceMs;
     const pauseMs = nowMs - this.#progressMs;

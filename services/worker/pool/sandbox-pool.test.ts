@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
+import { availableParallelism } from "node:os";
 import { after, afterEach, test } from "node:test";
 import type { VersionSpec } from "#contracts/function";
 import { CloisterError } from "#errors/catalogue";
-import type { SandboxLauncher, SandboxShape } from "../sandbox/index.ts";
+import { type SandboxLauncher, type SandboxShape, wholeAnswer } from "../sandbox/index.ts";
 import { FunctionFolders, pythonLauncher } from "../testkit/python-sandboxes.ts";
 import type { Lease } from "./function-pool.ts";
 import { parsePrepared } from "./prepared-cells.ts";
@@ -127,6 +128,47 @@ test("a burst after a pause is left to the warm sandbox when its calls are short
     assert.equal(lease.sandbox.id, first.sandbox.id);
     lease.release(true);
   }
+});
+
+test("calls that compute wait for one another while processors are busy, and for a sandbox that is free only as long as calls end", async () => {
+  let busy = false;
+  const pool = open({ memoryMb: 8192, processors: { saturated: () => busy } });
+  const spec = folders.version(
+    "computes",
+    `import time
+def handler(event, context):
+  end = time.process_time() + 0.01
+  while time.process_time() < end: pass
+  return 1
+`,
+  );
+  const processors = availableParallelism();
+  const call = async (lease: Lease): Promise<void> => {
+    await wholeAnswer(lease.sandbox, { kind: "event" });
+    lease.sandbox.cpuDeltaMs();
+    lease.release(true);
+  };
+  const leases = Array.from({ length: processors + 1 }, () => acquire(pool, spec));
+  await Promise.all(leases.map(async (lease) => call(await lease)));
+  for (let n = 0; n < 20; n++) await call(await acquire(pool, spec));
+
+  busy = true;
+  const held = Array.from({ length: processors }, () => pool.acquire(spec, "container", 10_000));
+  const running = held.map((got) => {
+    assert.ok(!isPending(got));
+    return got;
+  });
+  // A call has just ended, and the place of the next is taken at once.
+  running.pop()?.release(true);
+  const next = pool.acquire(spec, "container", 10_000);
+  assert.ok(!isPending(next));
+  const late = pool.acquire(spec, "container", 10_000);
+  assert.ok(isPending(late), "though a sandbox is free");
+  assert.equal(pool.stats().waiting, 1);
+  const lease = await late.promise;
+  for (const { sandbox } of [...running, next]) assert.notEqual(sandbox.id, lease.sandbox.id);
+  assert.equal(pool.stats().starting, 0);
+  for (const one of [...running, next, lease]) one.release(true);
 });
 
 test("concurrency puts that many invocations in one sandbox", async () => {

@@ -148,16 +148,22 @@ export class SandboxPool {
   acquire(spec: VersionSpec, path: Path, waitMs: number): Lease | PendingLease {
     if (this.#closed) throw new CloisterError("draining");
     const owner = this.#functions.of(spec, path);
+    // Who waits already comes first.
+    const lease = owner.waiters.size === 0 ? this.#leaseOpen(owner) : undefined;
+    if (!lease) return this.#wait(owner, waitMs);
+    if (lease.start !== "warm") this.#clones.took(owner);
+    return lease;
+  }
+
+  /** A sandbox that is open, if a call may have one now. */
+  #leaseOpen(owner: FunctionPool): Lease | undefined {
+    const nowMs = performance.now();
     for (;;) {
       const entry = owner.open[owner.open.length - 1];
-      if (!entry) break;
-      if (entry.sandbox.alive) {
-        if (entry.firstStart !== undefined) this.#clones.took(owner);
-        return this.#lease(entry);
-      }
+      if (!entry || owner.enough(nowMs, () => this.#processors.saturated(nowMs))) return undefined;
+      if (entry.sandbox.alive) return this.#lease(entry);
       this.#retire(entry);
     }
-    return this.#wait(owner, waitMs);
   }
 
   /** Counts what is kept as long as no sandbox needs its memory. */
@@ -250,36 +256,25 @@ export class SandboxPool {
         `The function needs ${memoryMb} MiB and this node has ${this.#budget.totalMb} MiB for all sandboxes`,
       );
     }
-    const { promise, resolve, reject } = Promise.withResolvers<Lease>();
-    const waiter: Waiter = { resolve, reject, sinceMs: performance.now(), timer: undefined };
-    waiter.timer = setTimeout(
-      () => {
-        const detail = `No sandbox became free within ${Math.round(waitMs)} ms`;
-        this.#rejectWaiter(owner, waiter, new CloisterError("capacity_exhausted", detail));
-        this.#balance(owner);
-      },
-      Math.max(0, waitMs),
-    );
-    owner.waiters.add(waiter);
+    const { waiter, promise } = owner.wait(waitMs, () => {
+      const detail = `No sandbox became free within ${Math.round(waitMs)} ms`;
+      this.#rejectWaiter(owner, waiter, new CloisterError("capacity_exhausted", detail));
+      this.#balance(owner);
+    });
     if (owner.spec.config.reuse === "fresh") this.#clones.missed(owner);
     this.#balance(owner);
     return {
       promise,
       cancel: () => {
-        if (!owner.waiters.delete(waiter)) {
-          // Handed over in the same turn: give it back.
-          promise.then((lease) => lease.release(true)).catch(() => {});
-          return;
-        }
-        clearTimeout(waiter.timer);
-        this.#balance(owner);
+        if (owner.leave(waiter)) this.#balance(owner);
+        // Handed over in the same turn: give it back.
+        else promise.then((lease) => lease.release(true)).catch(() => {});
       },
     };
   }
 
   #rejectWaiter(owner: FunctionPool, waiter: Waiter, error: Error): void {
-    owner.waiters.delete(waiter);
-    clearTimeout(waiter.timer);
+    owner.leave(waiter);
     waiter.reject(error);
   }
 
@@ -308,7 +303,7 @@ export class SandboxPool {
         if (released) return;
         released = true;
         const nowMs = performance.now();
-        owner.served(nowMs - beganMs, nowMs);
+        owner.served(nowMs - beganMs, nowMs, entry.sandbox.callCpuMs);
         this.#release(entry, keep);
         if (start !== "warm") this.#clones.soon();
       },
@@ -369,17 +364,20 @@ export class SandboxPool {
     this.#options.onProblem?.(error instanceof Error ? error : new Error(String(error)));
   }
 
-  /** Gives an entry with room to those who wait, else lists it as open. */
+  /** Lists an entry with room as open, and gives what is open to those who wait. */
   #offer(entry: Entry): void {
-    const { owner } = entry;
-    for (const waiter of owner.waiters) {
-      if (entry.active >= owner.width) break;
-      owner.waiters.delete(waiter);
-      clearTimeout(waiter.timer);
-      waiter.resolve(this.#lease(entry));
-    }
-    if (entry.active < owner.width) owner.list(entry);
+    entry.owner.list(entry);
     if (entry.active === 0) this.#resting.add(entry);
+    this.#handOut(entry.owner);
+  }
+
+  #handOut(owner: FunctionPool): void {
+    for (const waiter of owner.waiters) {
+      const lease = this.#leaseOpen(owner);
+      if (!lease) return;
+      owner.leave(waiter);
+      waiter.resolve(lease);
+    }
   }
 
   #retire(entry: Entry): void {
@@ -401,6 +399,7 @@ export class SandboxPool {
 
   /** Makes the number of starts fit the number of those whom no warm sandbox will serve soon. */
   #balance(owner: FunctionPool): void {
+    this.#handOut(owner);
     const nowMs = performance.now();
     const wanted = owner.wanted(nowMs, () => this.#processors.saturated(nowMs));
     const needed = Math.ceil(wanted / owner.width);

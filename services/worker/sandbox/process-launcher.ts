@@ -7,6 +7,7 @@ import { FrameSocket } from "./frame-socket.ts";
 import { type BundleRef, initOf, type SandboxLauncher, type SandboxShape } from "./launcher.ts";
 import { type AssignedSandbox, type BootedSandbox, CreatedSandbox } from "./sandbox.ts";
 import { SandboxCore, type SandboxHolder } from "./sandbox-core.ts";
+import type { StatFiles } from "./sandbox-meter.ts";
 
 interface Held {
   child: ChildProcess;
@@ -20,12 +21,17 @@ interface Held {
  */
 export class ProcessLauncher implements SandboxLauncher, SandboxHolder {
   readonly #argvOf: (shape: SandboxShape) => string[];
+  readonly #statOf: (pid: number) => StatFiles;
   readonly #held = new Map<string, Held>();
   #next = 1;
 
-  /** `argvOf` gives the program and arguments that run a shape's runner. */
-  constructor(argvOf: (shape: SandboxShape) => string[]) {
+  /** `argvOf` gives the program and arguments that run a shape's runner, `statOf` where the kernel tells what a process has used. */
+  constructor(
+    argvOf: (shape: SandboxShape) => string[],
+    statOf: (pid: number) => StatFiles = () => ({}),
+  ) {
     this.#argvOf = argvOf;
+    this.#statOf = statOf;
   }
 
   async prepare(shape: SandboxShape, _label: string): Promise<BootedSandbox> {
@@ -74,7 +80,7 @@ export class ProcessLauncher implements SandboxLauncher, SandboxHolder {
       frame() {},
       closed() {},
     });
-    core = new SandboxCore(id, frames, this, {});
+    core = new SandboxCore(id, frames, this, child.pid ? this.#statOf(child.pid) : {});
     held.core = core;
     for (const fd of [1, 2] as const)
       child.stdio[fd]?.on("data", (text: Buffer) => core.output(fd, text.toString("utf8"), "raw"));

@@ -199,6 +199,7 @@ export class AssignedSandbox extends Stage {
 /** Serves invocations. Only this stage can be invoked. */
 export class ServingSandbox extends Stage {
   #lastCpuMs: number | undefined;
+  #cpuDeltaMs: number | undefined;
 
   constructor(core: SandboxCore) {
     super(core);
@@ -270,7 +271,14 @@ export class ServingSandbox extends Stage {
     const now = this.core.meter.cpuMs();
     const last = this.#lastCpuMs;
     this.#lastCpuMs = now ?? last;
-    return now === undefined || last === undefined ? undefined : Math.max(0, now - last);
+    this.#cpuDeltaMs =
+      now === undefined || last === undefined ? undefined : Math.max(0, now - last);
+    return this.#cpuDeltaMs;
+  }
+
+  /** What `cpuDeltaMs` gave last, for the call that ended last, ms. */
+  get callCpuMs(): number | undefined {
+    return this.#cpuDeltaMs;
   }
 
   /** The share of its calls' time that it waits for a processor; an invocation ends, with what `cpuDeltaMs` gave for it. */

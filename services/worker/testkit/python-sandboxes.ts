@@ -9,7 +9,11 @@ import { ProcessLauncher } from "../sandbox/index.ts";
 const RUNNER = join(import.meta.dirname, "../../../runtime/runners/python/runner.py");
 
 export const pythonLauncher = (): ProcessLauncher =>
-  new ProcessLauncher(() => ["/usr/bin/python3", "-I", "-S", "-B", "-X", "utf8", RUNNER]);
+  new ProcessLauncher(
+    () => ["/usr/bin/python3", "-I", "-S", "-B", "-X", "utf8", RUNNER],
+    // Of its first thread, which runs the function: what it has run comes first there.
+    (pid) => ({ cpu: { path: `/proc/${pid}/schedstat`, format: "ns" } }),
+  );
 
 /** Folders of functions, by a made-up digest. */
 export class FunctionFolders {
