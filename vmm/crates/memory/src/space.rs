@@ -22,6 +22,9 @@ use crate::{Charge, Kind, Mapper, Vma, VmaSet, Window, page_down, page_up};
 
 /// Lowest address that may be mapped (vm.mmap_min_addr of Linux), so that null pointers fault.
 const LOWEST: u64 = 0x1_0000;
+/// What a hint has to lie beside, and below which it is followed anyway (`Place::Near`).
+const PIECE: u64 = 64 << 20;
+const LOW_END: u64 = 1 << 32;
 /// Most mappings of one guest (vm.max_map_count of Linux is 65,530 for the whole monitor).
 const MAX_MAPPINGS: usize = 60_000;
 
@@ -40,6 +43,9 @@ pub type Meter = Box<dyn Fn() -> Option<u64> + Send + Sync>;
 pub enum Place {
     /// Where there is room; at the hint when that is free (0: no hint).
     Anywhere(u64),
+    /// The same, but a hint is only followed where something lies in the same 64 MiB already, or below 4 GiB: a machine has memory slots
+    /// and page tables by such pieces, and programs draw hints by lot to be hard to guess, or look for low ones.
+    Near(u64),
     /// Where there is room below 2 GiB (MAP_32BIT).
     Low,
     /// There, replacing what is mapped.
@@ -409,13 +415,20 @@ impl AddressSpace {
                 let low = layout.vmas.find_free(len, LOWEST, 1 << 31, PAGE_SIZE);
                 low.ok_or(Errno::ENOMEM)
             }
+            Place::Near(hint) => {
+                let known = |start: u64, end: u64| {
+                    let (start, end) = (start & !(PIECE - 1), end.next_multiple_of(PIECE));
+                    end <= LOW_END || !layout.vmas.overlapping(start, end).is_empty()
+                };
+                let taken = self
+                    .free_at(layout, hint, len)
+                    .filter(|&(at, end)| known(at, end));
+                let hint = taken.map_or(0, |(at, _)| at);
+                self.place(layout, Place::Anywhere(hint), len)
+            }
             Place::Anywhere(hint) => {
-                let hint = page_down(hint);
-                if let Some(end) = self.range(hint, len)
-                    && hint >= LOWEST
-                    && layout.vmas.overlapping(hint, end).is_empty()
-                {
-                    return Ok(hint);
+                if let Some((at, _)) = self.free_at(layout, hint, len) {
+                    return Ok(at);
                 }
                 const HUGE: u64 = 2 << 20;
                 let align = if len >= HUGE { HUGE } else { PAGE_SIZE };
@@ -426,6 +439,13 @@ impl AddressSpace {
                     .ok_or(Errno::ENOMEM)
             }
         }
+    }
+
+    /// Where a mapping is and ends that is placed at a hint; `None` if that is taken or cannot be.
+    fn free_at(&self, layout: &Layout, hint: u64, len: u64) -> Option<(u64, u64)> {
+        let at = page_down(hint);
+        let end = self.range(at, len)?;
+        (at >= LOWEST && layout.vmas.overlapping(at, end).is_empty()).then_some((at, end))
     }
 
     /// The end of a page-aligned range in the window, its length rounded up.

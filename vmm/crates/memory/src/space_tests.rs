@@ -90,6 +90,31 @@ fn with_a_meter_what_is_touched_counts_and_shared_memory_as_a_whole() {
 }
 
 #[test]
+fn a_hint_is_followed_beside_what_is_there_and_far_down() {
+    let limits = Limits { bytes: 1 << 30 };
+    let window = Window::reserve(1 << 37).unwrap();
+    let space = AddressSpace::new(window, Arc::new(NoMapper), limits);
+    let map = |hint| {
+        space
+            .map(&anonymous(Place::Near(hint), 4096, Prot::RW))
+            .unwrap()
+    };
+    let top = map(0);
+    assert_eq!(map(1 << 31), 1 << 31);
+    let piece = 1 << 36;
+    assert_eq!(map(piece + 8192), top - 4096, "nothing is there");
+    let first = anonymous(Place::Fixed(piece), 4096, Prot::RW);
+    assert_eq!(space.map(&first), Ok(piece));
+    assert_eq!(map(piece + 8192), piece + 8192);
+    assert_eq!(map(piece + PIECE - 4096), piece + PIECE - 4096);
+    assert_eq!(map(piece + PIECE), top - 8192, "another piece");
+    assert_eq!(map(piece), top - 12288, "taken");
+    for wild in [u64::MAX, 1 << 63, 1, 4096] {
+        assert!(map(wild) > piece);
+    }
+}
+
+#[test]
 fn wild_ranges_are_errors() {
     let space = space(1 << 20);
     assert_eq!(space.unmap(1, 4096), Err(Errno::EINVAL));

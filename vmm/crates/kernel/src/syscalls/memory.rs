@@ -56,7 +56,7 @@ fn map(task: &mut Task, args: Args) -> Result<u64, Errno> {
     } else if flags & MAP_32BIT != 0 {
         Place::Low
     } else {
-        Place::Anywhere(address)
+        Place::Near(address)
     };
     let memory = &task.kernel.memory;
     let request = MapRequest {
