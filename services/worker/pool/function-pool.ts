@@ -158,8 +158,7 @@ export class FunctionPool {
 
   /**
    * Whether one more call would only take turns with those under way, though a sandbox may be free: calls of it end one after the other and
-   * want nothing but processors, of which all are `busy` and each has one of them. Sandboxes that take turns cost the processor more than one
-   * that serves the same calls one by one.
+   * want nothing but processors, of which all are `busy` and each has one of them (docs/adr/0005-one-processor-for-a-call.md).
    */
   enough(nowMs: number, busy: () => boolean): boolean {
     return (
