@@ -392,6 +392,7 @@ export class WorkerService {
     );
     await this.#consumer.start((job) => this.#serve(job), {
       concurrency: settings.concurrency,
+      sated: () => pool.sated,
       lost: (calls) => this.#lost(calls),
     });
     if (!this.#launcher.hello) this.#consumer.pause();

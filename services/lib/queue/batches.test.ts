@@ -57,7 +57,7 @@ const names = (prefix: string, count: number): string[] =>
   Array.from({ length: count }, (_, n) => `inv_${prefix}${n}`);
 
 /** A consumer whose calls begin when they are told, and end when the test says so. */
-async function consumerOf(node: string, concurrency: number) {
+async function consumerOf(node: string, concurrency: number, sated = () => false) {
   const begun: string[] = [];
   const lost: string[] = [];
   const ends = new Map<string, () => void>();
@@ -73,6 +73,7 @@ async function consumerOf(node: string, concurrency: number) {
     },
     {
       concurrency,
+      sated,
       lost: (calls) => {
         lost.push(...calls.map(({ id }) => id));
         changed();
@@ -204,6 +205,39 @@ function workerProcess(node: string, fast: readonly string[]) {
     stdio: ["ignore", "pipe", "inherit"],
   });
 }
+
+test("a worker to which more calls are of no use leaves them to gather, and looks again when one ends, or after a while", async () => {
+  let sated = false;
+  const { consumer, begun, until, end } = await consumerOf("node_s", 100, () => sated);
+  await putTogether("node_s", ["inv_s0", "inv_s1"]);
+  await until(() => begun.length === 2);
+  // It has asked for the next one already, which it takes in any case.
+  await clientsWait(producer.redis, 1);
+  sated = true;
+  await putTogether("node_s", ["inv_s2"]);
+  await until(() => begun.length === 3);
+  await clientsWait(producer.redis, 0);
+  const [left] = await putTogether("node_s", ["inv_s3"]);
+  end("inv_s0");
+  // Longer than it takes to look again.
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  assert.equal(await left?.state(), "waiting");
+  assert.equal(begun.length, 3);
+  // No call ends meanwhile.
+  sated = false;
+  await until(() => begun.includes("inv_s3"));
+
+  await clientsWait(producer.redis, 1);
+  sated = true;
+  await putTogether("node_s", ["inv_s4"]);
+  await until(() => begun.includes("inv_s4"));
+  await clientsWait(producer.redis, 0);
+  await putTogether("node_s", ["inv_s5"]);
+  const closing = consumer.close(30_000);
+  for (const id of begun) end(id);
+  await closing;
+  assert.equal(begun.includes("inv_s5"), false, "one that closes takes no more");
+});
 
 test("a job whose worker was killed is not run again: all its calls are told of as lost", {
   timeout: 60_000,

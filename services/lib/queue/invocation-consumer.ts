@@ -15,10 +15,14 @@ const LOCK_MS = 30_000;
 const RETRY_MS = 500;
 /** Nobody waits for a job to leave Redis once its calls are answered: those that are done within this leave in one write, ms. */
 const LEAVING_MS = 25;
+/** A worker that is sated may no longer be so without a call's end: it looks again after this, ms. */
+const SATED_MS = 25;
 
 export interface ConsumerOptions {
   /** Invocations served at once; a last job is taken whole, so there may be so many more as a job is at most. */
   concurrency: number;
+  /** Whether more calls would only wait here for those that are here: none are taken then until one has ended, or some time later. */
+  sated?: () => boolean;
   /** Hears of invocations that were taken and whose lock was not renewed; they have been taken out of the queue and are never run again. */
   lost?: (calls: Invocations) => void;
 }
@@ -38,6 +42,7 @@ export class InvocationConsumer {
   readonly #onError: (error: Error) => void;
   #worker: BatchWorker | undefined;
   #concurrency = 0;
+  #sated: () => boolean = () => false;
   /** Invocations under way. */
   #calls = 0;
   /** Jobs under way, by id. Their locks have the worker's own id for a token: only it has any here. */
@@ -87,6 +92,7 @@ export class InvocationConsumer {
     worker.on("failed", (job) => job && options.lost?.(job.data));
     this.#worker = worker;
     this.#concurrency = options.concurrency;
+    if (options.sated) this.#sated = options.sated;
     await worker.waitUntilReady();
     await worker.startStalledCheckTimer();
     this.#locks = setInterval(() => this.#renewLocks(worker), LOCK_MS / 3);
@@ -146,12 +152,12 @@ export class InvocationConsumer {
       if (this.#closing) {
         if (!backend.asked) return;
         backend.endWait().catch(() => {});
-      } else if ((this.#paused || places <= 0) && !backend.asked) {
-        await new Promise<void>((resolve) => {
-          this.#changed = resolve;
-        });
-        this.#changed = undefined;
-        continue;
+      } else if (!backend.asked) {
+        const full = this.#paused || places <= 0;
+        if (full || this.#sated()) {
+          await this.#change(full ? undefined : SATED_MS);
+          continue;
+        }
       }
       // Only where the first leaves a place for the second, whatever is in it.
       backend.ahead = jobCame && places > BATCH.items ? 2 : 1;
@@ -173,6 +179,16 @@ export class InvocationConsumer {
           setImmediate(resolve);
         });
     }
+  }
+
+  /** Resolves when jobs may have to be fetched that were not before, after `boundMs` at the latest. */
+  async #change(boundMs: number | undefined): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const timer = boundMs === undefined ? undefined : setTimeout(resolve, boundMs);
+    this.#changed = resolve;
+    await promise;
+    this.#changed = undefined;
+    clearTimeout(timer);
   }
 
   #take(worker: BatchWorker, job: BatchJob): void {

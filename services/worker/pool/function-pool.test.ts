@@ -73,14 +73,21 @@ test("a sandbox that serves several calls, or only one, is not held back", () =>
   assert.equal(known(10, 8, PROCESSORS, { reuse: "fresh" }).enough(1001, busy), false);
 });
 
-test("who is held back asks for no sandbox more", () => {
+test("who is held back asks for no sandbox more, and when they are many for no call more", () => {
   const pool = known(10, 8, PROCESSORS);
-  const waiting = Array.from({ length: 50 }, () => pool.wait(60_000, () => {}));
+  const waiting = Array.from({ length: 8 * PROCESSORS + 1 }, () => pool.wait(60_000, () => {}));
   assert.equal(pool.wanted(1001, busy), 0);
+  assert.deepEqual(
+    [pool.sated(1001, busy), pool.sated(1001, () => false), pool.sated(1060, busy)],
+    [true, false, false],
+  );
   assert.ok(pool.wanted(1060, () => false) > 0, "but when none has ended for a while");
+  const first = waiting.shift();
+  assert.ok(first && pool.leave(first.waiter));
+  assert.equal(pool.sated(1001, busy), false, "eight for each processor");
   assert.deepEqual(
     waiting.map(({ waiter }) => pool.leave(waiter)),
     waiting.map(() => true),
   );
-  for (const { waiter } of waiting) assert.equal(pool.leave(waiter), false);
+  for (const { waiter } of [first, ...waiting]) assert.equal(pool.leave(waiter), false);
 });

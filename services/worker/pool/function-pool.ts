@@ -68,6 +68,8 @@ const PAUSE_MS = PATIENCE_MS;
 const PLACES_WHEN_BUSY = 2 * availableParallelism();
 /** While all processors are busy, so many calls of a function whose calls want nothing but processors are under way at once. */
 const CALLS_WHEN_BUSY = availableParallelism();
+/** With so many calls more for each processor, one that comes later can as well wait elsewhere. */
+const WAITING_WHEN_BUSY = 8;
 /** Calls that use a processor for this share of the time they take when nothing holds them up want hardly anything else. */
 const PROCESSOR_SHARE = 0.5;
 /** Without a call's end for this long, a function's calls wait for something else than processors, ms. */
@@ -169,6 +171,11 @@ export class FunctionPool {
       nowMs - this.#progressMs < PAUSE_MS &&
       busy()
     );
+  }
+
+  /** Whether so many wait for one of those under way to end that others would only wait behind them. */
+  sated(nowMs: number, busy: () => boolean): boolean {
+    return this.waiters.size > WAITING_WHEN_BUSY * CALLS_WHEN_BUSY && this.enough(nowMs, busy);
   }
 
   /** Whether its calls want hardly anything but a processor. */

@@ -20,6 +20,11 @@ export class FunctionPools {
     return this.#byKey.values();
   }
 
+  some(holds: (owner: FunctionPool) => boolean): boolean {
+    for (const owner of this.#byKey.values()) if (holds(owner)) return true;
+    return false;
+  }
+
   /** Versions of which a sandbox lives, at most `max`: those that began last. */
   alive(max: number): string[] {
     const found = new Set<string>();

@@ -58,14 +58,15 @@ export class SandboxPool {
   readonly #resting: RestingEntries;
   readonly #maxBooting: number;
   readonly #endings = new Endings();
-  readonly #processors: { saturated(nowMs: number): boolean };
+  readonly #saturated: () => boolean;
   #booting = 0;
   #busy = 0;
   #closed = false;
 
   constructor(options: SandboxPoolOptions) {
     this.#options = options;
-    this.#processors = options.processors ?? new ProcessorLoad();
+    const load = options.processors ?? new ProcessorLoad();
+    this.#saturated = () => load.saturated(performance.now());
     this.#budget = new MemoryBudget(options.memoryMb);
     this.#cells = new PreparedCells(options.prepared, options.demandCells);
     this.starts = new ExpectedStarts(
@@ -93,7 +94,7 @@ export class SandboxPool {
       perFunction: options.clonesPerFunction ?? 0,
       ageMs: options.cloneAgeMs ?? CLONE_AGE_MS,
       mayMake: () => !this.#closed && this.#booting === 0 && this.#room.size === 0,
-      busy: (nowMs) => this.#processors.saturated(nowMs),
+      busy: this.#saturated,
       booting: (change) => {
         this.#booting += change;
       },
@@ -130,6 +131,11 @@ export class SandboxPool {
     };
   }
 
+  /** Whether calls that come would only wait behind many others for a processor. */
+  get sated(): boolean {
+    return this.#functions.some((owner) => owner.sated(performance.now(), this.#saturated));
+  }
+
   /** Versions of which a sandbox lives, at most `max`: those that began last. */
   versions(max: number): string[] {
     return this.#functions.alive(max);
@@ -157,10 +163,9 @@ export class SandboxPool {
 
   /** A sandbox that is open, if a call may have one now. */
   #leaseOpen(owner: FunctionPool): Lease | undefined {
-    const nowMs = performance.now();
     for (;;) {
       const entry = owner.open[owner.open.length - 1];
-      if (!entry || owner.enough(nowMs, () => this.#processors.saturated(nowMs))) return undefined;
+      if (!entry || owner.enough(performance.now(), this.#saturated)) return undefined;
       if (entry.sandbox.alive) return this.#lease(entry);
       this.#retire(entry);
     }
@@ -401,7 +406,7 @@ export class SandboxPool {
   #balance(owner: FunctionPool): void {
     this.#handOut(owner);
     const nowMs = performance.now();
-    const wanted = owner.wanted(nowMs, () => this.#processors.saturated(nowMs));
+    const wanted = owner.wanted(nowMs, this.#saturated);
     const needed = Math.ceil(wanted / owner.width);
     if (owner.waiters.size > 0) this.#recheckLater(owner);
     let starts = owner.running + owner.queued.size;
