@@ -155,7 +155,7 @@ export class InvocationConsumer {
       } else if (!backend.asked) {
         const full = this.#paused || places <= 0;
         if (full || this.#sated()) {
-          await this.#change(full ? undefined : SATED_MS);
+          await this.#untilChange(full ? undefined : SATED_MS);
           continue;
         }
       }
@@ -182,7 +182,7 @@ export class InvocationConsumer {
   }
 
   /** Resolves when jobs may have to be fetched that were not before, after `boundMs` at the latest. */
-  async #change(boundMs: number | undefined): Promise<void> {
+  async #untilChange(boundMs: number | undefined): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>();
     const timer = boundMs === undefined ? undefined : setTimeout(resolve, boundMs);
     this.#changed = resolve;

@@ -66,6 +66,9 @@ test("none is held back for calls that do not end", () => {
   const pool = known(10, 8, PROCESSORS);
   assert.equal(pool.enough(1040, busy), true);
   assert.equal(pool.enough(1060, busy), false);
+  const quick = known(0.5, 0.5, PROCESSORS);
+  assert.equal(quick.enough(1009, busy), true);
+  assert.equal(quick.enough(1011, busy), false, "those are long for this function");
 });
 
 test("a sandbox that serves several calls, or only one, is not held back", () => {

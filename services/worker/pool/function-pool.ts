@@ -64,6 +64,8 @@ export const PATIENCE_MS = 50;
 const LONGEST_WAIT_MS = 4 * PATIENCE_MS;
 /** Between two ends of calls the worker itself may have had to wait for a processor; a longer pause is the function's, ms. */
 const PAUSE_MS = PATIENCE_MS;
+/** Processes that take turns stand still for shorter ones anyway, ms. */
+const SHORTEST_PAUSE_MS = 10;
 /** While all processors are busy, a function with this many places and calls that end gets no more. */
 const PLACES_WHEN_BUSY = 2 * availableParallelism();
 /** While all processors are busy, so many calls of a function whose calls want nothing but processors are under way at once. */
@@ -168,7 +170,7 @@ export class FunctionPool {
       this.width === 1 &&
       this.spec.config.reuse !== "fresh" &&
       this.#computes &&
-      nowMs - this.#progressMs < PAUSE_MS &&
+      nowMs - this.#progressMs < this.#overdueMs &&
       busy()
     );
   }
@@ -176,6 +178,11 @@ export class FunctionPool {
   /** Whether so many wait for one of those under way to end that others would only wait behind them. */
   sated(nowMs: number, busy: () => boolean): boolean {
     return this.waiters.size > WAITING_WHEN_BUSY * CALLS_WHEN_BUSY && this.enough(nowMs, busy);
+  }
+
+  /** Without a call's end for this long, those under way are longer ones than most, and nobody waits for them, ms. */
+  get #overdueMs(): number {
+    return Math.min(PAUSE_MS, Math.max(SHORTEST_PAUSE_MS, 16 * (this.#leastMs ?? 0)));
   }
 
   /** Whether its calls want hardly anything but a processor. */
