@@ -136,7 +136,8 @@ def handler(event, context):
     if say == 'tables':
         # A page in each of many gigabytes, each with page tables and slots of its own.
         for n in range(1, 200):
-            at = libc.mmap((n << 31) + (n << 21), 4096, 3, 0x22, -1, 0)
+            # MAP_FIXED_NOREPLACE: a hint far from everything else is not followed.
+            at = libc.mmap((n << 31) + (n << 21), 4096, 3, 0x10_0022, -1, 0)
             ctypes.memset(at, 1, 4096)
     if say == 'wait': time.sleep(0.05)
     # The words that guest code of the machine's may write, and those of what was read by it.
