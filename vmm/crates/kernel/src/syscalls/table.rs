@@ -82,7 +82,7 @@ pub static ROWS: &[Row] = &[
     row(6, "lstat", &[Path, Address], Plain(paths::lstat), Full, "", LOOKS),
     row(7, "poll", &[Address, Length, Int], Plain(waiting::poll), Full, "", &["ppoll", "epoll_ctl"]),
     row(8, "lseek", &[Fd, Word, Int], Plain(files::lseek), Full, "", &["lseek"]),
-    row(9, "mmap", &[Address, Length, Flags, Flags, Fd, Length], Plain(memory::mmap), Partial, "MAP_HUGETLB is refused", MAPS),
+    row(9, "mmap", &[Address, Length, Flags, Flags, Fd, Length], Plain(memory::mmap), Partial, "MAP_HUGETLB is refused; a hint above 4 GiB and far from all mappings is not followed", MAPS),
     row(10, "mprotect", &[Address, Length, Flags], Plain(memory::mprotect), Full, "", MAPS),
     row(11, "munmap", &[Address, Length], Plain(memory::munmap), Full, "", MAPS),
     row(12, "brk", &[Address], Plain(memory::brk), Full, "", MAPS),
