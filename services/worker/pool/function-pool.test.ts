@@ -47,6 +47,13 @@ test("calls that wait for something else, or of which that is not known, are not
   assert.equal(poolOf().enough(1001, busy), false);
 });
 
+test("who gives a sandbox back without a call makes no function one of quick calls", () => {
+  const pool = known(10, 1, PROCESSORS);
+  pool.leased(1000);
+  pool.served(0.001, 1000, undefined);
+  assert.equal(pool.enough(1001, busy), false);
+});
+
 test("calls that take turns are not taken for calls that wait for something else", () => {
   const pool = known(1, 0.8, PROCESSORS);
   for (let n = 0; n < 100; n++) {

@@ -150,14 +150,15 @@ export class FunctionPool {
     if (this.#held++ === 0) this.#progressMs = nowMs;
   }
 
-  /** An invocation has left its sandbox after `heldMs`; `cpuMs`: what that sandbox has run for it. */
+  /** An invocation has left its sandbox after `heldMs`; `cpuMs`: what that has run for it, undefined where that is not known or it never began. */
   served(heldMs: number, nowMs: number, cpuMs: number | undefined): void {
-    if (cpuMs !== undefined)
+    if (cpuMs !== undefined) {
       this.#cpuMs = this.#cpuMs === undefined ? cpuMs : this.#cpuMs + (cpuMs - this.#cpuMs) / 16;
+      this.#leastMs = fallen(this.#leastMs, heldMs, 1024);
+    }
     this.#held--;
     this.#progressMs = nowMs;
     this.#serviceMs = fallen(this.#serviceMs, heldMs, 64);
-    this.#leastMs = fallen(this.#leastMs, heldMs, 1024);
   }
 
   /**

@@ -20,8 +20,10 @@ export class FunctionPools {
     return this.#byKey.values();
   }
 
-  some(holds: (owner: FunctionPool) => boolean): boolean {
-    for (const owner of this.#byKey.values()) if (holds(owner)) return true;
+  /** Whether one of them is. */
+  sated(busy: () => boolean): boolean {
+    const nowMs = performance.now();
+    for (const owner of this.#byKey.values()) if (owner.sated(nowMs, busy)) return true;
     return false;
   }
 

@@ -133,7 +133,7 @@ export class SandboxPool {
 
   /** Whether calls that come would only wait behind many others for a processor. */
   get sated(): boolean {
-    return this.#functions.some((owner) => owner.sated(performance.now(), this.#saturated));
+    return this.#functions.sated(this.#saturated);
   }
 
   /** Versions of which a sandbox lives, at most `max`: those that began last. */
@@ -308,7 +308,7 @@ export class SandboxPool {
         if (released) return;
         released = true;
         const nowMs = performance.now();
-        owner.served(nowMs - beganMs, nowMs, entry.sandbox.callCpuMs);
+        owner.served(nowMs - beganMs, nowMs, entry.sandbox.takeCallCpuMs());
         this.#release(entry, keep);
         if (start !== "warm") this.#clones.soon();
       },

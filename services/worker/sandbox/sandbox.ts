@@ -276,9 +276,11 @@ export class ServingSandbox extends Stage {
     return this.#cpuDeltaMs;
   }
 
-  /** What `cpuDeltaMs` gave last, for the call that ended last, ms. */
-  get callCpuMs(): number | undefined {
-    return this.#cpuDeltaMs;
+  /** What `cpuDeltaMs` gave for a call that has ended, ms, once; undefined where none has run since. */
+  takeCallCpuMs(): number | undefined {
+    const cpuMs = this.#cpuDeltaMs;
+    this.#cpuDeltaMs = undefined;
+    return cpuMs;
   }
 
   /** The share of its calls' time that it waits for a processor; an invocation ends, with what `cpuDeltaMs` gave for it. */
