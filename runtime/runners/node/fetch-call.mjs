@@ -1,5 +1,7 @@
 import { shown } from "./call.mjs";
+import { CallRequest } from "./call-request.mjs";
 import { BadResponse } from "./faults.mjs";
+import { isPlain, takePlain } from "./plain-response.mjs";
 
 /** Answers a call by a `fetch(request, env, ctx)` handler. Never rejects. */
 export async function serveFetch(call, target, env, ctx) {
@@ -17,6 +19,9 @@ export async function serveFetch(call, target, env, ctx) {
 }
 
 function requestOf(call) {
+  // Asked for first: Node's own is loaded, and what stands in for it is made, once.
+  const { Request } = globalThis;
+  if (CallRequest.fits(call)) return new CallRequest(call);
   const { method } = call;
   const init = { method, headers: call.headers, signal: call.signal };
   if (method !== "GET" && method !== "HEAD" && call.hasBody) {
@@ -75,16 +80,26 @@ function deliver(call, controller) {
 /** A Response of Node, or of a library that brings its own class. */
 export function isResponse(value) {
   return (
-    typeof value === "object" &&
-    value !== null &&
-    typeof value.status === "number" &&
-    typeof value.headers?.entries === "function" &&
-    "body" in value
+    isPlain(value) ||
+    (typeof value === "object" &&
+      value !== null &&
+      typeof value.status === "number" &&
+      typeof value.headers?.entries === "function" &&
+      "body" in value)
   );
 }
 
 /** Sends a Response. Rejects with BadResponse if it cannot be sent, or with what its body throws. */
 export async function sendResponse(call, response) {
+  const plain = takePlain(response);
+  if (plain) {
+    call.sendHead(plain.status, plain.headers);
+    if (plain.body && call.method !== "HEAD") {
+      const sent = call.sendBody(Buffer.from(plain.body));
+      if (sent !== true) await sent;
+    }
+    return call.end();
+  }
   if (response.bodyUsed)
     throw new BadResponse("The Response's body was read before it was returned. Return a new one.");
   call.sendHead(response.status, [...response.headers]);

@@ -1,0 +1,111 @@
+import { delegate, replaceGlobal, replacement } from "./web-classes.mjs";
+
+/** Methods that Request takes as they are (fetch.spec.whatwg.org, "normalize a method"). */
+const METHODS = new Set(["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"]);
+
+let Native;
+let NativeHeaders;
+
+/** A Request for `fetch` or `new Request`; everything else as it is. */
+let plainOf;
+
+/**
+ * The Request of a call, which Node's own is made of when somebody needs it: few functions ask for more than method, URL, headers and whether the caller is
+ * still there. Its body, if it has one, is whole.
+ */
+export class CallRequest {
+  #call;
+  #url;
+  #headers;
+  #body;
+  #native;
+
+  /** Whether this can stand for the request of a call: Node's own has to refuse others, or to stream their bodies. */
+  static fits(call) {
+    return (
+      METHODS.has(call.method) &&
+      (call.bodyEnded || !call.hasBody) &&
+      /^https?:\/\/[^@]*$/.test(call.url)
+    );
+  }
+
+  constructor(call) {
+    this.#call = call;
+    // The call lets go of it at its end, the function may read it later.
+    if (call.bodyBytes > 0 && call.method !== "GET" && call.method !== "HEAD")
+      this.#body = call.takeBody();
+  }
+
+  get method() {
+    return this.#call.method;
+  }
+
+  get url() {
+    this.#url ??= new URL(this.#call.url).href;
+    return this.#url;
+  }
+
+  get headers() {
+    this.#headers ??= new NativeHeaders(this.#call.headers);
+    return this.#headers;
+  }
+
+  get signal() {
+    return this.#call.signal;
+  }
+
+  get bodyUsed() {
+    return this.#native?.bodyUsed ?? false;
+  }
+
+  clone() {
+    const copy = this.#made().clone();
+    return this.#headers === undefined ? copy : new Native(copy, { headers: this.#headers });
+  }
+
+  static native(request) {
+    return request.#made();
+  }
+
+  #made() {
+    if (this.#native === undefined) {
+      const { method, signal } = this.#call;
+      const init = { method, signal, headers: this.#headers ?? this.#call.headers };
+      if (this.#body !== undefined) init.body = this.#body;
+      this.#native = new Native(this.#call.url, init);
+      this.#body = undefined;
+    }
+    return this.#native;
+  }
+
+  static {
+    plainOf = (input) => {
+      if (typeof input !== "object" || input === null || !(#call in input)) return input;
+      const isNew = input.#native === undefined;
+      const native = input.#made();
+      // The function may have changed its headers since.
+      return isNew || input.#headers === undefined
+        ? native
+        : new Native(native, { headers: input.#headers });
+    };
+  }
+}
+
+function requestClass(native) {
+  Native = native;
+  NativeHeaders = globalThis.Headers;
+  delegate(CallRequest, native);
+  return replacement(native, (given) => {
+    if (given.length > 0) given[0] = plainOf(given[0]);
+    return undefined;
+  });
+}
+
+/** Without loading Node's own before somebody needs it, which takes milliseconds. */
+export function offerCallRequests() {
+  replaceGlobal("Request", requestClass);
+  replaceGlobal("fetch", (native) => {
+    const stands = { fetch: (input, ...rest) => native(plainOf(input), ...rest) };
+    return stands.fetch;
+  });
+}

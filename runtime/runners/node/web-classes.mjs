@@ -1,0 +1,82 @@
+//! How classes of Node's are stood in for, so that user code cannot tell: objects of a stand-in are instances of the class, and become one when they must.
+
+/** The global `name` is what `make(native)` gives, from the first time on that somebody asks for it. */
+export function replaceGlobal(name, make) {
+  const { enumerable, get, value } = Object.getOwnPropertyDescriptor(globalThis, name);
+  const define = (made) =>
+    Object.defineProperty(globalThis, name, {
+      value: made,
+      configurable: true,
+      enumerable,
+      writable: true,
+    });
+  Object.defineProperty(globalThis, name, {
+    configurable: true,
+    enumerable,
+    get() {
+      const made = make(get ? get.call(globalThis) : value);
+      define(made);
+      return made;
+    },
+    set: define,
+  });
+}
+
+/**
+ * A class with the instances of `native`, its name and its statics, of which `new` gives what `make(arguments)` gives, or Node's own where that is undefined.
+ * `make` may change the arguments. Classes that extend it extend Node's.
+ */
+export function replacement(native, make) {
+  const { name } = native;
+  const Replacement = function (...given) {
+    if (new.target === undefined)
+      throw new TypeError(`Class constructor ${name} cannot be invoked without 'new'`);
+    if (new.target !== Replacement) return Reflect.construct(native, given, new.target);
+    return make(given) ?? Reflect.construct(native, given);
+  };
+  const { prototype: _, ...properties } = Object.getOwnPropertyDescriptors(native);
+  Object.defineProperties(Replacement, properties);
+  Object.defineProperty(Replacement, "prototype", { value: native.prototype, writable: false });
+  Object.defineProperty(native.prototype, "constructor", {
+    value: Replacement,
+    configurable: true,
+    writable: true,
+  });
+  return Replacement;
+}
+
+/** Gives instances of `StandIn` all that instances of `native` have: what it does not know itself is asked of `StandIn.native(instance)`. */
+export function delegate(StandIn, native) {
+  const own = StandIn.prototype;
+  const nativeOf = StandIn.native;
+  const described = Object.getOwnPropertyDescriptors(native.prototype);
+  for (const key of Reflect.ownKeys(described)) {
+    if (Object.hasOwn(own, key) && key !== "constructor") continue;
+    const { get, set, value, ...rest } = described[key];
+    if (key === "constructor" || (!get && typeof value !== "function")) {
+      // The same for all instances.
+      delete own[key];
+      continue;
+    }
+    Object.defineProperty(
+      own,
+      key,
+      get
+        ? {
+            ...rest,
+            get() {
+              return Reflect.get(native.prototype, key, nativeOf(this));
+            },
+            set: set && ((to) => void Reflect.set(native.prototype, key, to, nativeOf(this))),
+          }
+        : {
+            ...rest,
+            value(...given) {
+              const self = nativeOf(this);
+              return self[key](...given);
+            },
+          },
+    );
+  }
+  Object.setPrototypeOf(own, native.prototype);
+}
