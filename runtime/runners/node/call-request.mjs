@@ -3,29 +3,32 @@ import { delegate, replaceGlobal, replacement } from "./web-classes.mjs";
 /** Methods that Request takes as they are (fetch.spec.whatwg.org, "normalize a method"). */
 const METHODS = new Set(["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"]);
 
+const NO_CREDENTIALS = /^https?:\/\/[^@\\/?#]*(?:[/?#]|$)/;
+const NOTHING = new Uint8Array();
+
 let Native;
 let NativeHeaders;
+let decoder;
 
 /** A Request for `fetch` or `new Request`; everything else as it is. */
 let plainOf;
 
 /**
  * The Request of a call, which Node's own is made of when somebody needs it: few functions ask for more than method, URL, headers and whether the caller is
- * still there. Its body, if it has one, is whole.
+ * still there, or for its body as anything but text or JSON. Its body, if it has one, is whole.
  */
 export class CallRequest {
   #call;
   #url;
   #headers;
   #body;
+  #isRead = false;
   #native;
 
   /** Whether this can stand for the request of a call: Node's own has to refuse others, or to stream their bodies. */
   static fits(call) {
     return (
-      METHODS.has(call.method) &&
-      (call.bodyEnded || !call.hasBody) &&
-      /^https?:\/\/[^@]*$/.test(call.url)
+      METHODS.has(call.method) && (call.bodyEnded || !call.hasBody) && NO_CREDENTIALS.test(call.url)
     );
   }
 
@@ -55,7 +58,15 @@ export class CallRequest {
   }
 
   get bodyUsed() {
-    return this.#native?.bodyUsed ?? false;
+    return this.#native?.bodyUsed ?? this.#isRead;
+  }
+
+  async text() {
+    return this.#isWhole() ? this.#text() : this.#made().text();
+  }
+
+  async json() {
+    return this.#isWhole() ? JSON.parse(this.#text()) : this.#made().json();
   }
 
   clone() {
@@ -67,6 +78,20 @@ export class CallRequest {
     return request.#made();
   }
 
+  /** Whether its body is still as it came. */
+  #isWhole() {
+    return this.#native === undefined && !this.#isRead;
+  }
+
+  #text() {
+    if (this.#body === undefined) return "";
+    const body = this.#body;
+    this.#body = NOTHING;
+    this.#isRead = true;
+    decoder ??= new TextDecoder();
+    return decoder.decode(body);
+  }
+
   #made() {
     if (this.#native === undefined) {
       const { method, signal } = this.#call;
@@ -74,6 +99,7 @@ export class CallRequest {
       if (this.#body !== undefined) init.body = this.#body;
       this.#native = new Native(this.#call.url, init);
       this.#body = undefined;
+      if (this.#isRead) this.#native.body.getReader().cancel();
     }
     return this.#native;
   }

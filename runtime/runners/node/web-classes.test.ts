@@ -222,6 +222,7 @@ for (const major of MAJORS)
         { method: "HEAD" },
         { method: "DELETE", path: "/a%20b'c/../d?e='f'#g" },
         { method: "OPTIONS", path: "/%7Ea" },
+        { path: "/@a?b=@" },
       ];
       const headers: [string, string][] = [
         ["host", "a.test"],
@@ -234,6 +235,42 @@ for (const major of MAJORS)
         const [ours, own] = parsed(answer.body) as unknown[];
         assert.deepEqual(ours, own, JSON.stringify(request));
       }
+    });
+
+    test("a body is read as text and as JSON as Node's own would be, and once", async () => {
+      const runner = await functions.serve(`
+        class Own extends Request {}
+        const outcome = (promise) => promise.then((value) => value, (error) => [error.name, error.message]);
+        const show = async (r, how) => {
+          const first = await outcome(r[how]());
+          const used = r.bodyUsed;
+          let copied;
+          try { copied = new Request(r).bodyUsed; } catch (error) { copied = error.name; }
+          let cloned;
+          try { cloned = await r.clone().text(); } catch (error) { cloned = error.name; }
+          return [first, used, await outcome(r.text()), await outcome(r.json()), await outcome(r.arrayBuffer()).then((all) => all.byteLength ?? all), copied, cloned, r.body === null, r.body?.locked];
+        };
+        export default { async fetch(request) {
+          const how = new URL(request.url).searchParams.get("how");
+          const bytes = Buffer.from(new URL(request.url).searchParams.get("body"), "latin1");
+          const own = new Own(request.url, { method: request.method, headers: request.headers, ...(bytes.length > 0 ? { body: bytes } : {}) });
+          return Response.json([await show(request, how), await show(own, how)]);
+        } };`);
+      for (const how of ["text", "json"])
+        for (const body of [
+          '{"a":[1,"ü"]}',
+          "",
+          "no JSON",
+          "\u00ef\u00bb\u00bf5",
+          "\u00ff\u00fe",
+          "null",
+        ]) {
+          const bytes = body.includes("ü") ? Buffer.from(body) : Buffer.from(body, "latin1");
+          const query = new URLSearchParams({ how, body: bytes.toString("latin1") });
+          const answer = await runner.invoke({ method: "POST", path: `/?${query}`, body: bytes });
+          const [ours, own] = parsed(answer.body) as unknown[];
+          assert.deepEqual(ours, own, `${how} of ${body}`);
+        }
     });
 
     test("a Request goes on into others and into fetch, as it was changed", async () => {

@@ -32,7 +32,7 @@ export const registerThroughput = (bench: Command): void => {
       "--warm-up <n>",
       "seconds for each path before anything counts, in which code is compiled",
       between(0, 600),
-      20,
+      40,
     )
     .option("--rate <n>", "calls due each second", between(1, 50_000), 1000)
     .addOption(
