@@ -8,6 +8,8 @@ const NOTHING = new Uint8Array();
 
 let Native;
 let NativeHeaders;
+/** `Request` as functions find it, unless they put their own there. */
+let Offered;
 let decoder;
 
 /** A Request for `fetch` or `new Request`; everything else as it is. */
@@ -25,10 +27,13 @@ export class CallRequest {
   #isRead = false;
   #native;
 
-  /** Whether this can stand for the request of a call: Node's own has to refuse others, or to stream their bodies. */
-  static fits(call) {
+  /** Whether this can stand for a call's `new Request`: Node's own has to refuse others, or to stream their bodies. */
+  static fits(Request, call) {
     return (
-      METHODS.has(call.method) && (call.bodyEnded || !call.hasBody) && NO_CREDENTIALS.test(call.url)
+      Request === Offered &&
+      METHODS.has(call.method) &&
+      (call.bodyEnded || !call.hasBody) &&
+      NO_CREDENTIALS.test(call.url)
     );
   }
 
@@ -119,12 +124,14 @@ export class CallRequest {
 
 function requestClass(native) {
   Native = native;
-  NativeHeaders = globalThis.Headers;
+  // Node's, whatever stands there by now.
+  NativeHeaders = new native("http://localhost/").headers.constructor;
   delegate(CallRequest, native);
-  return replacement(native, (given) => {
+  const unwrap = (given) => {
     if (given.length > 0) given[0] = plainOf(given[0]);
-    return undefined;
-  });
+  };
+  Offered = replacement(native, () => undefined, unwrap);
+  return Offered;
 }
 
 /** Without loading Node's own before somebody needs it, which takes milliseconds. */

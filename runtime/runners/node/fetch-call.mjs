@@ -19,9 +19,9 @@ export async function serveFetch(call, target, env, ctx) {
 }
 
 function requestOf(call) {
-  // Asked for first: Node's own is loaded, and what stands in for it is made, once.
+  // A function may have put its own there.
   const { Request } = globalThis;
-  if (CallRequest.fits(call)) return new CallRequest(call);
+  if (CallRequest.fits(Request, call)) return new CallRequest(call);
   const { method } = call;
   const init = { method, headers: call.headers, signal: call.signal };
   if (method !== "GET" && method !== "HEAD" && call.hasBody) {

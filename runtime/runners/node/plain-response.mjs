@@ -121,7 +121,8 @@ class PlainResponse {
 /** `Response` as functions find it: Node's, but for those that can be plain. */
 function responseClass(native) {
   Native = native;
-  HeadersPrototype = globalThis.Headers.prototype;
+  // Of Node's, whatever stands there by now.
+  HeadersPrototype = Object.getPrototypeOf(new native().headers);
   delegate(PlainResponse, native);
   const Response = replacement(native, (given) => {
     const [body = null, init] = given;

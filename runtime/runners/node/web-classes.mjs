@@ -24,13 +24,14 @@ export function replaceGlobal(name, make) {
 
 /**
  * A class with the instances of `native`, its name and its statics, of which `new` gives what `make(arguments)` gives, or Node's own where that is undefined.
- * `make` may change the arguments. Classes that extend it extend Node's.
+ * Classes that extend it extend Node's. Before all that `adapt` may change the arguments.
  */
-export function replacement(native, make) {
+export function replacement(native, make, adapt = () => {}) {
   const { name } = native;
   const Replacement = function (...given) {
     if (new.target === undefined)
       throw new TypeError(`Class constructor ${name} cannot be invoked without 'new'`);
+    adapt(given);
     if (new.target !== Replacement) return Reflect.construct(native, given, new.target);
     return make(given) ?? Reflect.construct(native, given);
   };

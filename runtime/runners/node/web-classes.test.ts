@@ -290,6 +290,7 @@ for (const major of MAJORS)
             seen.push(request.mode);
             request.headers.set("x-b", "set again");
             seen.push(request.clone().headers.get("x-b"), new Request(request).headers.get("x-b"));
+            seen.push(new (class Own extends Request {})(request, { method: "PUT" }).headers.get("x-b"));
             // The host of the call leads to nobody: that it is asked at all shows that fetch takes it.
             seen.push(await fetch(request).catch((error) => error.message));
           }
@@ -307,12 +308,32 @@ for (const major of MAJORS)
         "cors",
         "set again",
         "set again",
+        "set again",
         "fetch failed",
         ["GET", "/p", "1", "set again", ""],
         false,
       ]);
       const posted = await runner.invoke({ method: "POST", path: "/p", headers, body: "text" });
       assert.deepEqual(parsed(posted.body), [["POST", "/p", "1", "set", "text"], true], posted.log);
+    });
+
+    test("a function may bring classes of its own", async () => {
+      const runner = await functions.serve(`
+        const { Request: Own, Headers: OwnHeaders } = globalThis;
+        globalThis.Request = class Mine { constructor(url, init) { this.url = url; this.given = Object.keys(init); } };
+        globalThis.Headers = class MyHeaders {};
+        globalThis.Response = class Answer { status = 201; headers = new OwnHeaders({ a: "1" }); constructor(text) { this.body = new Blob([text]).stream(); } };
+        export default { fetch: (request) => new Response([request.constructor.name, request.url, new Own(request.url).headers instanceof OwnHeaders].join()) };`);
+      const answer = await runner.invoke({ path: "/p" });
+      assert.deepEqual(
+        [answer.status, answer.headers, answer.body.toString(), answer.error],
+        [201, [["a", "1"]], "Mine,http://hello.test/p,true", undefined],
+      );
+      const late = await functions.serve(`
+        globalThis.Headers = class MyHeaders {};
+        export default { fetch: (request) => Response.json([request.headers.get("x-a"), request.headers.constructor === Headers]) };`);
+      const got = await late.invoke({ headers: [["x-a", "1"]] });
+      assert.deepEqual(parsed(got.body), ["1", false]);
     });
 
     test("a Request can be read when its call is over, and its signal follows the caller", async () => {
