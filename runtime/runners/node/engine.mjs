@@ -292,10 +292,12 @@ export class Engine {
 
   async #serveOf(target) {
     if (target.kind === "fetch") {
-      const [{ serveFetch }, { fetchContext }] = await Promise.all([
+      const [{ serveFetch }, { fetchContext }, { offerStandIns }] = await Promise.all([
         import("./fetch-call.mjs"),
         import("./contexts.mjs"),
+        import("./stand-ins.mjs"),
       ]);
+      offerStandIns();
       return (call) => void serveFetch(call, target, this.#env, fetchContext(this.#init, call));
     }
     const [{ serveHandler }, { handlerContext }] = await Promise.all([

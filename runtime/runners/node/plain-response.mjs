@@ -142,7 +142,4 @@ function responseClass(native) {
   return Response;
 }
 
-/** Without loading Node's own before somebody needs it, which takes milliseconds. */
-export function offerPlainResponses() {
-  replaceGlobal("Response", responseClass);
-}
+export const offerPlainResponses = () => replaceGlobal("Response", responseClass);

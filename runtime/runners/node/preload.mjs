@@ -4,6 +4,7 @@ import { serveFetch } from "./fetch-call.mjs";
 import { serveHandler } from "./handler-call.mjs";
 import { loadFunction } from "./loading.mjs";
 import { currentCall } from "./logs.mjs";
+import { offerStandIns } from "./stand-ins.mjs";
 
 /** Takes frames and drops them. */
 const NOWHERE = { send() {}, sendData() {}, sendWindow() {}, sendLog() {}, flush() {} };
@@ -30,7 +31,7 @@ export async function preload(engine) {
 }
 
 const STEPS = [
-  () => globalThis.Headers,
+  offerStandIns,
   () => load("preloaded-module.mjs"),
   () => load("preloaded-module.cjs"),
   async () => {

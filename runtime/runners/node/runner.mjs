@@ -1,14 +1,12 @@
 import { writeSync } from "node:fs";
-import { offerCallRequests } from "./call-request.mjs";
+import { offerFetch } from "./call-request.mjs";
 import { Engine } from "./engine.mjs";
 import { captureOutput } from "./logs.mjs";
-import { offerPlainResponses } from "./plain-response.mjs";
 import { guardRandom } from "./renewal.mjs";
 import { EXIT_USAGE, jsonFrame, READY, Wire } from "./wire.mjs";
 
 guardRandom();
-offerPlainResponses();
-offerCallRequests();
+offerFetch();
 const fd = Number(process.env.CLOISTER_FD ?? 3);
 delete process.env.CLOISTER_FD;
 // Of libc alone, which has read it (runtime/images).

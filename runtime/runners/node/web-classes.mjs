@@ -1,24 +1,14 @@
 //! How classes of Node's are stood in for, so that user code cannot tell: objects of a stand-in are instances of the class, and become one when they must.
 
-/** The global `name` is what `make(native)` gives, from the first time on that somebody asks for it. */
+/** Puts what `make(native)` gives in the place of the global `name`. Loads Node's own, which takes milliseconds. */
 export function replaceGlobal(name, make) {
-  const { enumerable, get, value } = Object.getOwnPropertyDescriptor(globalThis, name);
-  const define = (made) =>
-    Object.defineProperty(globalThis, name, {
-      value: made,
-      configurable: true,
-      enumerable,
-      writable: true,
-    });
+  const native = globalThis[name];
+  const { enumerable } = Object.getOwnPropertyDescriptor(globalThis, name);
   Object.defineProperty(globalThis, name, {
+    value: make(native),
     configurable: true,
     enumerable,
-    get() {
-      const made = make(get ? get.call(globalThis) : value);
-      define(made);
-      return made;
-    },
-    set: define,
+    writable: true,
   });
 }
 

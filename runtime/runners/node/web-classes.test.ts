@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { after, afterEach, describe, test } from "node:test";
+import type { RunnerProcess } from "#testkit/runner-process";
 import { Functions, MAJORS } from "./functions.ts";
 
 /** Arguments of Response, as source. What is made of them is to be what Node's own class makes. */
@@ -315,6 +316,31 @@ for (const major of MAJORS)
       ]);
       const posted = await runner.invoke({ method: "POST", path: "/p", headers, body: "text" });
       assert.deepEqual(parsed(posted.body), [["POST", "/p", "1", "set", "text"], true], posted.log);
+    });
+
+    test("requests stand in for Node's own in a prepared runner, and in a cold one unless its function may hold Node's own", async () => {
+      const served = (held: string) => `
+        ${held}
+        const early = globalThis.fetch;
+        export default { fetch: async (request) => Response.json([Object.getPrototypeOf(request) !== Request.prototype, Object.getPrototypeOf(new Response()) !== Response.prototype,
+          await early(request).catch((error) => error.message)]) };`;
+      const host = { headers: [["host", "nobody.invalid"]] as [string, string][] };
+      const told = async (runner: RunnerProcess) => parsed((await runner.invoke(host)).body);
+      const cold = async (held: string) => {
+        const runner = functions.spawn();
+        const done = await runner.initEarly(functions.folder(served(held)));
+        assert.equal(done.ok, true);
+        return told(runner);
+      };
+      const held = "class Own extends Request {} new Own('http://a.test/');";
+      for (const source of ["", held])
+        assert.deepEqual(await told(await functions.serve(served(source))), [
+          true,
+          true,
+          "fetch failed",
+        ]);
+      assert.deepEqual(await cold(""), [true, true, "fetch failed"]);
+      assert.deepEqual(await cold(held), [false, false, "fetch failed"]);
     });
 
     test("a function may bring classes of its own", async () => {
