@@ -43,31 +43,26 @@ export function delegate(StandIn, native) {
   const described = Object.getOwnPropertyDescriptors(native.prototype);
   for (const key of Reflect.ownKeys(described)) {
     if (Object.hasOwn(own, key) && key !== "constructor") continue;
-    const { get, set, value, ...rest } = described[key];
+    const { get, value, enumerable } = described[key];
     if (key === "constructor" || (!get && typeof value !== "function")) {
       // The same for all instances.
       delete own[key];
       continue;
     }
-    Object.defineProperty(
-      own,
-      key,
-      get
-        ? {
-            ...rest,
-            get() {
-              return Reflect.get(native.prototype, key, nativeOf(this));
-            },
-            set: set && ((to) => void Reflect.set(native.prototype, key, to, nativeOf(this))),
-          }
-        : {
-            ...rest,
-            value(...given) {
-              const self = nativeOf(this);
-              return self[key](...given);
-            },
+    // None of these classes has anything that can be set.
+    const asked = get
+      ? {
+          get() {
+            return Reflect.get(native.prototype, key, nativeOf(this));
           },
-    );
+        }
+      : {
+          value(...given) {
+            return nativeOf(this)[key](...given);
+          },
+          writable: true,
+        };
+    Object.defineProperty(own, key, { ...asked, enumerable, configurable: true });
   }
   Object.setPrototypeOf(own, native.prototype);
 }
