@@ -208,7 +208,7 @@ fn the_monitor_is_the_only_process() {
     let status = read("status");
     let inside = status.lines().find(|line| line.starts_with("NSpid:"));
     assert_eq!(inside.unwrap().split_whitespace().last(), Some("1"));
-    // Up to Linux 6.13 a thread of the kernel's own, which KVM makes for each machine, is counted among them; it executes nothing.
+    // Before Linux 6.13 a thread of the kernel's own, which KVM makes for each machine, is counted among them; it executes nothing.
     let members = ground.limit_file("cgroup.procs");
     let programs: Vec<&str> = members
         .lines()
