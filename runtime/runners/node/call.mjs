@@ -14,7 +14,8 @@ import {
 
 /** Code that was told to stop is given this long; then the sandbox is of no more use, ms. */
 const CANCEL_GRACE_MS = 500;
-const HEADER_NAME = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
+/** A field name (RFC 9110, 5.1). */
+export const HEADER_NAME = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
 // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what RFC 9110 5.5 forbids in a value
 const BAD_VALUE = /[\0\r\n]|[^\x00-\xff]/;
 

@@ -1,7 +1,7 @@
+import { HEADER_NAME } from "./call.mjs";
 import { delegate, replaceGlobal, replacement } from "./web-classes.mjs";
 
-/** A field name, and values that `Headers` keeps as they are (fetch.spec.whatwg.org, "normalize"). */
-const NAME = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
+/** Values that `Headers` keeps as they are (fetch.spec.whatwg.org, "normalize"). */
 const VALUE = /^(?:[!-~](?:[ -~]*[!-~])?)?$/;
 /** Statuses of answers without a body ("null body status"). */
 const NULL_BODY = new Set([204, 205, 304]);
@@ -50,7 +50,7 @@ function plainHeaders(given) {
     if (!Array.isArray(pair) || pair.length !== 2) return undefined;
     const [name, value] = pair;
     if (typeof name !== "string" || typeof value !== "string") return undefined;
-    if (!NAME.test(name) || !VALUE.test(value) || name === "__proto__") return undefined;
+    if (!HEADER_NAME.test(name) || !VALUE.test(value) || name === "__proto__") return undefined;
     const lower = name.toLowerCase();
     // Two of a name become one, or stay two: Headers knows.
     if (headers.some(([other]) => other === lower)) return undefined;

@@ -1,6 +1,6 @@
 //! How classes of Node's are stood in for, so that user code cannot tell: objects of a stand-in are instances of the class, and become one when they must.
 
-/** Puts what `make(native)` gives in the place of the global `name`. Loads Node's own, which takes milliseconds. */
+/** Puts what `make(native)` gives in the place of the global `name`. To read a class of the web there loads it, which takes milliseconds. */
 export function replaceGlobal(name, make) {
   const native = globalThis[name];
   const { enumerable } = Object.getOwnPropertyDescriptor(globalThis, name);

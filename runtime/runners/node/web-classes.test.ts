@@ -344,22 +344,36 @@ for (const major of MAJORS)
     });
 
     test("a function may bring classes of its own", async () => {
-      const runner = await functions.serve(`
-        const { Request: Own, Headers: OwnHeaders } = globalThis;
+      const classes = `
         globalThis.Request = class Mine { constructor(url, init) { this.url = url; this.given = Object.keys(init); } };
         globalThis.Headers = class MyHeaders {};
-        globalThis.Response = class Answer { status = 201; headers = new OwnHeaders({ a: "1" }); constructor(text) { this.body = new Blob([text]).stream(); } };
-        export default { fetch: (request) => new Response([request.constructor.name, request.url, new Own(request.url).headers instanceof OwnHeaders].join()) };`);
-      const answer = await runner.invoke({ path: "/p" });
-      assert.deepEqual(
-        [answer.status, answer.headers, answer.body.toString(), answer.error],
-        [201, [["a", "1"]], "Mine,http://hello.test/p,true", undefined],
-      );
-      const late = await functions.serve(`
+        globalThis.Response = class Answer { status = 201; headers = new Map([["a", "1"]]); constructor(text) { this.body = new Blob([text]).stream(); } };
+        export default { fetch: (request) => new Response([request.constructor.name, request.url].join()) };`;
+      const none = `
+        globalThis.Request = class Mine { constructor(url) { this.url = url; } };
+        globalThis.Response = undefined;
+        export default { fetch: (request) => ({ status: 201, headers: new Map([["a", "1"]]), body: new Blob(["Mine," + request.url]).stream() }) };`;
+      const cold = async (source: string) => {
+        const runner = functions.spawn();
+        const done = await runner.initEarly(functions.folder(source));
+        assert.equal(done.ok, true, JSON.stringify(done));
+        return runner;
+      };
+      for (const source of [classes, none])
+        for (const runner of [await functions.serve(source), await cold(source)]) {
+          const answer = await runner.invoke({ path: "/p" });
+          assert.deepEqual(
+            [answer.status, answer.headers, answer.body.toString(), answer.error],
+            [201, [["a", "1"]], "Mine,http://hello.test/p", undefined],
+          );
+        }
+      const headers = `
         globalThis.Headers = class MyHeaders {};
-        export default { fetch: (request) => Response.json([request.headers.get("x-a"), request.headers.constructor === Headers]) };`);
-      const got = await late.invoke({ headers: [["x-a", "1"]] });
-      assert.deepEqual(parsed(got.body), ["1", false]);
+        export default { fetch: (request) => Response.json([request.headers.get("x-a"), request.headers.constructor === Headers]) };`;
+      for (const runner of [await functions.serve(headers), await cold(headers)]) {
+        const got = await runner.invoke({ headers: [["x-a", "1"]] });
+        assert.deepEqual(parsed(got.body), ["1", false]);
+      }
     });
 
     test("a Request can be read when its call is over, and its signal follows the caller", async () => {
