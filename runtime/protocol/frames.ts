@@ -9,6 +9,7 @@ export const FRAME = {
   CANCEL: 0x05,
   WINDOW: 0x06,
   RESTORED: 0x07,
+  RECALL: 0x08,
   READY: 0x10,
   INIT_DONE: 0x11,
   HEAD: 0x12,

@@ -27,6 +27,7 @@ pub enum FrameType {
     Cancel = 0x05,
     Window = 0x06,
     Restored = 0x07,
+    Recall = 0x08,
     Ready = 0x10,
     InitDone = 0x11,
     Head = 0x12,
@@ -48,6 +49,7 @@ impl FrameType {
             0x05 => Self::Cancel,
             0x06 => Self::Window,
             0x07 => Self::Restored,
+            0x08 => Self::Recall,
             0x10 => Self::Ready,
             0x11 => Self::InitDone,
             0x12 => Self::Head,
@@ -71,6 +73,7 @@ impl FrameType {
                 | Self::Cancel
                 | Self::Window
                 | Self::Restored
+                | Self::Recall
         )
     }
 }
@@ -133,7 +136,7 @@ mod tests {
         assert_eq!(
             bytes,
             [
-                1, 2, 3, 4, 5, 6, 7, 0x10, 0x11, 0x12, 0x13, 0x14, 0x20, 0x21, 0x22
+                1, 2, 3, 4, 5, 6, 7, 8, 0x10, 0x11, 0x12, 0x13, 0x14, 0x20, 0x21, 0x22
             ]
         );
     }

@@ -28,6 +28,10 @@ export class Call {
   bodyEnded = false;
   cancelled = false;
   closed = false;
+  /** It is not to begin before those that came earlier have ended. */
+  behind;
+  /** Code of the function may have seen it. */
+  begun = false;
   /** Called when a piece, the end or the cancellation of the request body arrives. */
   onBody;
   #wire;
@@ -51,6 +55,7 @@ export class Call {
     this.id = id;
     this.kind = kind;
     this.deadlineMs = this.startedMs + deadlineMs;
+    this.behind = head.behind === true;
     if (kind === "event") {
       // What a fetch handler sees of an event; a handler gets the event itself.
       this.method = "POST";
@@ -69,6 +74,15 @@ export class Call {
     } else throw new ProtocolError("an INVOKE of unknown kind");
     this.hasBody = head.hasBody === true || kind === "event";
     this.log = new CallLog(wire, stream);
+  }
+
+  /** Its time begins, that of one that waited behind others only now. */
+  begin() {
+    this.begun = true;
+    if (!this.behind) return;
+    const waitedMs = performance.now() - this.startedMs;
+    this.startedMs += waitedMs;
+    this.deadlineMs += waitedMs;
   }
 
   remainingMs() {

@@ -1,5 +1,6 @@
 import { Call } from "./call.mjs";
-import { describeFault, NoHandler, plainFault } from "./faults.mjs";
+import { describeFault, NoHandler, plainFault, recalledFault } from "./faults.mjs";
+import { Line } from "./line.mjs";
 import { CallLog, currentCall } from "./logs.mjs";
 import { guardBatches, renew } from "./renewal.mjs";
 import {
@@ -13,6 +14,7 @@ import {
   jsonFrame,
   ProtocolError,
   parseObject,
+  RECALL,
   RESTORED,
   WINDOW,
 } from "./wire.mjs";
@@ -40,6 +42,7 @@ export class Engine {
   #lastStream = 0;
   /** Calls that begin when the read they came with is decoded, so that a small body is there at once. */
   #starting = [];
+  #line;
   #outside;
   /** An invocation that was cancelled does not end: the process does, once the others have. */
   #exiting = false;
@@ -53,13 +56,15 @@ export class Engine {
   constructor(wire, sayReady) {
     this.#wire = wire;
     this.#sayReady = sayReady;
+    this.#line = new Line(wire, (call) => currentCall.run(call, this.#serve, call));
     this.#outside = new CallLog(wire, 0);
   }
 
   /** Where output of the code that runs now belongs. Without a context it is the only call there is. */
   get log() {
     let call = currentCall.getStore();
-    if (!call && this.#calls.size === 1) call = this.#calls.values().next().value;
+    if (!call && this.#calls.size - this.#line.length === 1)
+      call = this.#calls.values().next().value;
     return call && !call.closed ? call.log : this.#outside;
   }
 
@@ -96,6 +101,9 @@ export class Engine {
       case CANCEL:
         this.#cancel(call);
         return;
+      case RECALL:
+        if (call?.behind && this.#withdraw(call)) call.fail(recalledFault());
+        return;
       default:
         throw new ProtocolError(`a frame of type ${type}`);
     }
@@ -106,7 +114,8 @@ export class Engine {
     if (this.#starting.length === 0 || this.#renewing) return;
     const calls = this.#starting;
     this.#starting = [];
-    for (const call of calls) if (!call.closed) currentCall.run(call, this.#serve, call);
+    for (const call of calls) if (!call.closed) this.#line.take(call);
+    if (this.#exiting) this.#recallAll();
   }
 
   /** What happens to exceptions and rejections that nobody catches, and to what was said when the process ends. */
@@ -143,7 +152,11 @@ export class Engine {
 
   #forget = (call, exiting) => {
     this.#calls.delete(call.stream);
-    if (exiting && !this.#refusal) this.#exiting = true;
+    this.#line.left(call);
+    if (exiting && !this.#refusal) {
+      this.#exiting = true;
+      this.#recallAll();
+    }
     if (this.#exiting && this.#calls.size === 0)
       setImmediate(() => this.#wire.whenSent(() => process.exit(EXIT_FAULT)));
   };
@@ -165,11 +178,22 @@ export class Engine {
   #cancel(call) {
     if (!call) return;
     const waits = this.#target.kind === "handler" && !call.bodyEnded;
-    const index = this.#starting.indexOf(call);
-    if (index >= 0) this.#starting.splice(index, 1);
+    const withdrawn = this.#withdraw(call);
     call.takeCancel();
     // No user code has seen it.
-    if (waits || index >= 0) call.end();
+    if (waits || withdrawn) call.end();
+  }
+
+  /** Takes a call out that has not begun though its request is whole; false if it is none. */
+  #withdraw(call) {
+    const index = this.#starting.indexOf(call);
+    if (index >= 0) this.#starting.splice(index, 1);
+    return index >= 0 || this.#line.leave(call);
+  }
+
+  /** Nothing begins here any more. */
+  #recallAll() {
+    for (const call of this.#line.leaveAll()) call.fail(recalledFault());
   }
 
   async #begin(init) {
@@ -318,6 +342,7 @@ export class Engine {
     }
     const fault = { ...describeFault(thrown, "function_error"), exiting: true };
     this.#outside.write(2, `Uncaught ${fault.stack || fault.message}\n`);
+    this.#recallAll();
     for (const call of [...this.#calls.values()]) call.fail(fault);
     this.#wire.whenSent(() => process.exit(EXIT_FAULT));
   }

@@ -24,6 +24,10 @@ export const plainFault = (type, message, code) => ({ type, message, stack: "", 
 export const cancelledFault = () =>
   plainFault("AbortError", "The invocation was cancelled.", "function_cancelled");
 
+/** Of a call that waited behind others, and that no code of the function has seen. */
+export const recalledFault = () =>
+  plainFault("Recalled", "The call had not begun.", "function_recalled");
+
 /** An ERROR payload for anything that can be thrown, however odd: getters that throw, proxies, no error at all. */
 export function describeFault(thrown, code) {
   if (!(thrown instanceof Error) && typeof thrown !== "object")

@@ -42,6 +42,7 @@ function sayReady(renewed) {
   if (ready && !renewed) return;
   ready ??= {
     runner: "node",
+    holds: true,
     version: process.versions.node,
     bootMs: Math.round(performance.now() * 10) / 10,
   };

@@ -9,6 +9,7 @@ export const END = 0x04;
 export const CANCEL = 0x05;
 export const WINDOW = 0x06;
 export const RESTORED = 0x07;
+export const RECALL = 0x08;
 export const READY = 0x10;
 export const INIT_DONE = 0x11;
 export const HEAD = 0x12;
@@ -184,6 +185,11 @@ export class Wire {
   /** Whether all that was flushed has left this process. */
   get idle() {
     return this.#socket.writableLength === 0;
+  }
+
+  /** Whether all that was sent has. */
+  get allSent() {
+    return this.#outBytes === 0 && this.idle;
   }
 
   /**

@@ -23,6 +23,8 @@ export interface RunnerRequest {
   path?: string;
   headers?: [string, string][];
   deadlineMs?: number;
+  /** It is to begin when those before it have ended. */
+  behind?: boolean;
   /** The whole body, of at most one window. Absent: none. */
   body?: string | Uint8Array;
 }
@@ -119,9 +121,15 @@ export class RunnerProcess {
         headers: request.headers ?? [["host", "hello.test"]],
         deadlineMs: request.deadlineMs ?? 10_000,
         hasBody,
+        ...(request.behind ? { behind: true } : {}),
       },
       handler,
     );
+  }
+
+  /** Asks for a call back that waits behind others. */
+  recall(stream: number): void {
+    this.link.connection.send(FRAME.RECALL, stream);
   }
 
   /** A whole invocation with a small body. Rejects when the process ends without answering. */

@@ -208,7 +208,8 @@ impl Runner {
                 Ok(())
             }
             // A program starts anew per invocation: there is no state to renew.
-            FrameType::Restored => Ok(()),
+            // This runner lets no call wait behind others, so there is none to be called back.
+            FrameType::Restored | FrameType::Recall => Ok(()),
             other => Err(Ended::Protocol(format!("{other:?} in the wrong direction"))),
         }
     }

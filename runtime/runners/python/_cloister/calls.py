@@ -5,6 +5,7 @@ from collections import deque
 from threading import Lock
 
 from . import faults
+from .line import Line
 from .logs import CallLog
 from .renewal import renew, say_ready, since_ms
 from .wire import (
@@ -16,6 +17,7 @@ from .wire import (
     INIT_DONE,
     INVOKE,
     MAX_DATA_BYTES,
+    RECALL,
     RESTORED,
     WINDOW,
     WINDOW_BYTES,
@@ -41,7 +43,7 @@ class Call:
     """State of one stream. The engine decides how to wait for a change of it."""
 
     __slots__ = (
-        "stream", "id", "kind", "method", "url", "path", "headers", "deadline", "started", "log",
+        "stream", "id", "kind", "method", "url", "path", "headers", "deadline", "started", "behind", "begun", "log",
         "chunks", "body_bytes", "body_ended", "receive_window", "ungranted", "send_window",
         "head_sent", "cancelled", "interrupted", "closed", "waiters", "task",
     )  # fmt: skip
@@ -69,6 +71,9 @@ class Call:
         if not isinstance(left_ms, (int, float)):
             raise ProtocolError("an invocation without deadline")
         self.deadline = self.started + left_ms / 1000
+        # It is not to begin before those that came earlier have ended.
+        self.behind = head.get("behind") is True
+        self.begun = False
         self.log = CallLog(wire, stream)
         self.chunks = deque()
         self.body_bytes = 0
@@ -82,6 +87,14 @@ class Call:
         self.closed = False
         self.waiters = []
         self.task = None
+
+    def begin(self):
+        """Its time begins, that of one that waited behind others only now."""
+        self.begun = True
+        if self.behind:
+            waited = time.monotonic() - self.started
+            self.started += waited
+            self.deadline += waited
 
     def take_data(self, payload):
         """Keeps a piece of the request body."""
@@ -126,6 +139,7 @@ class Engine:
         self._warm_turns = 0
         self._waiting = []
         self._waiting_lock = Lock()
+        self._line = Line()
         # Why no call can be served.
         self._refusal = None
         # A handler starts when its request is whole; an app at once.
@@ -159,7 +173,14 @@ class Engine:
                 call = self.calls.get(stream)
                 if call is not None and not call.cancelled:
                     call.cancelled = True
-                    self.cancel(call)
+                    if self._line.leave(call):
+                        self.fail(call, faults.cancelled())
+                    else:
+                        self.cancel(call)
+            elif kind == RECALL:
+                call = self.calls.get(stream)
+                if call is not None and self._line.leave(call):
+                    self.fail(call, faults.recalled())
             elif kind == RESTORED:
                 self._renew(parse_json(payload, "RESTORED"))
             else:
@@ -182,7 +203,18 @@ class Engine:
             if self._renewing is not None:
                 self._waiting.append(call)
                 return
+        if self._line.take(call):
+            self._start(call)
+
+    def _start(self, call):
+        call.begin()
         self.start(call)
+
+    def left(self):
+        """The code of a call has ended, and its answer has left before: a call whose process ends before it began was seen by nobody."""
+        call = self._line.left()
+        if call is not None:
+            self._start(call)
 
     def settle(self, warm_turns):
         """Makes ready to be frozen: warms what the function asks for and what every call runs, has the function let go of what is
@@ -240,8 +272,8 @@ class Engine:
                 self.fail(call, self._refusal)
             return
         for call in waiting:
-            if not call.closed:
-                self.start(call)
+            if not call.closed and self._line.take(call):
+                self._start(call)
 
     def _data(self, call, payload):
         call.take_data(payload)

@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import time
+from functools import partial
 
 from . import answers, faults, lifecycle
 from .asgi import Lifespan, serve as serve_asgi
@@ -11,6 +13,8 @@ from .logs import current_call
 from .threaded import read_event
 from .wire import DATA, EXIT_PROTOCOL, MAX_DATA_BYTES, ProtocolError, frame
 
+# After a call of this length those that wait may have been called back.
+_LONG_SECONDS = 0.01
 _JSON = [["content-type", "application/json"]]
 
 
@@ -78,6 +82,16 @@ class EventedEngine(Engine):
             call.task = self.loop.create_task(self._serve(call))
         finally:
             current_call.reset(token)
+        call.task.add_done_callback(partial(self._ended, call))
+
+    def _ended(self, call, _task):
+        if not call.closed:
+            # It was cancelled before its first line.
+            self.fail(call, faults.cancelled())
+        if time.monotonic() - call.started < _LONG_SECONDS:
+            self.left()
+        else:
+            self.loop.call_later(0, self.left)  # Behind what is there to be read.
 
     def changed(self, call):
         waiters, call.waiters = call.waiters, []

@@ -54,6 +54,11 @@ def cancelled():
     return plain("Cancelled", "The invocation was cancelled.", "function_cancelled")
 
 
+def recalled():
+    """Of a call that waited behind others, and that no code of the function has seen."""
+    return plain("Recalled", "The call had not begun.", "function_recalled")
+
+
 def _stack(error):
     import traceback
 

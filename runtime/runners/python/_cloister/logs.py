@@ -86,7 +86,7 @@ class Logs:
     def write(self, fd, text):
         call = current_call.get()
         if call is None:
-            calls = list(self.open.values())
+            calls = [call for call in list(self.open.values()) if call.begun]
             call = calls[0] if len(calls) == 1 else None
         if call is None or call.closed:
             self.outside.write(fd, text)

@@ -12,7 +12,7 @@ _ready = {}
 def say_ready(wire, **renewed):
     """`renewed`: what a restored runner has to tell. How long the boot took is found out once: that costs a look at a file."""
     if not _ready:
-        _ready.update(runner="python", version=sys.version.split()[0], bootMs=_boot_ms())
+        _ready.update(runner="python", holds=True, version=sys.version.split()[0], bootMs=_boot_ms())
     wire.send(json_frame(READY, 0, {**_ready, **renewed}))
 
 

@@ -80,6 +80,7 @@ class ThreadedEngine(Engine):
                     self._free += 1
                     message = "The sandbox has no thread to spare. Lower concurrency or raise the process limit."
                     self.fail(call, faults.plain("StartError", message, "function_error"))
+                    self.left()
                     return
         self._jobs.put(call)
 
@@ -157,6 +158,8 @@ class ThreadedEngine(Engine):
                 pass
         with self._lock:
             self._free += 1
+        if call is not None:
+            self.left()
 
     def _serve(self, call):
         thread = threading.get_ident()
