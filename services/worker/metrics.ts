@@ -105,7 +105,7 @@ export class WorkerMetrics {
     });
     const waiting = new Gauge({
       name: "cloister_worker_waiting_invocations",
-      help: "Invocations that wait for a sandbox, to be made or to become free",
+      help: "Invocations that wait for a sandbox, to be made or to become free, or in one behind others",
       registers,
       collect() {
         waiting.set(sources.pool().waiting);

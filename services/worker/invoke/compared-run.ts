@@ -13,8 +13,9 @@ export function acquireFor(
   spec: VersionSpec,
   path: Path,
   waitMs: number,
+  mayQueue: boolean,
 ): Lease | PendingLease {
-  if (compare?.start === undefined) return pool.acquire(spec, path, waitMs);
+  if (compare?.start === undefined) return pool.acquire(spec, path, waitMs, mayQueue);
   if (!forced) throw new CloisterError("start_unavailable", "This worker forces no starts");
   return forced.acquire(spec, path, compare.start);
 }

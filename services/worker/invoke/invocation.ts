@@ -1,4 +1,3 @@
-import type { MeasuredRun } from "#contracts/comparison";
 import type { StartKind, VersionSpec } from "#contracts/function";
 import type {
   InvocationJob,
@@ -10,9 +9,10 @@ import type {
 import { lostRecord } from "#contracts/lost-record";
 import type { Placement, Refusal, TenantPolicy } from "#contracts/placement";
 import { CloisterError, type ErrorCode } from "#errors/catalogue";
-import { recordedPlacement, refusalError } from "../placement/placer.ts";
+import { refusalError } from "../placement/placer.ts";
 import type { Lease } from "../pool/function-pool.ts";
 import type { PendingLease } from "../pool/sandbox-pool.ts";
+import { logEntryOf } from "../records/log-entry.ts";
 import { TraceLog } from "../records/trace-log.ts";
 import type { CallerHandler, ReplyLink, ReplyStream } from "../reply/reply-link.ts";
 import {
@@ -21,24 +21,22 @@ import {
   heldAgainstLimit,
   Pump,
   type RunnerStream,
-  type WorkReading,
 } from "../sandbox/index.ts";
 import { checkAnswerHead } from "./answer-head.ts";
-import { acquireFor, measuredRun } from "./compared-run.ts";
+import { CallMeter } from "./call-meter.ts";
+import { round, sinceMs, wallMs } from "./clock.ts";
+import { acquireFor } from "./compared-run.ts";
 import type { InvocationContext, InvocationOutcome } from "./context.ts";
+import { recordOf } from "./invocation-record.ts";
 import { type InvocationSpans, spansOf } from "./invocation-spans.ts";
 import { statusOf } from "./invocation-status.ts";
-import { inlineBody, requestOf } from "./job-body.ts";
+import { requestOf } from "./job-body.ts";
+import { RequestBody } from "./request-body.ts";
 
 /** A runner that was told to cancel is given this long before its sandbox is ended, ms. */
 const CANCEL_GRACE_MS = 1000;
 /** Sandboxes that go down before they are back from their snapshot are replaced this often. */
 const MAX_REPLACEMENTS = 2;
-
-/** Wall clock in ms with fractions, comparable between processes of one machine. */
-const wallMs = (): number => performance.timeOrigin + performance.now();
-const sinceMs = (began: number): number => round(performance.now() - began);
-const round = (ms: number): number => Math.round(ms * 1000) / 1000;
 
 /**
  * One invocation, from the queue to its record. It sits between two connections, hears both, and ends exactly once for its
@@ -58,31 +56,27 @@ export class Invocation implements AnswerHandler, CallerHandler {
   #start: StartKind | undefined;
   #sandboxId: string | undefined;
   #runner: RunnerStream | undefined;
-  #requestPump: Pump | undefined;
+  readonly #body: RequestBody;
   #answerPump: Pump | undefined;
   #timer: NodeJS.Timeout | undefined;
   #finished = false;
   #acquireAt = 0;
   #invokedAt = 0;
   #replaced = 0;
+  /** It has waited in a sandbox in vain. */
+  #recalled = false;
   #readyAt: number | undefined;
   #headAt = 0;
   #httpStatus: number | undefined;
-  #requestBytes = 0;
   #responseBytes = 0;
-  #bodyEnded = false;
-  #cpuMs: number | undefined;
-  #memoryPeakBytes: number | undefined;
-  #workBefore: WorkReading | undefined;
+  readonly #meter = new CallMeter();
   #trace: TraceLog | undefined;
-  #work: InvocationOutcome["work"] = {};
   readonly #spans: InvocationSpans | undefined;
-  #measured: MeasuredRun | undefined;
-  #stalled: number | undefined;
 
   constructor(context: InvocationContext, job: InvocationJob) {
     this.#context = context;
     this.#job = job;
+    this.#body = new RequestBody(job);
     this.#spans = spansOf(context.tracing, job);
   }
 
@@ -116,6 +110,10 @@ export class Invocation implements AnswerHandler, CallerHandler {
   #open(link: ReplyLink): void {
     this.#reply = link.open(this.#job.id, this);
     if (this.#job.bodyFollows) this.#reply.announce();
+    this.#lookUp();
+  }
+
+  #lookUp(): void {
     const { versions, policies } = this.#context;
     const spec = versions.cached(this.#job.versionId);
     const policy = policies.cached(this.#job.tenantId);
@@ -154,15 +152,12 @@ export class Invocation implements AnswerHandler, CallerHandler {
   }
 
   #acquire(spec: VersionSpec): void {
-    const began = performance.now();
+    const began = this.#recalled ? this.#acquireAt : performance.now();
     this.#acquireAt = began;
-    const now = wallMs();
-    const latest = Math.min(
-      this.#job.expiresAtMs,
-      this.#job.acceptedAtMs + this.#context.queueWaitMs,
-    );
     const { path } = this.#placement as Placement;
-    const got = acquireFor(this.#context, this.#job, spec, path, latest - now);
+    const { bodyFollows, trace, compare } = this.#job;
+    const mayQueue = !(bodyFollows || trace || compare || this.#recalled);
+    const got = acquireFor(this.#context, this.#job, spec, path, this.#waitMs, mayQueue);
     if (!("promise" in got)) {
       this.#phases.acquire_ms = sinceMs(began);
       this.#begin(spec, got);
@@ -212,34 +207,55 @@ export class Invocation implements AnswerHandler, CallerHandler {
   #invoke(spec: VersionSpec, lease: Lease): void {
     const job = this.#job;
     this.#lease = lease;
-    this.#start = lease.start;
-    this.#sandboxId = lease.sandbox.id;
-    const body = inlineBody(job);
     const { timeoutMs } = spec.config;
-    this.#workBefore = lease.sandbox.work(true);
-    this.#invokedAt = performance.now();
+    const behind = lease.behind === true;
+    if (!behind) this.#seen(lease, performance.now());
     let runner: RunnerStream;
     try {
-      const hasBody = job.bodyFollows || body !== undefined;
       const headers = this.#spans?.headers() ?? job.head.headers;
-      runner = lease.sandbox.invoke(requestOf(job, headers, timeoutMs, hasBody), this);
+      const request = requestOf(job, headers, timeoutMs, this.#body.exists);
+      runner = lease.sandbox.invoke(request, this, behind);
     } catch (error) {
       this.#letGo(true);
       this.#fail(error);
       return;
     }
     this.#runner = runner;
-    this.#boundBy(timeoutMs, lease);
-    if (job.bodyFollows) {
-      this.#requestPump?.resume();
-      if (this.#bodyEnded) this.#endBody();
+    if (!behind) this.#boundBy(timeoutMs, lease);
+    this.#body.sendTo(runner);
+  }
+
+  /** From now on the function may see the call. */
+  #seen(lease: Lease, atMs: number): void {
+    this.#start = lease.start;
+    this.#sandboxId = lease.sandbox.id;
+    this.#invokedAt = atMs;
+    this.#meter.begin(lease.sandbox, lease.behind === true);
+  }
+
+  begun(atMs: number): void {
+    const lease = this.#lease;
+    if (!lease) return;
+    lease.begins?.(atMs);
+    if (!lease.behind || this.#isSeen) {
+      this.#invokedAt = atMs;
       return;
     }
-    if (body) {
-      this.#requestBytes = body.length;
-      runner.sendData(body);
-    }
-    runner.endBody();
+    this.#phases.acquire_ms = round(atMs - this.#acquireAt);
+    clearTimeout(this.#timer);
+    this.#seen(lease, atMs);
+    if (this.#finished) this.#stopRunner();
+    else this.#boundBy((this.#spec as VersionSpec).config.timeoutMs, lease);
+  }
+
+  /** Once, so that a function which pretends wins nothing. */
+  get #mayBeRecalled(): boolean {
+    return this.#lease?.behind === true && !this.#recalled && this.#headAt === 0;
+  }
+
+  /** Whether code of the function may have seen it. */
+  get #isSeen(): boolean {
+    return this.#invokedAt > 0;
   }
 
   /** The function's time begins when it can see the call; until it is back from its snapshot the sandbox itself is bounded. */
@@ -250,6 +266,22 @@ export class Invocation implements AnswerHandler, CallerHandler {
     };
     if (lease.sandbox.returning) lease.sandbox.back.then(begin, () => {});
     else begin();
+  }
+
+  /** How long it may still wait for a sandbox, or in one. */
+  get #waitMs(): number {
+    const { expiresAtMs, acceptedAtMs } = this.#job;
+    return Math.min(expiresAtMs, acceptedAtMs + this.#context.queueWaitMs) - wallMs();
+  }
+
+  /** A function that computes without end keeps even that from its runner. */
+  recalled(): void {
+    this.#timer ??= setTimeout(() => {
+      if (this.#isSeen) return;
+      const detail = "The calls before it in its sandbox did not end in time";
+      this.#fail(new CloisterError("queue_timeout", detail));
+      this.#stopRunner();
+    }, this.#waitMs);
   }
 
   /** When the function could see the call. */
@@ -264,19 +296,11 @@ export class Invocation implements AnswerHandler, CallerHandler {
       this.#reply?.consumed(bytes.length);
       return;
     }
-    this.#requestBytes += bytes.length;
-    const reply = this.#reply as ReplyStream;
-    this.#requestPump ??= new Pump(reply, {
-      // Without a sandbox yet, the window of the reply link bounds what is held here.
-      credit: () => this.#runner?.credit ?? 0,
-      sendData: (data) => this.#runner?.sendData(data),
-    });
-    this.#requestPump.push(bytes);
+    this.#body.data(bytes, this.#reply as ReplyStream);
   }
 
   requestEnd(): void {
-    this.#bodyEnded = true;
-    if (this.#runner) this.#endBody();
+    this.#body.end();
   }
 
   answerCredit(): void {
@@ -339,10 +363,10 @@ export class Invocation implements AnswerHandler, CallerHandler {
       this.#phases.reply_ms = sinceMs(this.#headAt);
       this.#reply?.end({
         ...(handlerMs === undefined ? {} : { handlerMs }),
-        ...(this.#stalled === undefined ? {} : { stalled: this.#stalled }),
+        ...(this.#meter.stalled === undefined ? {} : { stalled: this.#meter.stalled }),
         // The head has told the phases, but for the last one; only a comparison shows that.
         ...(this.#job.compare ? { phases: this.#phases } : {}),
-        ...(this.#measured ? { measured: this.#measured } : {}),
+        ...(this.#meter.measured ? { measured: this.#meter.measured } : {}),
       });
       this.#finish("ok");
     };
@@ -351,7 +375,17 @@ export class Invocation implements AnswerHandler, CallerHandler {
   }
 
   error(raw: Record<string, unknown>): void {
-    const refused = this.#lease?.sandbox.memoryRefused(this.#workBefore) === true;
+    if (raw.code === "function_recalled" && this.#mayBeRecalled) {
+      // It may have seemed to begin meanwhile.
+      clearTimeout(this.#timer);
+      this.#invokedAt = 0;
+      this.#lease?.begins?.(undefined);
+      this.#letGo(true);
+      this.#recalled = true;
+      this.#again();
+      return;
+    }
+    const refused = this.#lease?.sandbox.memoryRefused(this.#meter.before) === true;
     // An ERROR ends the invocation, not the sandbox, unless the runner says that it is about to exit.
     this.#letGo(raw.exiting !== true);
     if (this.#finished) return;
@@ -369,21 +403,11 @@ export class Invocation implements AnswerHandler, CallerHandler {
   }
 
   #log(stream: LogEntry["stream"], text: string): void {
-    const spec = this.#spec;
-    if (!spec) return;
-    this.#context.records.log({
-      tenantId: spec.tenantId,
-      functionId: spec.functionId,
-      invocationId: this.#job.id,
-      version: spec.version,
-      atMs: Date.now(),
-      stream,
-      text: text.endsWith("\n") ? text.slice(0, -1) : text,
-    });
+    if (this.#spec) this.#context.records.log(logEntryOf(this.#spec, stream, text, this.#job.id));
   }
 
   credit(): void {
-    this.#requestPump?.resume();
+    this.#body.resume();
   }
 
   down(): void {
@@ -394,33 +418,28 @@ export class Invocation implements AnswerHandler, CallerHandler {
     if (this.#finished) return;
     clearTimeout(this.#timer);
     // The function has not seen the call, so another sandbox may have it, unless a part of its body is gone.
-    if (unseen && !this.#bodyIsGone && this.#replaced++ < MAX_REPLACEMENTS) {
-      this.#runner = undefined;
-      this.#start = undefined;
-      try {
-        this.#acquire(this.#spec as VersionSpec);
-      } catch (error) {
-        this.#fail(error);
-      }
-      return;
-    }
-    lease.sandbox
-      .exitError((this.#spec as VersionSpec).config.memoryMb, this.#workBefore)
-      .then((error) => this.#fail(error));
+    this.#recalled ||= !this.#isSeen;
+    const others = unseen && !this.#body.isGone && this.#replaced++ < MAX_REPLACEMENTS;
+    if (others || !this.#isSeen) this.#again();
+    else
+      lease.sandbox
+        .exitError((this.#spec as VersionSpec).config.memoryMb, this.#meter.before)
+        .then((error) => this.#fail(error));
   }
 
-  /** Of a body that comes in pieces, nobody could send again what was sent. */
-  get #bodyIsGone(): boolean {
-    return this.#job.bodyFollows && this.#requestBytes > 0;
+  /** Its sandbox did not begin with it: another will have it. */
+  #again(): void {
+    if (this.#finished) return;
+    this.#runner = undefined;
+    this.#start = undefined;
+    this.#sandboxId = undefined;
+    this.#timer = undefined;
+    this.#invokedAt = 0;
+    this.#body.detach();
+    this.#lookUp();
   }
 
   // Endings.
-
-  #endBody(): void {
-    const runner = this.#runner as RunnerStream;
-    if (this.#requestPump) this.#requestPump.whenDrained(() => runner.endBody());
-    else runner.endBody();
-  }
 
   #timedOut(timeoutMs: number): void {
     if (this.#finished) return;
@@ -440,6 +459,7 @@ export class Invocation implements AnswerHandler, CallerHandler {
   #stopRunner(): void {
     if (!this.#lease) return;
     this.#runner?.cancel();
+    if (!this.#isSeen) return;
     setTimeout(() => {
       // With others in the same sandbox it only takes no new ones; they are not to suffer.
       if (this.#lease && this.#lease.sandbox.invocations > 1) this.#letGo(false);
@@ -460,7 +480,7 @@ export class Invocation implements AnswerHandler, CallerHandler {
     if (!lease) return;
     this.#noteStart();
     this.#lease = undefined;
-    this.#meter(lease);
+    this.#read(lease);
     const trace = this.#trace;
     if (!trace) {
       lease.release(keep);
@@ -493,18 +513,13 @@ export class Invocation implements AnswerHandler, CallerHandler {
       path: this.#placement.path,
       start: this.#start,
       acquireMs: this.#servedFrom() - this.#acquireAt,
-      memoryPeakBytes: this.#memoryPeakBytes,
+      memoryPeakBytes: this.#meter.memoryPeakBytes,
     });
   }
 
-  #meter(lease: Lease): void {
-    const { sandbox } = lease;
-    this.#cpuMs = sandbox.cpuDeltaMs();
-    this.#stalled = sandbox.processorWait(this.#cpuMs);
-    this.#memoryPeakBytes ??= sandbox.memoryPeakBytes();
-    if (this.#workBefore) this.#work = sandbox.workSince(this.#workBefore);
-    if (this.#job.compare)
-      this.#measured ??= measuredRun(this.#context.nodeId, lease, this.#cpuMs, this.#work);
+  #read(lease: Lease): void {
+    if (!this.#isSeen) return;
+    this.#meter.read(lease, this.#context.nodeId, this.#job.compare !== undefined);
   }
 
   #fail(error: unknown): void {
@@ -517,7 +532,7 @@ export class Invocation implements AnswerHandler, CallerHandler {
       this.#context.onProblem?.(error instanceof Error ? error : new Error(String(error)));
     const { type, stack, memoryPeakBytes, initMs, remedy } = known.extra;
     if (typeof initMs === "number") this.#phases.init_ms = round(initMs);
-    if (typeof memoryPeakBytes === "number") this.#memoryPeakBytes = memoryPeakBytes;
+    if (typeof memoryPeakBytes === "number") this.#meter.memoryPeakBytes = memoryPeakBytes;
     this.#answerPump?.stop();
     this.#reply?.error({
       code: known.code,
@@ -534,39 +549,13 @@ export class Invocation implements AnswerHandler, CallerHandler {
     if (this.#finished) return;
     this.#finished = true;
     clearTimeout(this.#timer);
-    this.#requestPump?.stop();
+    this.#body.stop();
     this.#answerPump?.stop();
     const durationMs = this.#invokedAt === 0 ? 0 : Math.max(0, sinceMs(this.#servedFrom()));
     // The sandbox may be let go later than the caller (or never have been); figures are read while they are to be had.
-    if (this.#lease) this.#meter(this.#lease);
+    if (this.#lease) this.#read(this.#lease);
     this.#noteCost();
     const job = this.#job;
-    const memoryMb = this.#spec?.config.memoryMb ?? 0;
-    this.#context.records.record({
-      id: job.id,
-      tenantId: job.tenantId,
-      functionId: job.functionId,
-      versionId: job.versionId,
-      acceptedAtMs: job.acceptedAtMs,
-      finishedAtMs: wallMs(),
-      status,
-      ...(this.#httpStatus === undefined ? {} : { httpStatus: this.#httpStatus }),
-      ...(errorCode === undefined ? {} : { errorCode }),
-      ...(this.#placement ? { path: this.#placement.path } : {}),
-      ...(this.#start ? { start: this.#start } : {}),
-      ...recordedPlacement(this.#explained),
-      phases: this.#phases,
-      durationMs,
-      billedMs: Math.ceil(durationMs + (this.#phases.init_ms ?? 0)),
-      memoryMb,
-      ...(this.#cpuMs === undefined ? {} : { cpuMs: round(this.#cpuMs) }),
-      ...(this.#memoryPeakBytes === undefined ? {} : { memoryPeakBytes: this.#memoryPeakBytes }),
-      requestBytes: this.#requestBytes,
-      responseBytes: this.#responseBytes,
-      ...(this.#sandboxId ? { sandboxId: this.#sandboxId } : {}),
-      nodeId: this.#context.nodeId,
-      ...this.#work,
-    });
     const outcome: InvocationOutcome = {
       status,
       start: this.#start,
@@ -578,10 +567,21 @@ export class Invocation implements AnswerHandler, CallerHandler {
       // A comparison makes ready within its wait what is ready otherwise.
       initMs:
         this.#invokedAt === 0 || job.compare ? undefined : this.#servedFrom() - this.#acquireAt,
-      cpuMs: this.#cpuMs,
-      memoryPeakBytes: this.#memoryPeakBytes,
-      work: this.#work,
+      cpuMs: this.#meter.cpuMs,
+      memoryPeakBytes: this.#meter.memoryPeakBytes,
+      work: this.#meter.work,
     };
+    const record = recordOf(job, outcome, {
+      httpStatus: this.#httpStatus,
+      explained: this.#explained,
+      memoryMb: this.#spec?.config.memoryMb ?? 0,
+      requestBytes: this.#body.bytes,
+      responseBytes: this.#responseBytes,
+      sandboxId: this.#sandboxId,
+      nodeId: this.#context.nodeId,
+      finishedAtMs: wallMs(),
+    });
+    this.#context.records.record(record);
     this.#context.finished?.(outcome);
     this.#spans?.end({
       outcome,

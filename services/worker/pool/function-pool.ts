@@ -16,8 +16,14 @@ export interface Entry {
   readonly madeAtMs: number;
   /** Invocations it has begun. */
   served: number;
-  /** Invocations it serves now. */
+  /** Invocations it serves now, and those that wait in it behind them. */
   active: number;
+  /** When the last of them began. */
+  beganMs: number;
+  /** Serves a call that nobody is to wait behind. */
+  alone: boolean;
+  /** Gets calls that wait behind others until it has as many as it may have. */
+  filling: boolean;
   /** Takes no more invocations; it is ended when the last one has left. */
   retired: boolean;
   /** In `owner.open`. */
@@ -34,6 +40,8 @@ export interface Entry {
 }
 
 export interface Waiter {
+  /** It may wait in a sandbox behind others, and others behind it. */
+  readonly mayQueue: boolean;
   readonly resolve: (lease: Lease) => void;
   readonly reject: (error: Error) => void;
   readonly sinceMs: number;
@@ -54,6 +62,10 @@ export interface Lease {
   readonly phases: StartPhases;
   /** Part of the wait in which was made what a service would have had ready, ms; in comparisons only. */
   readonly asideMs?: number;
+  /** The invocation waits in the sandbox behind others until `begins`. */
+  readonly behind?: boolean;
+  /** When its time began; told again where that is known better later. Undefined: it had not begun after all. */
+  begins?(atMs: number | undefined): void;
   /** Gives the sandbox back, once. `keep: false` when it must not serve anything again. */
   release(keep: boolean): void;
 }
@@ -72,8 +84,18 @@ const PLACES_WHEN_BUSY = 2 * availableParallelism();
 const CALLS_WHEN_BUSY = availableParallelism();
 /** With so many calls more for each processor, one that comes later can as well wait elsewhere. */
 const WAITING_WHEN_BUSY = 8;
+/** The same where others wait in sandboxes, too. */
+const WAITING_BESIDE = 4;
 /** Calls that use a processor for this share of the time they take when nothing holds them up want hardly anything else. */
 const PROCESSOR_SHARE = 0.5;
+/** Calls that wait in a sandbox behind another at most, and the processor time that they will want, ms. */
+const MOST_BEHIND = 15;
+const BEHIND_MS = 4;
+/** Calls so quick that so many may wait want one sandbox: the rest of the service has more to do for them than that, and needs the other processors. */
+const MANY_BEHIND = 10;
+/** Nobody waits behind calls of a function of which one of the last so many used a processor for this long, ms. */
+const QUICK_CALLS = 256;
+const LONG_MS = SHORTEST_PAUSE_MS;
 /** Without a call's end for this long, a function's calls wait for something else than processors, ms. */
 const STUCK_MS = 500;
 
@@ -93,6 +115,12 @@ export class FunctionPool {
   readonly entries = new Set<Entry>();
   /** First come, first served. */
   readonly waiters = new Set<Waiter>();
+  /** Entries with invocations. */
+  readonly serving = new Set<Entry>();
+  /** Its sandboxes let calls wait in them; known when one has served. */
+  holds = false;
+  /** Invocations that wait in sandboxes behind others. */
+  behind = 0;
   /** Starts in the queue for room, and those under way. */
   readonly queued = new Set<Start>();
   running = 0;
@@ -107,8 +135,10 @@ export class FunctionPool {
   #leastMs: number | undefined;
   /** Processor time of a call, that of the last 16, as good as, ms. Unknown before the first. */
   #cpuMs: number | undefined;
-  /** Invocations that hold a place. */
+  /** Places that invocations hold. */
   #held = 0;
+  /** Calls since the last long one. */
+  #quick = 0;
   /** When a call last ended, or the first of those under way began. */
   #progressMs = performance.now();
   /** Looks again whether those who wait still can. */
@@ -131,10 +161,14 @@ export class FunctionPool {
   }
 
   /** Somebody waits for a sandbox, behind those who do already; `late` is called when none came within `waitMs`. */
-  wait(waitMs: number, late: () => void): { waiter: Waiter; promise: Promise<Lease> } {
+  wait(
+    waitMs: number,
+    late: () => void,
+    mayQueue = false,
+  ): { waiter: Waiter; promise: Promise<Lease> } {
     const { promise, resolve, reject } = Promise.withResolvers<Lease>();
     const timer = setTimeout(late, Math.max(0, waitMs));
-    const waiter: Waiter = { resolve, reject, sinceMs: performance.now(), timer };
+    const waiter: Waiter = { mayQueue, resolve, reject, sinceMs: performance.now(), timer };
     this.waiters.add(waiter);
     return { waiter, promise };
   }
@@ -145,7 +179,7 @@ export class FunctionPool {
     return this.waiters.delete(waiter);
   }
 
-  /** An invocation takes a place. */
+  /** A place is taken. */
   leased(nowMs: number): void {
     if (this.#held++ === 0) this.#progressMs = nowMs;
   }
@@ -155,10 +189,15 @@ export class FunctionPool {
     if (cpuMs !== undefined) {
       this.#cpuMs = this.#cpuMs === undefined ? cpuMs : this.#cpuMs + (cpuMs - this.#cpuMs) / 16;
       this.#leastMs = fallen(this.#leastMs, heldMs, 1024);
+      this.#quick = cpuMs > LONG_MS ? 0 : this.#quick + 1;
     }
-    this.#held--;
     this.#progressMs = nowMs;
     this.#serviceMs = fallen(this.#serviceMs, heldMs, 64);
+  }
+
+  /** A place is given back. */
+  freed(): void {
+    this.#held--;
   }
 
   /**
@@ -167,7 +206,7 @@ export class FunctionPool {
    */
   enough(nowMs: number, busy: () => boolean): boolean {
     return (
-      this.#held >= CALLS_WHEN_BUSY &&
+      this.#held >= this.#atOnce &&
       this.width === 1 &&
       this.spec.config.reuse !== "fresh" &&
       this.#computes &&
@@ -178,11 +217,55 @@ export class FunctionPool {
 
   /** Whether so many wait for one of those under way to end that others would only wait behind them. */
   sated(nowMs: number, busy: () => boolean): boolean {
-    return this.waiters.size > WAITING_WHEN_BUSY * CALLS_WHEN_BUSY && this.enough(nowMs, busy);
+    const each = this.#mostBehind > 0 ? WAITING_BESIDE : WAITING_WHEN_BUSY;
+    return this.waiters.size > each * CALLS_WHEN_BUSY && this.enough(nowMs, busy);
+  }
+
+  /**
+   * A sandbox in which one more call may wait behind those it serves, where none is to begin now: who is next there needs no worker, and neither wakes the
+   * other for each call (docs/adr/0007-calls-that-wait-in-a-sandbox.md).
+   */
+  roomBehind(nowMs: number, busy: () => boolean): Entry | undefined {
+    const most = this.#mostBehind;
+    if (most === 0 || !this.enough(nowMs, busy)) return undefined;
+    let found: Entry | undefined;
+    for (const entry of this.serving) {
+      const { retired, alone, sandbox, active } = entry;
+      if (retired || alone || !sandbox.alive || !sandbox.holds || sandbox.returning) continue;
+      // Several at a time, because each time wakes the sandbox.
+      if (active > most) entry.filling = false;
+      else if (active - 1 <= most / 2) entry.filling = true;
+      if (entry.filling && active < (found?.active ?? Number.POSITIVE_INFINITY)) found = entry;
+    }
+    return found;
+  }
+
+  /** A call has ended badly, or is longer than most: for a while nobody waits behind others. */
+  setBack(): void {
+    this.#quick = 0;
+  }
+
+  /** Calls back who waits behind a call that is longer than most. */
+  recallOverdue(nowMs: number): void {
+    for (const { active, beganMs, sandbox } of this.serving) {
+      if (active < 2 || nowMs - beganMs < PAUSE_MS) continue;
+      sandbox.recall();
+      this.setBack();
+    }
+  }
+
+  get #atOnce(): number {
+    return this.#mostBehind >= MANY_BEHIND ? 1 : CALLS_WHEN_BUSY;
+  }
+
+  get #mostBehind(): number {
+    if (!this.holds || this.#quick < QUICK_CALLS || this.#cpuMs === undefined) return 0;
+    return Math.min(MOST_BEHIND, Math.floor(BEHIND_MS / Math.max(0.01, this.#cpuMs)));
   }
 
   /** Without a call's end for this long, those under way are longer ones than most, and nobody waits for them, ms. */
   get #overdueMs(): number {
+    if (this.#mostBehind > 0) return PAUSE_MS;
     return Math.min(PAUSE_MS, Math.max(SHORTEST_PAUSE_MS, 16 * (this.#leastMs ?? 0)));
   }
 

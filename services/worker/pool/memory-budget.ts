@@ -1,3 +1,5 @@
+import { CloisterError } from "#errors/catalogue";
+
 /** Things of equal size that are kept as long as there is memory for them, and tell how many that is. */
 export interface Yielding {
   each: { memoryMb: number; most: number };
@@ -44,6 +46,15 @@ export class MemoryBudget {
   /** What is free now and what will be once all that were told to end have ended. */
   get freeSoonMb(): number {
     return this.freeMb + this.#leavingMb;
+  }
+
+  /** Why a sandbox of this size can never be had; undefined if it can. */
+  refusalOf(memoryMb: number): CloisterError | undefined {
+    if (memoryMb <= this.totalMb) return undefined;
+    return new CloisterError(
+      "capacity_exhausted",
+      `The function needs ${memoryMb} MiB and this node has ${this.totalMb} MiB for all sandboxes`,
+    );
   }
 
   reserve(memoryMb: number): Reservation | undefined {

@@ -48,7 +48,7 @@ function shown(entry: Entry, nowMs: number): LiveSandbox {
     memoryMb: spec.config.memoryMb,
     ...(memoryPeakBytes === undefined ? {} : { memoryPeakBytes }),
     invocations: served,
-    active,
+    active: Math.min(active, owner.width),
   };
 }
 

@@ -8,12 +8,12 @@ import {
   type BootedSandbox,
   initOf,
   type ServingSandbox,
-  type StartPhases,
   shapeOf,
 } from "../sandbox/index.ts";
 import { CellMaker, endCell } from "./cell-maker.ts";
 import { CLONE_AGE_MS, CloneKeeper } from "./clone-keeper.ts";
 import { Endings } from "./endings.ts";
+import { leaseOf } from "./entry-lease.ts";
 import { ExpectedStarts } from "./expected-starts.ts";
 import {
   type Entry,
@@ -36,7 +36,6 @@ import { givesWay, nextStart } from "./tenant-share.ts";
 
 export type { PendingLease, PoolStats, SandboxPoolOptions } from "./pool-options.ts";
 
-const NO_PHASES: StartPhases = Object.freeze({});
 /** A prepared cell can die between being taken and being assigned; then the next one is tried. */
 const MAX_ATTEMPTS = 3;
 
@@ -118,7 +117,7 @@ export class SandboxPool {
     let waiting = 0;
     for (const owner of this.#functions.all()) {
       starting += owner.running;
-      waiting += owner.waiters.size;
+      waiting += owner.waiters.size + owner.behind;
     }
     return {
       warm: this.#resting.used,
@@ -149,24 +148,32 @@ export class SandboxPool {
 
   /**
    * A warm sandbox at once, or one that comes later: freed by another invocation or newly made. The promise rejects with
-   * `capacity_exhausted` after `waitMs`, or with what went wrong with the start. Throws when it can never be served.
+   * `capacity_exhausted` after `waitMs`, or with what went wrong with the start. Throws when it can never be served. `mayQueue`: it may be `behind` others.
    */
-  acquire(spec: VersionSpec, path: Path, waitMs: number): Lease | PendingLease {
+  acquire(spec: VersionSpec, path: Path, waitMs: number, mayQueue = false): Lease | PendingLease {
     if (this.#closed) throw new CloisterError("draining");
     const owner = this.#functions.of(spec, path);
     // Who waits already comes first.
-    const lease = owner.waiters.size === 0 ? this.#leaseOpen(owner) : undefined;
-    if (!lease) return this.#wait(owner, waitMs);
+    const lease = owner.waiters.size === 0 ? this.#leaseNow(owner, mayQueue) : undefined;
+    if (!lease) return this.#wait(owner, waitMs, mayQueue);
     if (lease.start !== "warm") this.#clones.took(owner);
     return lease;
   }
 
+  /** A sandbox that is open, or a place behind others. */
+  #leaseNow(owner: FunctionPool, mayQueue: boolean): Lease | undefined {
+    const open = this.#leaseOpen(owner, mayQueue);
+    if (open || !mayQueue) return open;
+    const entry = owner.roomBehind(performance.now(), this.#saturated);
+    return entry && this.#lease(entry, true, true);
+  }
+
   /** A sandbox that is open, if a call may have one now. */
-  #leaseOpen(owner: FunctionPool): Lease | undefined {
+  #leaseOpen(owner: FunctionPool, mayQueue: boolean): Lease | undefined {
     for (;;) {
       const entry = owner.open[owner.open.length - 1];
       if (!entry || owner.enough(performance.now(), this.#saturated)) return undefined;
-      if (entry.sandbox.alive) return this.#lease(entry);
+      if (entry.sandbox.alive) return this.#lease(entry, mayQueue);
       this.#retire(entry);
     }
   }
@@ -252,20 +259,18 @@ export class SandboxPool {
     }
   }
 
-  #wait(owner: FunctionPool, waitMs: number): PendingLease {
-    const memoryMb = owner.spec.config.memoryMb;
-    if (memoryMb > this.#budget.totalMb) {
+  #wait(owner: FunctionPool, waitMs: number, mayQueue: boolean): PendingLease {
+    const never = this.#budget.refusalOf(owner.spec.config.memoryMb);
+    if (never) {
       this.#functions.forgetIfEmpty(owner);
-      throw new CloisterError(
-        "capacity_exhausted",
-        `The function needs ${memoryMb} MiB and this node has ${this.#budget.totalMb} MiB for all sandboxes`,
-      );
+      throw never;
     }
-    const { waiter, promise } = owner.wait(waitMs, () => {
-      const detail = `No sandbox became free within ${Math.round(waitMs)} ms`;
+    const late = (): void => {
+      const detail = `No sandbox became free within ${Math.max(0, Math.round(waitMs))} ms`;
       this.#rejectWaiter(owner, waiter, new CloisterError("capacity_exhausted", detail));
       this.#balance(owner);
-    });
+    };
+    const { waiter, promise } = owner.wait(waitMs, late, mayQueue);
     if (owner.spec.config.reuse === "fresh") this.#clones.missed(owner);
     this.#balance(owner);
     return {
@@ -283,41 +288,31 @@ export class SandboxPool {
     waiter.reject(error);
   }
 
-  #lease(entry: Entry): Lease {
+  #lease(entry: Entry, mayQueue: boolean, behind = false): Lease {
     const { owner } = entry;
-    entry.served++;
+    if (!behind) entry.alone = !mayQueue;
     if (entry.active++ === 0) {
       this.#resting.rouse(entry);
       this.#busy++;
+      owner.serving.add(entry);
+      owner.leased(performance.now());
     }
     if (entry.active >= owner.width) owner.unlist(entry);
-    const start = entry.firstStart ?? "warm";
-    // What a clone took to come back before this invocation came was nobody's wait.
-    const waited = entry.spare && !entry.sandbox.returning;
-    const phases = entry.firstStart && !waited ? entry.firstPhases : NO_PHASES;
-    entry.firstStart = undefined;
-    entry.spare = false;
-    let released = false;
-    const beganMs = performance.now();
-    owner.leased(beganMs);
-    return {
-      sandbox: entry.sandbox,
-      start,
-      phases,
-      release: (keep) => {
-        if (released) return;
-        released = true;
-        const nowMs = performance.now();
-        owner.served(nowMs - beganMs, nowMs, entry.sandbox.takeCallCpuMs());
-        this.#release(entry, keep);
-        if (start !== "warm") this.#clones.soon();
-      },
-    };
+    if (behind) this.#recheckLater(owner);
+    return leaseOf(entry, behind, ({ start }, keep) => {
+      this.#release(entry, keep);
+      if (start !== "warm") this.#clones.soon();
+    });
   }
 
   #release(entry: Entry, keep: boolean): void {
     const { owner } = entry;
-    if (--entry.active === 0) this.#busy--;
+    if (--entry.active === 0) {
+      this.#busy--;
+      owner.serving.delete(entry);
+      owner.freed();
+    }
+    if (!keep) owner.setBack();
     const fresh = owner.spec.config.reuse === "fresh";
     const resettable = !owner.superseded && !entry.retired && this.#isWorthReset(entry);
     if (!keep || this.#closed || !entry.sandbox.alive || (fresh && !resettable))
@@ -371,14 +366,14 @@ export class SandboxPool {
 
   /** Lists an entry with room as open, and gives what is open to those who wait. */
   #offer(entry: Entry): void {
-    entry.owner.list(entry);
+    if (entry.active < entry.owner.width) entry.owner.list(entry);
     if (entry.active === 0) this.#resting.add(entry);
     this.#handOut(entry.owner);
   }
 
   #handOut(owner: FunctionPool): void {
     for (const waiter of owner.waiters) {
-      const lease = this.#leaseOpen(owner);
+      const lease = this.#leaseNow(owner, waiter.mayQueue);
       if (!lease) return;
       owner.leave(waiter);
       waiter.resolve(lease);
@@ -429,6 +424,9 @@ export class SandboxPool {
   #recheckLater(owner: FunctionPool): void {
     owner.recheck ??= setTimeout(() => {
       owner.recheck = undefined;
+      // Answers that are here already are heard before.
+      if (owner.behind > 0) setImmediate(() => owner.recallOverdue(performance.now()));
+      if (owner.behind > 0) this.#recheckLater(owner);
       if (!this.#closed && owner.waiters.size > 0) this.#balance(owner);
     }, PATIENCE_MS / 2);
   }
@@ -497,13 +495,12 @@ export class SandboxPool {
           retry = start.attempts < MAX_ATTEMPTS;
           throw new CloisterError("sandbox_failed", "A prepared sandbox ended before it was used");
         }
-        const reservation = cell.reservation;
         hold = await bundle.catch((error) => {
           this.#endSandbox(booted);
           throw error;
         });
         const assigned = await booted.assign(hold, labelOf(owner.spec));
-        await this.#serve(owner, assigned, reservation, hold, startOf(assigned, kind));
+        await this.#serve(owner, assigned, cell.reservation, hold, startOf(assigned, kind));
         this.#options.launcher.wantSnapshot?.(shapeOf(owner.spec, owner.path), owner.spec);
       } else {
         const reservation = reserved as Reservation;
@@ -559,6 +556,9 @@ export class SandboxPool {
       madeAtMs: performance.now(),
       served: 0,
       active: 0,
+      beganMs: 0,
+      alone: false,
+      filling: true,
       retired: false,
       listed: false,
       spare,

@@ -83,7 +83,13 @@ test("where one sandbox is all there is room for, tenants take turns", () => {
   const entry = { owner, retired: false } as unknown as Entry;
   owner.entries.add(entry);
   const start: Start = { owner: other, attempts: 0 };
-  other.waiters.add({ resolve() {}, reject() {}, sinceMs: 1000, timer: setTimeout(() => {}, 0) });
+  other.waiters.add({
+    mayQueue: false,
+    resolve() {},
+    reject() {},
+    sinceMs: 1000,
+    timer: setTimeout(() => {}, 0),
+  });
   const functions = () => [owner, other];
   assert.equal(givesWay(entry, start, functions, 255, 1100), false, "it has not waited for long");
   assert.equal(givesWay(entry, start, functions, 255, 1300), true);

@@ -2,6 +2,7 @@ import type { VersionSpec } from "#contracts/function";
 import type { LogEntry } from "#contracts/invocation";
 import { Invocation } from "../invoke/invocation.ts";
 import type { AssignedSandbox, SandboxObserver } from "../sandbox/index.ts";
+import { logEntryOf } from "./log-entry.ts";
 
 /** Output outside invocations that is kept of one sandbox in a minute, characters. */
 const MAX_CHARS = 1024 * 1024;
@@ -33,14 +34,7 @@ export function logsOf(
         handler.output(fd, cut);
         return;
       }
-      records.log({
-        tenantId: spec.tenantId,
-        functionId: spec.functionId,
-        version: spec.version,
-        atMs: Date.now(),
-        stream: fd === 1 ? "stdout" : "stderr",
-        text: cut.endsWith("\n") ? cut.slice(0, -1) : cut,
-      });
+      records.log(logEntryOf(spec, fd === 1 ? "stdout" : "stderr", cut));
     },
   };
 }

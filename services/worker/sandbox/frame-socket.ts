@@ -10,6 +10,7 @@ export const FRAME = {
   CANCEL: 0x05,
   WINDOW: 0x06,
   RESTORED: 0x07,
+  RECALL: 0x08,
   READY: 0x10,
   INIT_DONE: 0x11,
   HEAD: 0x12,
@@ -25,6 +26,8 @@ export interface FrameReceiver {
   frame(type: number, stream: number, payload: Buffer): void;
   /** Once, whatever the cause; `error` when it was not a plain end. */
   closed(error: Error | undefined): void;
+  /** What was read, before the frames in it. */
+  reading?(bytes: Buffer): void;
 }
 
 const HEADER_BYTES = 12;
@@ -198,6 +201,7 @@ export class FrameSocket {
     }
     try {
       let at = 0;
+      this.#receiver.reading?.(bytes);
       this.#neededBytes = HEADER_BYTES;
       while (bytes.length - at >= HEADER_BYTES) {
         const length = bytes.readUInt32LE(at);
@@ -230,6 +234,19 @@ export class FrameSocket {
       this.destroy(error instanceof Error ? error : new Error(String(error)));
     }
   }
+}
+
+/** How many frames that end an answer on a stream that `isOpen` are whole in what was read. */
+export function answersIn(bytes: Buffer, isOpen: (stream: number) => boolean): number {
+  let count = 0;
+  for (let at = 0; bytes.length - at >= HEADER_BYTES; ) {
+    const type = bytes.readUInt32LE(at + 8);
+    const ends = type === FRAME.END || type === FRAME.ERROR;
+    const stream = bytes.readUInt32LE(at + 4);
+    at += HEADER_BYTES + bytes.readUInt32LE(at);
+    if (ends && at <= bytes.length && isOpen(stream)) count++;
+  }
+  return count;
 }
 
 /** A JSON object from a payload; anything else is a protocol error. */

@@ -28,7 +28,7 @@ export type {
   ServingSandbox,
 } from "./sandbox.ts";
 export type { SandboxObserver, StartPhases } from "./sandbox-core.ts";
-export type { WorkReading } from "./sandbox-meter.ts";
+export type { StatFiles, WorkReading } from "./sandbox-meter.ts";
 export type { SandboxdHello } from "./sandboxd-control.ts";
 export { SandboxdLauncher, type SandboxdLauncherOptions } from "./sandboxd-launcher.ts";
 export { type WholeAnswer, type WholeRequest, wholeAnswer } from "./whole-answer.ts";

@@ -1,5 +1,11 @@
 import { ProtocolError, ReceiveWindow, SendWindow } from "./flow.ts";
-import { FRAME, type FrameReceiver, type FrameSocket, jsonObject } from "./frame-socket.ts";
+import {
+  answersIn,
+  FRAME,
+  type FrameReceiver,
+  type FrameSocket,
+  jsonObject,
+} from "./frame-socket.ts";
 
 /** What a caller of a runner hears of its invocation. Payloads are views that are valid until the call returns. */
 export interface AnswerHandler {
@@ -15,6 +21,13 @@ export interface AnswerHandler {
   credit(): void;
   /** The runner is gone before the answer was whole. */
   down(): void;
+  /**
+   * A call that waited behind others has begun. Called again, for any, with a later `atMs` (of performance.now()), when its answer
+   * comes together with others': each has its share of the time they took.
+   */
+  begun?(atMs: number): void;
+  /** A call that waits behind others was asked back, which a runner hears when the function lets it. */
+  recalled?(): void;
 }
 
 /** Log bytes of one invocation a sound runner never exceeds: 1 MiB, its note, and what was on the way. */
@@ -40,12 +53,17 @@ export class RunnerStream {
   #logBytes = 0;
   #logFrames = 0;
   headSeen = false;
+  /** It waits in the runner for no other. */
+  begun: boolean;
+  /** It has been asked back. */
+  recalled = false;
   #bodyEnded = false;
 
-  constructor(link: RunnerLink, id: number, handler: AnswerHandler) {
+  constructor(link: RunnerLink, id: number, handler: AnswerHandler, begun: boolean) {
     this.#link = link;
     this.#id = id;
     this.handler = handler;
+    this.begun = begun;
   }
 
   /** Bytes of request body that may be sent now. */
@@ -119,6 +137,14 @@ export class RunnerLink implements FrameReceiver {
   #unboundAtMs = performance.now();
   #isReady = false;
   #isDown = false;
+  #holds = false;
+  /** Streams that wait in the runner behind others. */
+  #waiting = 0;
+  /** When the last call began that waited, or the first that follows. */
+  #beganMs = 0;
+  /** Answers that end in the read that is being heard, and the time of each, ms. */
+  #together = 0;
+  #eachMs = 0;
 
   constructor(socket: FrameSocket, events: RunnerLinkEvents) {
     this.#socket = socket;
@@ -131,9 +157,24 @@ export class RunnerLink implements FrameReceiver {
     return this.#streams.size;
   }
 
+  /** Invocations that have begun. */
+  get underWay(): number {
+    return this.#streams.size - this.#waiting;
+  }
+
+  /** Whether the runner lets calls wait behind others; known once it has said READY. */
+  get holds(): boolean {
+    return this.#holds;
+  }
+
+  /** How many answers are still to end in the read that is being heard. */
+  get together(): number {
+    return this.#together;
+  }
+
   /** The handler of the only invocation under way, when there is exactly one. */
   get soleHandler(): AnswerHandler | undefined {
-    if (this.#streams.size !== 1) return undefined;
+    if (this.underWay !== 1) return undefined;
     return this.#streams.values().next().value?.handler;
   }
 
@@ -157,13 +198,60 @@ export class RunnerLink implements FrameReceiver {
     return this.#initDone.promise;
   }
 
-  /** Opens a stream with an INVOKE frame. Throws ProtocolError when the head fits no frame. */
-  invoke(head: object, handler: AnswerHandler): RunnerStream {
+  /**
+   * Opens a stream with an INVOKE frame; `behind`: it is to begin when those before it have ended. Throws ProtocolError when the head fits
+   * no frame.
+   */
+  invoke(head: object, handler: AnswerHandler, behind = false): RunnerStream {
     const id = this.#nextStream++;
-    const stream = new RunnerStream(this, id, handler);
-    this.#socket.sendJson(FRAME.INVOKE, id, head);
+    const waits = behind && this.#streams.size > 0;
+    const stream = new RunnerStream(this, id, handler, !waits);
+    this.#socket.sendJson(FRAME.INVOKE, id, behind ? { ...head, behind } : head);
+    if (this.#streams.size === 0) this.#beganMs = performance.now();
     this.#streams.set(id, stream);
+    if (waits) this.#waiting++;
+    else if (behind) handler.begun?.(this.#beganMs);
     return stream;
+  }
+
+  /** Asks for those back that wait behind others: they end by ERROR with code `function_recalled`, unless they have begun meanwhile. */
+  recall(): void {
+    if (this.#waiting === 0) return;
+    for (const [id, stream] of this.#streams) {
+      if (stream.begun || stream.recalled) continue;
+      stream.recalled = true;
+      this.send(FRAME.RECALL, id);
+      stream.handler.recalled?.();
+    }
+  }
+
+  reading(bytes: Buffer): void {
+    this.#together = 0;
+    if (this.#waiting === 0) return;
+    const answers = answersIn(bytes, (stream) => this.#streams.has(stream));
+    // A runner that ends one stream twice has not answered more calls for it.
+    this.#together = Math.min(answers, this.#streams.size);
+    if (this.#together < 2) return;
+    const now = performance.now();
+    this.#eachMs = (now - this.#beganMs) / this.#together;
+    const [first] = this.#streams.values();
+    if (first?.begun) first.handler.begun?.(now - this.#eachMs);
+  }
+
+  /** Closes one: `tell` tells its handler. If it was the last that had begun, the next has. */
+  #close(id: number, stream: RunnerStream, tell: () => void): void {
+    this.#streams.delete(id);
+    if (!stream.begun) this.#waiting--;
+    tell();
+    if (this.#together > 0) this.#together--;
+    if (this.#waiting === 0 || this.underWay > 0) return;
+    const [next] = this.#streams.values();
+    if (!next) return;
+    next.begun = true;
+    this.#waiting--;
+    this.#beganMs = performance.now();
+    // One whose answer is in the same read has begun before that.
+    next.handler.begun?.(this.#together > 0 ? this.#beganMs - this.#eachMs : this.#beganMs);
   }
 
   send(type: number, stream: number, payload: Buffer = EMPTY): void {
@@ -189,6 +277,7 @@ export class RunnerLink implements FrameReceiver {
   failAll(error: Record<string, unknown>): void {
     const open = [...this.#streams.values()];
     this.#streams.clear();
+    this.#waiting = 0;
     for (const stream of open) stream.handler.error(error);
   }
 
@@ -205,6 +294,7 @@ export class RunnerLink implements FrameReceiver {
     this.#initDone?.reject(gone);
     const open = [...this.#streams.values()];
     this.#streams.clear();
+    this.#waiting = 0;
     this.#events.down(error);
     for (const stream of open) stream.handler.down();
   }
@@ -232,6 +322,7 @@ export class RunnerLink implements FrameReceiver {
   }
 
   #sayReady(message: Record<string, unknown>): void {
+    this.#holds = message.holds === true;
     this.#events.ready(message);
     this.#ready.resolve(message);
   }
@@ -258,6 +349,7 @@ export class RunnerLink implements FrameReceiver {
     switch (type) {
       case FRAME.HEAD:
         if (stream.headSeen) throw new ProtocolError("HEAD twice");
+        if (!stream.begun) throw new ProtocolError("HEAD of a call that waits behind another");
         stream.headSeen = true;
         stream.handler.head(jsonObject(payload));
         return;
@@ -267,15 +359,13 @@ export class RunnerLink implements FrameReceiver {
       case FRAME.END: {
         if (!stream.headSeen) throw new ProtocolError("END before HEAD");
         const trailer = jsonObject(payload);
-        this.#streams.delete(id);
-        stream.handler.end(trailer);
+        this.#close(id, stream, () => stream.handler.end(trailer));
         this.#events.answered();
         return;
       }
       case FRAME.ERROR: {
         const error = jsonObject(payload);
-        this.#streams.delete(id);
-        stream.handler.error(error);
+        this.#close(id, stream, () => stream.handler.error(error));
         return;
       }
       case FRAME.LOG:

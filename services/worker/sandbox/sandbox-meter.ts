@@ -45,6 +45,8 @@ export class SandboxMeter {
   readonly processorWait = new ProcessorWait(() => schedulingOf(this.#scheduling?.text()));
   /** Page faults when they were last read. */
   #lastFaults: number | undefined;
+  /** What was read last. */
+  #last: WorkReading | undefined;
 
   constructor(files: StatFiles) {
     this.#cpu = OpenStat.open(files.cpu);
@@ -75,7 +77,13 @@ export class SandboxMeter {
    */
   work(idle = false): WorkReading {
     if (!idle || this.#lastFaults === undefined) this.#lastFaults = this.#faults?.read();
-    return { counters: this.#counters?.read(), pageFaults: this.#lastFaults };
+    this.#last = { counters: this.#counters?.read(), pageFaults: this.#lastFaults };
+    return this.#last;
+  }
+
+  /** What `work` gave last: when the invocation before ended, for one that began with that. */
+  get lastWork(): WorkReading {
+    return this.#last ?? this.work();
   }
 
   /** What has been done since. */

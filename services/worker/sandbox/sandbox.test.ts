@@ -167,6 +167,77 @@ for (const [name, bytes] of Object.entries(HOSTILE)) {
   });
 }
 
+const ONE = [HEAD, frame(0x04, 1, {})];
+const TWO = [frame(0x12, 2, { status: 200, headers: [] }), frame(0x04, 2, {})];
+
+/** Two calls, the second behind the first, of a runner that writes `bytes` at once; what was heard of them in its order. */
+async function heardOfTwo(bytes: Buffer[]): Promise<{ heard: string[]; link: RunnerLink }> {
+  const { link, runner, down } = await hostileRunner();
+  const heard: string[] = [];
+  const over = Promise.withResolvers<void>();
+  let left = 2;
+  const done = (what: string): void => {
+    heard.push(what);
+    if (--left === 0) over.resolve();
+  };
+  for (const n of [1, 2])
+    link.invoke(
+      { id: `inv_${n}` },
+      {
+        head() {},
+        data() {},
+        end: () => done(`${n} ends`),
+        error: ({ code }) => done(`${n} fails: ${code}`),
+        log() {},
+        credit() {},
+        down: () => done(`${n} is down`),
+        begun: () => heard.push(`${n} began`),
+      },
+      n > 1,
+    );
+  assert.deepEqual([link.streams, link.underWay], [2, 1]);
+  runner.write(Buffer.concat(bytes));
+  await over.promise;
+  runner.destroy();
+  await down;
+  return { heard, link };
+}
+
+test("a call behind another has begun when that one is answered; of answers that come together each began when its share of the time did", async () => {
+  const { heard, link } = await heardOfTwo([...ONE, ...TWO]);
+  assert.deepEqual(heard, ["1 began", "1 ends", "2 began", "2 ends"]);
+  assert.deepEqual([link.streams, link.underWay], [0, 0]);
+});
+
+test("a call that waits can be given back, and is not answered before its turn", async () => {
+  const given = frame(0x13, 2, { code: "function_recalled" });
+  assert.deepEqual((await heardOfTwo([given, ...ONE])).heard, [
+    // Two answers in one read, so that the first one's time is told anew.
+    "1 began",
+    "2 fails: function_recalled",
+    "1 ends",
+  ]);
+  const early = await heardOfTwo([...TWO, ...ONE]);
+  assert.deepEqual(early.heard, ["1 began", "1 is down", "2 is down"]);
+});
+
+test("a call that waits is asked back once, however often its runner does not hear", async () => {
+  const { link, runner, down } = await hostileRunner();
+  let asked = 0;
+  const handler = { head() {}, data() {}, end() {}, error() {}, log() {}, credit() {}, down() {} };
+  link.invoke({ id: "inv_1" }, handler);
+  link.invoke({ id: "inv_2" }, { ...handler, recalled: () => asked++ }, true);
+  for (let times = 0; times < 3; times++) link.recall();
+  link.send(0x05, 1);
+  let got = Buffer.alloc(0);
+  while (!got.includes(frame(0x05, 1))) got = Buffer.concat([got, (await once(runner, "data"))[0]]);
+  assert.equal(asked, 1);
+  assert.equal(got.indexOf(frame(0x08, 2)), got.lastIndexOf(frame(0x08, 2)));
+  assert.ok(got.includes(frame(0x08, 2)));
+  runner.destroy();
+  await down;
+});
+
 test("frames that arrive byte by byte are whole frames", async () => {
   const { link, runner, down } = await hostileRunner();
   const got = Promise.withResolvers<string>();

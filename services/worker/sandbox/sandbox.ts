@@ -199,7 +199,13 @@ export class AssignedSandbox extends Stage {
 /** Serves invocations. Only this stage can be invoked. */
 export class ServingSandbox extends Stage {
   #lastCpuMs: number | undefined;
-  #cpuDeltaMs: number | undefined;
+  #callCpuMs: number | undefined;
+  #peakBytes: number | undefined;
+  /** A call's share of what was read last, and for how many answers more of the same read it is. */
+  #shareMs: number | undefined;
+  #sharing = 0;
+  /** The call that ended last was one of those, and not the first. */
+  #shares = false;
 
   constructor(core: SandboxCore) {
     super(core);
@@ -207,10 +213,23 @@ export class ServingSandbox extends Stage {
     core.meter.processorWait.rest();
   }
 
-  /** Sends INVOKE and gives the stream for the request's body; the answer comes to `handler`. */
-  invoke(head: object, handler: AnswerHandler): RunnerStream {
+  /**
+   * Sends INVOKE and gives the stream for the request's body; the answer comes to `handler`. `behind`: it waits in the sandbox for those before it to end,
+   * and `handler.begun` hears when it has begun; only where `holds`.
+   */
+  invoke(head: object, handler: AnswerHandler, behind = false): RunnerStream {
     this.core.meter.processorWait.begins(performance.now(), this.invocations === 0);
-    return this.core.link.invoke(head, handler);
+    return this.core.link.invoke(head, handler, behind);
+  }
+
+  /** Whether calls can wait in it behind others. */
+  get holds(): boolean {
+    return this.core.link.holds;
+  }
+
+  /** Has those that wait in it end with `function_recalled`, but for what has begun meanwhile. */
+  recall(): void {
+    this.core.link.recall();
   }
 
   /** Whether its function came with its snapshot. */
@@ -252,9 +271,9 @@ export class ServingSandbox extends Stage {
     return this.core.readyAtMs;
   }
 
-  /** Invocations under way. */
+  /** Invocations under way, without those that wait behind them. */
   get invocations(): number {
-    return this.core.link.streams;
+    return this.core.link.underWay;
   }
 
   /** `since`: what had been done when the invocation began. */
@@ -266,21 +285,32 @@ export class ServingSandbox extends Stage {
     return this.core.meter.memoryRefused(since);
   }
 
-  /** CPU time since the last call (or since init), ms. */
+  /** CPU time since the last call (or since init), ms; each of several whose answers came together has its share. */
   cpuDeltaMs(): number | undefined {
-    const now = this.core.meter.cpuMs();
-    const last = this.#lastCpuMs;
-    this.#lastCpuMs = now ?? last;
-    this.#cpuDeltaMs =
-      now === undefined || last === undefined ? undefined : Math.max(0, now - last);
-    return this.#cpuDeltaMs;
+    const { together } = this.core.link;
+    this.#shares = this.#sharing > 0 && together > 0;
+    if (this.#shares) this.#sharing--;
+    else {
+      this.#sharing = Math.max(0, together - 1);
+      const spentMs = this.#cpuSpentMs();
+      this.#shareMs = spentMs === undefined ? undefined : spentMs / (this.#sharing + 1);
+    }
+    this.#callCpuMs = this.#shareMs;
+    return this.#callCpuMs;
   }
 
   /** What `cpuDeltaMs` gave for a call that has ended, ms, once; undefined where none has run since. */
   takeCallCpuMs(): number | undefined {
-    const cpuMs = this.#cpuDeltaMs;
-    this.#cpuDeltaMs = undefined;
+    const cpuMs = this.#callCpuMs;
+    this.#callCpuMs = undefined;
     return cpuMs;
+  }
+
+  #cpuSpentMs(): number | undefined {
+    const now = this.core.meter.cpuMs();
+    const last = this.#lastCpuMs;
+    this.#lastCpuMs = now ?? last;
+    return now === undefined || last === undefined ? undefined : Math.max(0, now - last);
   }
 
   /** The share of its calls' time that it waits for a processor; an invocation ends, with what `cpuDeltaMs` gave for it. */
@@ -299,15 +329,22 @@ export class ServingSandbox extends Stage {
   }
 
   memoryPeakBytes(): number | undefined {
-    return this.core.meter.memoryPeakBytes();
+    if (!this.#shares) this.#peakBytes = this.core.meter.memoryPeakBytes();
+    return this.#peakBytes;
   }
 
   /** What has been done so far, for `workSince`. `followOn`: page faults are counted from the end of the invocation before. */
   work(followOn = false): WorkReading {
-    return this.core.meter.work(followOn && this.invocations === 0);
+    return this.core.meter.work(followOn);
   }
 
+  /** The same for an invocation that waited behind another, which has just ended. */
+  get workBefore(): WorkReading {
+    return this.core.meter.lastWork;
+  }
+
+  /** What has been done since. Of answers that came together all is told of the first, and nothing of the others. */
   workSince(before: WorkReading): ReturnType<SandboxMeter["workSince"]> {
-    return this.core.meter.workSince(before);
+    return this.#shares ? {} : this.core.meter.workSince(before);
   }
 }

@@ -3,17 +3,16 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { functionConfigSchema, type VersionSpec } from "#contracts/function";
 import type { BundleHold } from "../bundles/bundle-cache.ts";
-import { ProcessLauncher } from "../sandbox/index.ts";
+import { ProcessLauncher, type StatFiles } from "../sandbox/index.ts";
 
 /** The real Python runner as a bare process: quick to start, and enough for what is tested around sandboxes. */
 const RUNNER = join(import.meta.dirname, "../../../runtime/runners/python/runner.py");
 
-export const pythonLauncher = (): ProcessLauncher =>
-  new ProcessLauncher(
-    () => ["/usr/bin/python3", "-I", "-S", "-B", "-X", "utf8", RUNNER],
-    // Of its first thread, which runs the function: what it has run comes first there.
-    (pid) => ({ cpu: { path: `/proc/${pid}/schedstat`, format: "ns" } }),
-  );
+export const pythonLauncher = (
+  // Of its first thread, which runs the function: what it has run comes first there.
+  stat = (pid: number): StatFiles => ({ cpu: { path: `/proc/${pid}/schedstat`, format: "ns" } }),
+): ProcessLauncher =>
+  new ProcessLauncher(() => ["/usr/bin/python3", "-I", "-S", "-B", "-X", "utf8", RUNNER], stat);
 
 /** Folders of functions, by a made-up digest. */
 export class FunctionFolders {
