@@ -114,8 +114,12 @@ export class Engine {
     if (this.#starting.length === 0 || this.#renewing) return;
     const calls = this.#starting;
     this.#starting = [];
-    for (const call of calls) if (!call.closed) this.#line.take(call);
-    if (this.#exiting) this.#recallAll();
+    for (const call of calls) {
+      if (call.closed) continue;
+      // A process that is about to exit begins nothing that another can.
+      if (this.#exiting && call.behind) call.fail(recalledFault());
+      else this.#line.take(call);
+    }
   }
 
   /** What happens to exceptions and rejections that nobody catches, and to what was said when the process ends. */
